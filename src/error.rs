@@ -1,0 +1,104 @@
+//! The one error type of this crate: variants by what the reader can do about it.
+
+use std::path::{Path, PathBuf};
+
+/// Result with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, with what was wrong, where, and what to do in the message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Tensor shapes do not fit together; the message names the op, the tensors and both shapes.
+    #[error("shape mismatch in {op}: {message}")]
+    Shape {
+        /// The op or layer that refused its inputs.
+        op: String,
+        /// Names and shapes of the tensors involved.
+        message: String,
+    },
+    /// A size exceeds what the adapter offers (binding, buffer or memory limits).
+    #[error("limit exceeded: {0}")]
+    Limit(String),
+    /// No adapter could be used.
+    #[error("{0}")]
+    Adapter(String),
+    /// The GPU went away (driver reset, unplugged, watchdog).
+    #[error("the GPU was lost: {0}")]
+    DeviceLost(String),
+    /// The GPU ran out of memory.
+    #[error("out of GPU memory: {0}")]
+    OutOfMemory(String),
+    /// A shader was refused by naga or by the driver: always a bug of this crate.
+    #[error("shader {name}: {message}")]
+    Shader {
+        /// Shader file stem, or the label of a generated one.
+        name: String,
+        /// What naga or wgpu said.
+        message: String,
+    },
+    /// A data set or image is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the byte where that is known.
+        message: String,
+    },
+    /// A checkpoint does not fit the model or is damaged.
+    #[error("checkpoint {}: {message}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// An option or configuration value is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// Training cannot go on (the loss is not a number).
+    #[error("{0}")]
+    Diverged(String),
+    /// The operating system refused to read or write a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// A [`Error::Shape`] of `op`.
+    pub fn shape(op: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Shape {
+            op: op.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A [`Error::Io`] at `path`; use as `.map_err(|e| Error::io(path, e))`.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+
+    /// A [`Error::Data`] at `path`.
+    pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::Data {
+            path: path.as_ref().to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// A [`Error::Checkpoint`] at `path`.
+    pub fn checkpoint(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Self::Checkpoint {
+            path: path.as_ref().to_path_buf(),
+            message: message.into(),
+        }
+    }
+}
