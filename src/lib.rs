@@ -1,3 +1,11 @@
 //! decorr: neural networks with network deconvolution on any GPU, through wgpu and WGSL.
+pub mod autodiff;
 pub mod error;
+pub mod gpu;
+pub mod graph;
+pub mod ops;
+pub mod passes;
+pub mod program;
+pub mod shape;
+
 pub use error::{Error, Result};

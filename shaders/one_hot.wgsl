@@ -1,0 +1,29 @@
+// Rows of zeros with a one at the label. Each invocation writes one element.
+
+#import grid
+
+struct Params {
+    rows: u32,
+    classes: u32,
+    _0: u32,
+    _1: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> labels: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = linear_workgroup(workgroup, workgroups) * 64u + local;
+    if (i >= params.rows * params.classes) {
+        return;
+    }
+    let row = i / params.classes;
+    let class_ = i - row * params.classes;
+    y[i] = select(0.0, 1.0, i32(labels[row]) == i32(class_));
+}

@@ -1,0 +1,100 @@
+// Sums over all dimensions but one contiguous run. The domain is seen as [outer, mid, inner]; one
+// sum for each of `mid`. `value(i)`, generated (src/ops/pointwise.rs), is the summand: the input
+// itself or the element-wise chain that fusion put before the sum.
+//
+// Order of summation is fixed, so two runs give the same bits: each invocation adds its stride,
+// one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
+
+#import grid
+
+struct Params {
+    outer: u32,
+    mid: u32,
+    inner: u32,
+    // Workgroups that share one sum; each leaves one part.
+    splits: u32,
+    // Columns: rows per split. Rows: vectors (or elements) per split.
+    per_split: u32,
+    scale: f32,
+    _0: u32,
+    _1: u32,
+    maps: array<vec4<u32>, 8>,
+}
+
+// 4: the summands of four neighbouring indices at once; 1: any alignment.
+const WIDTH: u32 = 4u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+// <generated>
+@group(0) @binding(1) var<storage, read_write> in0: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> parts: array<f32>;
+
+fn value(i: u32) -> vec4<f32> {
+    return in0[i / 4u];
+}
+// </generated>
+
+var<workgroup> shared_sums: array<f32, 64>;
+
+// Each workgroup sums one split of one row of `mid`: `per_split` vectors of the outer x inner
+// summands, invocation j taking every 64th from j.
+@compute @workgroup_size(64)
+fn rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let task = linear_workgroup(workgroup, workgroups);
+    let m = task % params.mid;
+    let split = task / params.mid;
+    let inner = params.inner / WIDTH;
+    let first = split * params.per_split;
+    let end = min(first + params.per_split, params.outer * inner);
+    var sum = vec4<f32>(0.0);
+    if (split < params.splits) {
+        for (var r = first + local; r < end; r += 64u) {
+            let o = r / inner;
+            let j = r - o * inner;
+            sum += value((o * params.mid + m) * params.inner + j * WIDTH);
+        }
+    }
+    if (WIDTH == 4u) {
+        shared_sums[local] = (sum.x + sum.y) + (sum.z + sum.w);
+    } else {
+        shared_sums[local] = sum.x;
+    }
+    workgroupBarrier();
+    if (local == 0u && split < params.splits) {
+        var total = 0.0;
+        for (var j = 0u; j < 64u; j++) {
+            total += shared_sums[j];
+        }
+        parts[split * params.mid + m] = total * params.scale;
+    }
+}
+
+// inner = 1, mid a multiple of WIDTH: each invocation sums WIDTH neighbouring columns over the
+// rows of one split.
+@compute @workgroup_size(64)
+fn columns(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let columns = params.mid / WIDTH;
+    let groups = (columns + 63u) / 64u;
+    let task = linear_workgroup(workgroup, workgroups);
+    let column = (task % groups) * 64u + local;
+    let split = task / groups;
+    if (column >= columns || split >= params.splits) {
+        return;
+    }
+    let end = min((split + 1u) * params.per_split, params.outer);
+    var sum = vec4<f32>(0.0);
+    for (var row = split * params.per_split; row < end; row++) {
+        sum += value(row * params.mid + column * WIDTH);
+    }
+    for (var j = 0u; j < WIDTH; j++) {
+        parts[split * params.mid + column * WIDTH + j] = sum[j] * params.scale;
+    }
+}

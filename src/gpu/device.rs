@@ -1,0 +1,237 @@
+//! The device with its queue, and errors that come back as values.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wgpu::{DeviceType, Features};
+
+use super::adapter::{self, AdapterChoice};
+use crate::{Error, Result};
+
+/// Features that are used where an adapter has them, with what for.
+pub const OPTIONAL_FEATURES: &[(&str, Features)] =
+    &[("timestamp-query", Features::TIMESTAMP_QUERY)];
+
+/// How long a single wait for the GPU may last before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An opened device. Cheap to share behind an [`Arc`].
+#[derive(Debug)]
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    first_error: Arc<Mutex<Option<Error>>>,
+}
+
+/// How many GPU objects exist, by wgpu's internal counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Buffers alive.
+    pub buffers: isize,
+    /// Bind groups alive.
+    pub bind_groups: isize,
+    /// Compute pipelines alive.
+    pub compute_pipelines: isize,
+    /// Shader modules alive.
+    pub shader_modules: isize,
+    /// Bytes in buffers.
+    pub buffer_bytes: isize,
+}
+
+impl Gpu {
+    /// Opens the adapter that `choice` means.
+    ///
+    /// Asks for WebGPU's default limits and, where the adapter has more, for its larger buffers
+    /// and bindings: no kernel depends on them, but larger batches fit.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if there is none or it refuses.
+    pub fn open(choice: &AdapterChoice) -> Result<Arc<Self>> {
+        Self::open_with(choice, false)
+    }
+
+    /// As [`Gpu::open`], but with WebGPU's default limits exactly.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_with_default_limits(choice: &AdapterChoice) -> Result<Arc<Self>> {
+        Self::open_with(choice, true)
+    }
+
+    fn open_with(choice: &AdapterChoice, default_limits: bool) -> Result<Arc<Self>> {
+        let adapter = adapter::choose(choice)?;
+        let info = adapter.get_info();
+        let offered = adapter.limits();
+        let mut limits = wgpu::Limits::default();
+        if !default_limits {
+            limits.max_buffer_size = offered.max_buffer_size;
+            limits.max_storage_buffer_binding_size = offered.max_storage_buffer_binding_size;
+        }
+        // GL and old devices offer less than the default of limits that we do not use
+        // (textures and the like): never ask for more than there is.
+        let limits = limits.or_worse_values_from(&offered);
+        let wanted = OPTIONAL_FEATURES
+            .iter()
+            .fold(Features::empty(), |all, (_, feature)| all | *feature);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("decorr"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Adapter(format!("{} cannot be opened: {e}", info.name)))?;
+        let first_error = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&first_error);
+        device.on_uncaptured_error(Arc::new(move |error| remember(&slot, from_wgpu(error))));
+        let slot = Arc::clone(&first_error);
+        let name = info.name.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                remember(&slot, Error::DeviceLost(format!("{name}: {message}")));
+            }
+        });
+        Ok(Arc::new(Self {
+            device,
+            queue,
+            info,
+            limits,
+            first_error,
+        }))
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// Name, backend and driver in one line, for logs and benchmarks.
+    pub fn describe(&self) -> String {
+        let info = &self.info;
+        format!(
+            "{} ({}, {} {})",
+            info.name, info.backend, info.driver, info.driver_info
+        )
+    }
+
+    /// True for adapters that run on the CPU (lavapipe, SwiftShader, WARP).
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == DeviceType::Cpu
+    }
+
+    /// The limits that hold for this device.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    /// True if kernels can be timed on the GPU.
+    pub fn has_timestamps(&self) -> bool {
+        self.device.features().contains(Features::TIMESTAMP_QUERY)
+    }
+
+    /// The first error that wgpu reported since the last call, if any. The driver reports
+    /// out-of-memory, validation errors and loss of the device this way.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check(&self) -> Result<()> {
+        let mut slot = self
+            .first_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        slot.take().map_or(Ok(()), Err)
+    }
+
+    /// A buffer of `size_bytes`, rounded up to 16.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] beyond the device's limits, [`Error::OutOfMemory`] if there is no room.
+    pub fn buffer(
+        &self,
+        label: &str,
+        size_bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let size = size_bytes.max(16).next_multiple_of(16);
+        if size > self.limits.max_buffer_size {
+            return Err(Error::Limit(format!(
+                "{label} needs a buffer of {size} bytes; {} allows {}",
+                self.name(),
+                self.limits.max_buffer_size
+            )));
+        }
+        self.check()?;
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        self.check().map_err(|error| match error {
+            Error::OutOfMemory(why) => Error::OutOfMemory(format!("{label}, {size} bytes: {why}")),
+            other => other,
+        })?;
+        Ok(buffer)
+    }
+
+    /// Lets callbacks of finished work run, without waiting.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn poll(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Poll);
+        self.check()?;
+        polled
+            .map(|_| ())
+            .map_err(|e| Error::DeviceLost(e.to_string()))
+    }
+
+    /// Waits until `submission` is done.
+    ///
+    /// # Errors
+    /// What the device reported; [`Error::DeviceLost`] if it does not answer within two minutes.
+    pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Wait {
+            submission_index: submission,
+            timeout: Some(PATIENCE),
+        });
+        self.check()?;
+        polled.map(|_| ()).map_err(|e| {
+            Error::DeviceLost(format!(
+                "{} gave no answer in {PATIENCE:?}: {e}",
+                self.name()
+            ))
+        })
+    }
+
+    /// How many GPU objects exist now.
+    pub fn counters(&self) -> Counters {
+        let hal = self.device.get_internal_counters().hal;
+        Counters {
+            buffers: hal.buffers.read(),
+            bind_groups: hal.bind_groups.read(),
+            compute_pipelines: hal.compute_pipelines.read(),
+            shader_modules: hal.shader_modules.read(),
+            buffer_bytes: hal.buffer_memory.read(),
+        }
+    }
+}
+
+fn remember(slot: &Mutex<Option<Error>>, error: Error) {
+    slot.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(error);
+}
+
+fn from_wgpu(error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+        wgpu::Error::Validation { description, .. } => Error::Shader {
+            name: "validation".into(),
+            message: description,
+        },
+        wgpu::Error::Internal { description, .. } => Error::DeviceLost(description),
+    }
+}

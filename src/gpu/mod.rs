@@ -1,0 +1,14 @@
+//! The GPU as bytes and WGSL: adapters, the device, WGSL expansion, pipelines, rings of mapped
+//! buffers. Knows nothing of tensors.
+
+mod adapter;
+mod device;
+mod pipelines;
+mod ring;
+pub mod wgsl;
+
+pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
+pub use device::{Counters, Gpu, OPTIONAL_FEATURES};
+pub use pipelines::Pipeline;
+pub(crate) use pipelines::PipelineCache;
+pub use ring::{Readback, Upload};

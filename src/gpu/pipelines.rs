@@ -1,0 +1,78 @@
+//! Compute pipelines, made once for every different WGSL text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Gpu, wgsl};
+use crate::{Error, Result};
+
+/// A compiled entry point.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+/// The pipelines of one program, by WGSL text and entry point.
+#[derive(Debug, Default)]
+pub(crate) struct PipelineCache {
+    pipelines: HashMap<(String, &'static str), Arc<Pipeline>>,
+}
+
+impl PipelineCache {
+    /// The pipeline of `entry` in expanded WGSL `source`.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] if naga or the driver refuses it.
+    pub(crate) fn get(
+        &mut self,
+        gpu: &Gpu,
+        label: &str,
+        source: String,
+        entry: &'static str,
+    ) -> Result<Arc<Pipeline>> {
+        let key = (source, entry);
+        if let Some(pipeline) = self.pipelines.get(&key) {
+            return Ok(Arc::clone(pipeline));
+        }
+        wgsl::validate(label, &key.0)?;
+        gpu.check()?;
+        let module = gpu
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(label),
+                source: wgpu::ShaderSource::Wgsl(key.0.as_str().into()),
+            });
+        let pipeline = gpu
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(label),
+                layout: None,
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    // Kernels write workgroup memory before they read it; zeroing it first costs
+                    // time everywhere and hangs some GL drivers' compilers.
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+        gpu.check().map_err(|error| match error {
+            Error::Shader { message, .. } => Error::Shader {
+                name: label.to_string(),
+                message,
+            },
+            other => other,
+        })?;
+        let layout = pipeline.get_bind_group_layout(0);
+        let pipeline = Arc::new(Pipeline { pipeline, layout });
+        self.pipelines.insert(key, Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pipelines.len()
+    }
+}

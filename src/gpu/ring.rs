@@ -1,0 +1,205 @@
+//! Rings of mapped buffers: batches go up and losses come back without a wait in the step.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use wgpu::{BufferUsages, MapMode};
+
+use super::Gpu;
+use crate::{Error, Result};
+
+/// Steps that may be under way at once.
+const SLOTS: usize = 4;
+
+const PENDING: u8 = 0;
+const READY: u8 = 1;
+const FAILED: u8 = 2;
+
+/// A buffer whose mapping is asked for and reported by a flag.
+#[derive(Debug)]
+struct Slot {
+    buffer: wgpu::Buffer,
+    state: Arc<AtomicU8>,
+    submission: Option<wgpu::SubmissionIndex>,
+}
+
+impl Slot {
+    fn map(&self, mode: MapMode) {
+        self.state.store(PENDING, Ordering::Release);
+        let state = Arc::clone(&self.state);
+        self.buffer.map_async(mode, .., move |result| {
+            let reached = if result.is_ok() { READY } else { FAILED };
+            state.store(reached, Ordering::Release);
+        });
+    }
+
+    /// True once mapped; waits for it if `wait`.
+    fn ready(&mut self, gpu: &Gpu, wait: bool) -> Result<bool> {
+        if self.state.load(Ordering::Acquire) == PENDING {
+            if wait {
+                gpu.wait(self.submission.take())?;
+            } else {
+                gpu.poll()?;
+            }
+        }
+        match self.state.load(Ordering::Acquire) {
+            READY => Ok(true),
+            PENDING if !wait => Ok(false),
+            _ => {
+                gpu.check()?;
+                Err(Error::DeviceLost("a buffer could not be mapped".into()))
+            }
+        }
+    }
+}
+
+/// Buffers that the host fills while the GPU reads others.
+#[derive(Debug)]
+pub struct Upload {
+    slots: Vec<Slot>,
+    next: usize,
+    size_bytes: u64,
+}
+
+impl Upload {
+    /// A ring of buffers of `size_bytes` each.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
+        let mut slots = Vec::new();
+        for _ in 0..SLOTS {
+            let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
+            let slot = Slot {
+                buffer: gpu.buffer("upload", size_bytes, usage)?,
+                state: Arc::default(),
+                submission: None,
+            };
+            slot.map(MapMode::Write);
+            slots.push(slot);
+        }
+        Ok(Self {
+            slots,
+            next: 0,
+            size_bytes,
+        })
+    }
+
+    /// Writes `parts` (offset in bytes, values) into the next free buffer, waiting only if the
+    /// GPU is a whole ring behind, and records the copy of all of it to the start of `target`.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn write(
+        &mut self,
+        gpu: &Gpu,
+        encoder: &mut wgpu::CommandEncoder,
+        target: &wgpu::Buffer,
+        parts: &[(u64, &[f32])],
+    ) -> Result<()> {
+        let slot = &mut self.slots[self.next];
+        slot.ready(gpu, true)?;
+        for (offset, values) in parts {
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            let range = *offset..*offset + bytes.len() as u64;
+            let mut view = slot
+                .buffer
+                .get_mapped_range_mut(range)
+                .map_err(|e| Error::DeviceLost(format!("upload buffer: {e}")))?;
+            view.slice(..).copy_from_slice(bytes);
+        }
+        slot.buffer.unmap();
+        let size = self.size_bytes.next_multiple_of(4);
+        encoder.copy_buffer_to_buffer(&slot.buffer, 0, target, 0, size);
+        Ok(())
+    }
+
+    /// To be called once the encoder of the last [`Upload::write`] is submitted.
+    pub fn submitted(&mut self, submission: &wgpu::SubmissionIndex) {
+        let slot = &mut self.slots[self.next];
+        slot.map(MapMode::Write);
+        slot.submission = Some(submission.clone());
+        self.next = (self.next + 1) % SLOTS;
+    }
+}
+
+/// Buffers that results are copied to and read from some steps later.
+#[derive(Debug)]
+pub struct Readback {
+    free: Vec<Slot>,
+    under_way: VecDeque<(u64, Slot)>,
+}
+
+impl Readback {
+    /// A ring of buffers of `size_bytes` each.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
+        let mut free = Vec::new();
+        for _ in 0..SLOTS {
+            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+            free.push(Slot {
+                buffer: gpu.buffer("readback", size_bytes, usage)?,
+                state: Arc::default(),
+                submission: None,
+            });
+        }
+        Ok(Self {
+            free,
+            under_way: VecDeque::with_capacity(SLOTS),
+        })
+    }
+
+    /// True if [`Readback::target`] needs no wait.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// The buffer to copy the next results to. Call only where [`Readback::has_room`].
+    pub fn target(&self) -> Option<&wgpu::Buffer> {
+        self.free.last().map(|slot| &slot.buffer)
+    }
+
+    /// To be called once the copy to [`Readback::target`] is submitted.
+    pub fn submitted(&mut self, step: u64, submission: &wgpu::SubmissionIndex) {
+        if let Some(mut slot) = self.free.pop() {
+            slot.map(MapMode::Read);
+            slot.submission = Some(submission.clone());
+            self.under_way.push_back((step, slot));
+        }
+    }
+
+    /// The oldest results, given to `read` as floats with the number of their step; `None` if
+    /// none are under way or, unless `wait`, none are there yet.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn take<T>(
+        &mut self,
+        gpu: &Gpu,
+        wait: bool,
+        read: impl FnOnce(u64, &[f32]) -> T,
+    ) -> Result<Option<T>> {
+        let Some((_, slot)) = self.under_way.front_mut() else {
+            return Ok(None);
+        };
+        if !slot.ready(gpu, wait)? {
+            return Ok(None);
+        }
+        let Some((step, slot)) = self.under_way.pop_front() else {
+            return Ok(None);
+        };
+        let result = {
+            let view = slot
+                .buffer
+                .get_mapped_range(..)
+                .map_err(|e| Error::DeviceLost(format!("readback buffer: {e}")))?;
+            read(step, bytemuck::cast_slice(&view))
+        };
+        slot.buffer.unmap();
+        self.free.push(slot);
+        Ok(Some(result))
+    }
+}

@@ -1,0 +1,151 @@
+//! Element-wise programs: what element-wise ops are made of and what fusion composes.
+
+/// A straight-line program over `vec4<f32>` operands; the last step is the result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pointwise {
+    /// Number of inputs.
+    pub inputs: usize,
+    /// In order; each may use the inputs and earlier steps.
+    pub steps: Vec<Step>,
+}
+
+/// One WGSL expression. `{0}`, `{1}`, ... stand for its operands, all `vec4<f32>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// The expression.
+    pub expression: String,
+    /// What the placeholders stand for.
+    pub operands: Vec<Operand>,
+}
+
+/// Where an operand comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// The program's i-th input.
+    Input(usize),
+    /// The result of step i.
+    Step(usize),
+}
+
+/// What stands in for an input of the outer program in [`Pointwise::substitute`].
+#[derive(Clone, Debug)]
+pub enum Argument<'a> {
+    /// Input i of the new program.
+    Input(usize),
+    /// The result of this program, whose own inputs are these inputs of the new program.
+    Inline(&'a Pointwise, Vec<usize>),
+}
+
+impl Pointwise {
+    /// One expression over `inputs` inputs.
+    pub fn expression(expression: impl Into<String>, inputs: usize) -> Self {
+        Self {
+            inputs,
+            steps: vec![Step {
+                expression: expression.into(),
+                operands: (0..inputs).map(Operand::Input).collect(),
+            }],
+        }
+    }
+
+    /// The input itself.
+    pub fn identity() -> Self {
+        Self::expression("{0}", 1)
+    }
+
+    /// The program with each input replaced by its argument; `inputs` is the new input count.
+    /// Equal steps are kept once.
+    pub fn substitute(&self, arguments: &[Argument<'_>], inputs: usize) -> Self {
+        let mut steps = Vec::new();
+        let replaced: Vec<Operand> = arguments
+            .iter()
+            .map(|argument| match argument {
+                Argument::Input(i) => Operand::Input(*i),
+                Argument::Inline(inner, inner_inputs) => {
+                    let map: Vec<Operand> =
+                        inner_inputs.iter().map(|&i| Operand::Input(i)).collect();
+                    append(&mut steps, inner, &map)
+                }
+            })
+            .collect();
+        let result = append(&mut steps, self, &replaced);
+        // The result must be the last step, also where it was found to equal an earlier one.
+        if result != Operand::Step(steps.len() - 1) {
+            steps.push(Step {
+                expression: "{0}".into(),
+                operands: vec![result],
+            });
+        }
+        Self { inputs, steps }
+    }
+
+    /// WGSL statements that compute the result from variables `x0`, `x1`, ... (all
+    /// `vec4<f32>`), and the name of the variable that holds it.
+    pub fn wgsl(&self) -> (String, String) {
+        let mut body = String::new();
+        for (i, step) in self.steps.iter().enumerate() {
+            let mut expression = step.expression.clone();
+            for (j, operand) in step.operands.iter().enumerate() {
+                let variable = match operand {
+                    Operand::Input(k) => format!("x{k}"),
+                    Operand::Step(k) => format!("t{k}"),
+                };
+                expression = expression.replace(&format!("{{{j}}}"), &variable);
+            }
+            body.push_str(&format!("    let t{i} = {expression};\n"));
+        }
+        (body, format!("t{}", self.steps.len() - 1))
+    }
+}
+
+/// Appends the steps of `program`, with its inputs replaced, and returns where its result is.
+fn append(steps: &mut Vec<Step>, program: &Pointwise, inputs: &[Operand]) -> Operand {
+    let mut placed: Vec<Operand> = Vec::with_capacity(program.steps.len());
+    for step in &program.steps {
+        let operands = step
+            .operands
+            .iter()
+            .map(|operand| match operand {
+                Operand::Input(i) => inputs[*i],
+                Operand::Step(i) => placed[*i],
+            })
+            .collect();
+        let step = Step {
+            expression: step.expression.clone(),
+            operands,
+        };
+        let index = steps.iter().position(|s| *s == step).unwrap_or_else(|| {
+            steps.push(step);
+            steps.len() - 1
+        });
+        placed.push(Operand::Step(index));
+    }
+    placed.last().copied().unwrap_or(Operand::Input(0))
+}
+
+/// A finite `value` as a WGSL `vec4<f32>` literal, exact to the bit (`{:?}` prints the shortest
+/// text that reads back as the same number).
+pub fn literal(value: f32) -> String {
+    format!("vec4<f32>({value:?}f)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn substitution_inlines_and_keeps_equal_steps_once() {
+        let square = Pointwise::expression("{0} * {0}", 1);
+        let sum = Pointwise::expression("{0} + {1}", 2);
+        let both = sum.substitute(
+            &[
+                Argument::Inline(&square, vec![0]),
+                Argument::Inline(&square, vec![0]),
+            ],
+            1,
+        );
+        let (body, result) = both.wgsl();
+        assert_eq!(body, "    let t0 = x0 * x0;\n    let t1 = t0 + t0;\n");
+        assert_eq!(result, "t1");
+    }
+}

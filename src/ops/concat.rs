@@ -1,0 +1,87 @@
+//! Tensors one after the other along a dimension. Bound: bytes of inputs and output, once each.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::ops::slice;
+use crate::shape::Shape;
+
+/// See [`concat`].
+#[derive(Debug)]
+pub struct Concat {
+    dim: usize,
+}
+
+/// The tensors `parts` one after the other along dimension `dim`; all other sizes agree.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if they do not, or there are none.
+pub fn concat(g: &mut Graph, parts: &[TensorId], dim: usize) -> Result<TensorId> {
+    g.add(Concat { dim }, parts)
+}
+
+impl Op for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let first = inputs.first().ok_or("nothing to join")?;
+        let mut dims = first.dims().to_vec();
+        if self.dim >= dims.len() {
+            return Err(format!("{first} has no dimension {}", self.dim));
+        }
+        dims[self.dim] = 0;
+        for shape in inputs {
+            let agrees = shape.rank() == first.rank()
+                && (0..dims.len()).all(|i| i == self.dim || shape.dims()[i] == first.dims()[i]);
+            if !agrees {
+                return Err(format!(
+                    "{first} and {shape} differ beside dimension {}",
+                    self.dim
+                ));
+            }
+            dims[self.dim] += shape.dims()[self.dim];
+        }
+        Ok(dims.into())
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let mut start = 0;
+        let mut grads = Vec::new();
+        for input in g.node(node).inputs.clone() {
+            let len = g.shape(input).dims()[self.dim];
+            grads.push(Some(slice(g, output_grad, self.dim, start, 1, len)?));
+            start += len;
+        }
+        Ok(grads)
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let whole: usize = ctx.output.dims()[self.dim..].iter().product();
+        let mut offset = 0;
+        let mut lowered = Lowered::default();
+        word(ctx.output.len())?;
+        for (i, shape) in ctx.inputs.iter().enumerate() {
+            let part: usize = shape.dims()[self.dim..].iter().product();
+            lowered.dispatches.push(Dispatch {
+                kernel: Kernel {
+                    name: "concat",
+                    source: include_str!("../../shaders/concat.wgsl").into(),
+                    entry: "main",
+                    constants: vec![],
+                },
+                params: vec![word(shape.len())?, word(part)?, word(whole)?, word(offset)?],
+                bindings: vec![Slot::Input(i), Slot::Output],
+                workgroups: fold_workgroups(shape.len().div_ceil(64)),
+            });
+            offset += part;
+        }
+        Ok(lowered)
+    }
+}

@@ -1,0 +1,359 @@
+//! 2-D convolution (cross-correlation, as in PyTorch) as an implicit matrix product, and its
+//! gradients.
+//!
+//! The padded image is one node and the convolution itself reads only inside it: no kernel tests
+//! for borders, and its addresses are affine in (channel, ky, kx) and (image, oh, ow), which makes
+//! forward, input gradient and weight gradient the same [`contraction`]. The input gradient is
+//! the convolution of the output gradient, zeros put in for the stride, with the reversed kernels:
+//! its multiplications by those zeros are wasted, stride^2 times the work of the forward pass.
+//!
+//! Bound: 2 N O out_h out_w (C / groups) k_h k_w operations, each direction.
+
+use crate::graph::op::{Lowered, Lowering, Slot};
+use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::ops::contraction::{Bias, Contraction};
+use crate::ops::strided_copy::permute_and_reverse_last;
+use crate::ops::{Padding2d, pad2d, reduce_sum, reshape};
+use crate::shape::Shape;
+use crate::{Error, Result};
+
+/// Stride, padding, dilation and groups, as in PyTorch's `Conv2d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dGeometry {
+    /// Distance between neighbouring outputs in pixels.
+    pub stride: usize,
+    /// Zeros around the image in pixels.
+    pub padding: usize,
+    /// Distance between neighbouring taps in pixels.
+    pub dilation: usize,
+    /// Channels are divided into this many groups that do not mix.
+    pub groups: usize,
+}
+
+impl Default for Conv2dGeometry {
+    fn default() -> Self {
+        Self {
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+            groups: 1,
+        }
+    }
+}
+
+/// The convolution of an image that is padded already. See [`conv2d`].
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2d {
+    geometry: Conv2dGeometry,
+}
+
+/// The gradient of [`Conv2d`] with respect to its kernels.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv2dWeightGrad {
+    geometry: Conv2dGeometry,
+    kernel_size: [usize; 2],
+}
+
+/// `x` [N, C, H, W] with `weight` [O, C / groups, k_h, k_w] and `bias` [O], giving
+/// [N, O, out_h, out_w].
+///
+/// # Errors
+/// [`Error::Shape`] if the sizes do not fit.
+pub fn conv2d(
+    g: &mut Graph,
+    x: TensorId,
+    weight: TensorId,
+    bias: Option<TensorId>,
+    geometry: Conv2dGeometry,
+) -> Result<TensorId> {
+    let p = geometry.padding;
+    let mut image = x;
+    if p > 0 {
+        let &[.., h, w] = g.shape(x).dims() else {
+            return Err(Error::shape(
+                "conv2d",
+                format!("{} is not NCHW", g.shape(x)),
+            ));
+        };
+        let before = i64::try_from(p).unwrap_or(i64::MAX);
+        let padding = Padding2d {
+            before: [before; 2],
+            size: [h + 2 * p, w + 2 * p],
+            spacing: [1, 1],
+        };
+        image = pad2d(g, x, padding)?;
+    }
+    let inputs: Vec<TensorId> = [image, weight].into_iter().chain(bias).collect();
+    g.add(Conv2d { geometry }, &inputs)
+}
+
+/// Sizes of one convolution over a padded image.
+struct Sizes {
+    batch: usize,
+    groups: usize,
+    /// Channels and outputs of one group.
+    channels: usize,
+    outputs: usize,
+    image: [usize; 2],
+    kernel: [usize; 2],
+    out: [usize; 2],
+}
+
+impl Conv2dGeometry {
+    fn sizes(&self, image: &Shape, weight: &Shape) -> Result<Sizes, String> {
+        let &[batch, c, h, w] = image.dims() else {
+            return Err(format!("the image {image} is not NCHW"));
+        };
+        let &[o, c_group, k_h, k_w] = weight.dims() else {
+            return Err(format!(
+                "the weight {weight} is not [O, C / groups, k_h, k_w]"
+            ));
+        };
+        let groups = self.groups;
+        if groups == 0 || c % groups != 0 || o % groups != 0 || c / groups != c_group {
+            return Err(format!(
+                "{c} channels in {groups} groups do not meet weight {weight}"
+            ));
+        }
+        let window = crate::ops::Window {
+            kernel_size: [k_h, k_w],
+            stride: self.stride,
+            padding: 0,
+            dilation: self.dilation,
+        };
+        let out = window.positions(h, w).ok_or_else(|| {
+            format!(
+                "kernel {weight} of stride {} does not fit padded {image}",
+                self.stride
+            )
+        })?;
+        Ok(Sizes {
+            batch,
+            groups,
+            channels: c_group,
+            outputs: o / groups,
+            image: [h, w],
+            kernel: [k_h, k_w],
+            out,
+        })
+    }
+}
+
+impl Sizes {
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    fn positions(&self) -> usize {
+        self.out[0] * self.out[1]
+    }
+
+    fn flops(&self) -> u64 {
+        let sums = self.batch * self.groups * self.outputs * self.positions();
+        2 * (sums * self.channels * self.taps()) as u64
+    }
+}
+
+fn cost(sizes: &Result<Sizes, String>, inputs: &[&Shape], output: &Shape) -> Cost {
+    Cost {
+        flops: sizes.as_ref().map_or(0, Sizes::flops),
+        bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let s = self.geometry.sizes(inputs[0], inputs[1])?;
+        let outputs = s.groups * s.outputs;
+        if let Some(bias) = inputs.get(2)
+            && bias.dims() != [outputs]
+        {
+            return Err(format!("the bias {bias} is not [{outputs}]"));
+        }
+        Ok([s.batch, outputs, s.out[0], s.out[1]].into())
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let inputs = g.node(node).inputs.clone();
+        let (image, weight) = (inputs[0], inputs[1]);
+        let s = self
+            .geometry
+            .sizes(g.shape(image), g.shape(weight))
+            .map_err(|message| Error::shape("conv2d", message))?;
+        let image_grad = self.image_grad(g, &s, weight, output_grad)?;
+        let grad = Conv2dWeightGrad {
+            geometry: self.geometry,
+            kernel_size: s.kernel,
+        };
+        let weight_grad = g.add(grad, &[image, output_grad])?;
+        let mut grads = vec![Some(image_grad), Some(weight_grad)];
+        if inputs.len() > 2 {
+            let outputs = s.groups * s.outputs;
+            let summed = reduce_sum(g, output_grad, [1, outputs, 1, 1], 1.0)?;
+            grads.push(Some(reshape(g, summed, [outputs])?));
+        }
+        Ok(grads)
+    }
+
+    fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
+        cost(&self.geometry.sizes(inputs[0], inputs[1]), inputs, output)
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let s = self
+            .geometry
+            .sizes(ctx.inputs[0], ctx.inputs[1])
+            .map_err(|message| Error::shape("conv2d", message))?;
+        let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
+        let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
+        let (k_len, positions) = (s.channels * s.taps(), s.positions());
+        let bias = ctx.inputs.get(2).map(|_| Slot::Input(2));
+        // Row m is the output channel, column n the position, k the tap.
+        let contraction = Contraction {
+            m: s.outputs,
+            n: s.batch * positions,
+            batch: s.groups,
+            k: [s.channels, s.kernel[0], s.kernel[1]],
+            a_m: [0, 0, k_len],
+            a_k: [s.taps(), s.kernel[1], 1],
+            a_batch: s.outputs * k_len,
+            b_k: [plane, dilation * row, dilation],
+            b_n: [s.groups * s.channels * plane, stride * row, stride],
+            b_batch: s.channels * plane,
+            c_m: [0, 0, positions],
+            c_n: [s.groups * s.outputs * positions, s.out[1], 1],
+            c_batch: s.outputs * positions,
+            m_extents: [1, s.outputs],
+            n_extents: s.out,
+            bias: if bias.is_some() {
+                Bias::PerRow
+            } else {
+                Bias::None
+            },
+            ..Contraction::default()
+        };
+        contraction.lower(
+            ctx.variants,
+            Slot::Input(1),
+            Slot::Input(0),
+            bias,
+            Slot::Output,
+        )
+    }
+}
+
+impl Conv2d {
+    /// d(loss)/d(padded image), computed for the pixels inside the padding only: those of the
+    /// padding are zero by definition.
+    fn image_grad(
+        &self,
+        g: &mut Graph,
+        s: &Sizes,
+        weight: TensorId,
+        output_grad: TensorId,
+    ) -> Result<TensorId> {
+        let Conv2dGeometry {
+            stride,
+            padding,
+            dilation,
+            groups,
+        } = self.geometry;
+        // [O, C, taps] to [C, O, taps reversed], in each group.
+        let split = [groups, s.outputs, s.channels, s.taps()];
+        let reversed = reshape(g, weight, split)?;
+        let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3])?;
+        let channels = groups * s.channels;
+        let reversed = reshape(g, reversed, [channels, s.outputs, s.kernel[0], s.kernel[1]])?;
+        // So much room that the reversed kernels reach every pixel that the forward pass read.
+        let inner = [0, 1].map(|i| s.image[i] - 2 * padding);
+        let reach = [0, 1].map(|i| dilation * (s.kernel[i] - 1));
+        let signed = |v: usize| i64::try_from(v).unwrap_or(i64::MAX);
+        let room = Padding2d {
+            before: reach.map(|r| signed(r) - signed(padding)),
+            size: [0, 1].map(|i| inner[i] + reach[i]),
+            spacing: [stride; 2],
+        };
+        let spread = pad2d(g, output_grad, room)?;
+        let geometry = Conv2dGeometry {
+            stride: 1,
+            padding: 0,
+            dilation,
+            groups,
+        };
+        let inner_grad = g.add(Self { geometry }, &[spread, reversed])?;
+        let outer = Padding2d {
+            before: [signed(padding); 2],
+            size: s.image,
+            spacing: [1, 1],
+        };
+        pad2d(g, inner_grad, outer)
+    }
+}
+
+impl Op for Conv2dWeightGrad {
+    fn name(&self) -> &'static str {
+        "conv2d_weight_grad"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let (&[_, c, ..], &[_, o, ..]) = (inputs[0].dims(), inputs[1].dims()) else {
+            return Err("inputs are not NCHW".into());
+        };
+        let [k_h, k_w] = self.kernel_size;
+        Ok([o, c / self.geometry.groups, k_h, k_w].into())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        let message = "second derivatives of convolutions are not implemented";
+        Err(Error::shape(self.name(), message))
+    }
+
+    fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
+        cost(&self.geometry.sizes(inputs[0], output), inputs, output)
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let s = self
+            .geometry
+            .sizes(ctx.inputs[0], ctx.output)
+            .map_err(|message| Error::shape("conv2d_weight_grad", message))?;
+        let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
+        let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
+        let (taps, positions) = (s.taps(), s.positions());
+        // Row m is the output channel, column n the tap, k the position.
+        let contraction = Contraction {
+            m: s.outputs,
+            n: s.channels * taps,
+            batch: s.groups,
+            k: [s.batch, s.out[0], s.out[1]],
+            a_m: [0, 0, positions],
+            a_k: [s.groups * s.outputs * positions, s.out[1], 1],
+            a_batch: s.outputs * positions,
+            b_k: [s.groups * s.channels * plane, stride * row, stride],
+            b_n: [plane, dilation * row, dilation],
+            b_batch: s.channels * plane,
+            c_m: [0, 0, s.channels * taps],
+            c_n: [taps, s.kernel[1], 1],
+            c_batch: s.outputs * s.channels * taps,
+            m_extents: [1, s.outputs],
+            n_extents: s.kernel,
+            ..Contraction::default()
+        };
+        contraction.lower(
+            ctx.variants,
+            Slot::Input(1),
+            Slot::Input(0),
+            None,
+            Slot::Output,
+        )
+    }
+}

@@ -1,0 +1,166 @@
+//! Patches of images as the rows of a matrix (section 3.4), and the adjoint, col2im.
+//!
+//! Bound: bytes of the patch matrix, k*k times the image at stride 1.
+
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::shape::{Shape, window_positions};
+use crate::{Error, Result};
+
+/// Where patches are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Height and width of a patch in taps.
+    pub kernel_size: [usize; 2],
+    /// Distance between neighbouring patches in pixels.
+    pub stride: usize,
+    /// Zeros around the image in pixels; they are part of the patches.
+    pub padding: usize,
+    /// Distance between neighbouring taps in pixels.
+    pub dilation: usize,
+}
+
+impl Window {
+    /// Rows and columns of patch positions on an image of `height` x `width`, if any.
+    pub fn positions(&self, height: usize, width: usize) -> Option<[usize; 2]> {
+        let count =
+            |size, kernel| window_positions(size, kernel, self.stride, self.padding, self.dilation);
+        Some([
+            count(height, self.kernel_size[0])?,
+            count(width, self.kernel_size[1])?,
+        ])
+    }
+}
+
+/// See [`im2col`].
+#[derive(Debug)]
+pub struct Im2col {
+    window: Window,
+}
+
+/// See [`col2im`].
+#[derive(Debug)]
+pub struct Col2im {
+    window: Window,
+    image: Shape,
+}
+
+/// The patches of `x` [N, C, H, W] as [N * out_h * out_w, C * k_h * k_w]: row (n, oh, ow), column
+/// (c, ky, kx).
+///
+/// # Errors
+/// [`Error::Shape`] if `x` is not NCHW or no patch fits.
+pub fn im2col(g: &mut Graph, x: TensorId, window: Window) -> Result<TensorId> {
+    g.add(Im2col { window }, &[x])
+}
+
+/// The adjoint of [`im2col`]: every patch added back where it came from, into an image of shape
+/// `image` [N, C, H, W].
+///
+/// # Errors
+/// [`Error::Shape`] if `columns` does not have the shape `im2col` gives for `image`.
+pub fn col2im(
+    g: &mut Graph,
+    columns: TensorId,
+    window: Window,
+    image: impl Into<Shape>,
+) -> Result<TensorId> {
+    let image = image.into();
+    g.add(Col2im { window, image }, &[columns])
+}
+
+fn columns_shape(window: &Window, image: &Shape) -> Result<Shape, String> {
+    let &[n, c, h, w] = image.dims() else {
+        return Err(format!("{image} is not NCHW"));
+    };
+    let [out_h, out_w] = window
+        .positions(h, w)
+        .ok_or_else(|| format!("no patch of {window:?} fits {image}"))?;
+    let [k_h, k_w] = window.kernel_size;
+    Ok([n * out_h * out_w, c * k_h * k_w].into())
+}
+
+fn dispatch(
+    window: &Window,
+    image: &Shape,
+    entry: &'static str,
+    output_len: usize,
+) -> Result<Lowered> {
+    let &[n, c, h, w] = image.dims() else {
+        return Err(Error::shape("im2col", format!("{image} is not NCHW")));
+    };
+    let [out_h, out_w] = window.positions(h, w).unwrap_or([0, 0]);
+    let [k_h, k_w] = window.kernel_size;
+    let (stride, padding, dilation) = (window.stride, window.padding, window.dilation);
+    let values = [
+        n, c, h, w, out_h, out_w, k_h, k_w, stride, padding, dilation, 0,
+    ];
+    word(output_len)?;
+    word(n * out_h * out_w * c * k_h * k_w)?;
+    Ok(Dispatch {
+        kernel: Kernel {
+            name: "im2col",
+            source: include_str!("../../shaders/im2col.wgsl").into(),
+            entry,
+            constants: vec![],
+        },
+        params: values.into_iter().map(word).collect::<Result<_>>()?,
+        bindings: vec![Slot::Input(0), Slot::Output],
+        workgroups: fold_workgroups(output_len.div_ceil(64)),
+    }
+    .into())
+}
+
+impl Op for Im2col {
+    fn name(&self) -> &'static str {
+        "im2col"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        columns_shape(&self.window, inputs[0])
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let image = g.shape(g.node(node).inputs[0]).clone();
+        Ok(vec![Some(col2im(g, output_grad, self.window, image)?)])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        dispatch(&self.window, ctx.inputs[0], "forward", ctx.output.len())
+    }
+}
+
+impl Op for Col2im {
+    fn name(&self) -> &'static str {
+        "col2im"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let expected = columns_shape(&self.window, &self.image)?;
+        if *inputs[0] != expected {
+            return Err(format!(
+                "{} has patches {expected}, not {}",
+                self.image, inputs[0]
+            ));
+        }
+        Ok(self.image.clone())
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        _node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![Some(im2col(g, output_grad, self.window)?)])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        dispatch(&self.window, &self.image, "adjoint", ctx.output.len())
+    }
+}

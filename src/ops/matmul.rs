@@ -1,0 +1,219 @@
+//! Matrix products, batched, with transposed operands: C = alpha * op(A) op(B) + diag * I + bias.
+//!
+//! Bound: 2 m n k operations a batch element. The kernels are [`contraction`]'s.
+
+use crate::Result;
+use crate::graph::op::{Lowered, Lowering, Slot};
+use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::ops::contraction::{Bias, Contraction};
+use crate::ops::{reduce_sum, scale, sum_to};
+use crate::shape::Shape;
+
+/// Which operands are transposed (their last two dimensions exchanged).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transpose {
+    /// A is stored as [k, m].
+    pub a: bool,
+    /// B is stored as [n, k].
+    pub b: bool,
+}
+
+/// See [`matmul`].
+#[derive(Clone, Copy, Debug)]
+pub struct MatMul {
+    transpose: Transpose,
+    alpha: f32,
+    diag: f32,
+}
+
+/// `a` [m, k] times `b` [k, n], or batched: [batch, m, k] times [batch, k, n], where a batch of 1
+/// serves all.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the sizes do not fit.
+pub fn matmul(g: &mut Graph, a: TensorId, b: TensorId, transpose: Transpose) -> Result<TensorId> {
+    matmul_with(g, a, b, None, transpose, 1.0, 0.0)
+}
+
+/// `alpha` * op(a) op(b) + `diag` * I + `bias` (one value a column, [n]), in one kernel.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the sizes do not fit.
+pub fn matmul_with(
+    g: &mut Graph,
+    a: TensorId,
+    b: TensorId,
+    bias: Option<TensorId>,
+    transpose: Transpose,
+    alpha: f32,
+    diag: f32,
+) -> Result<TensorId> {
+    let op = MatMul {
+        transpose,
+        alpha,
+        diag,
+    };
+    let inputs: Vec<TensorId> = [a, b].into_iter().chain(bias).collect();
+    g.add(op, &inputs)
+}
+
+/// Sizes of one product.
+struct Sizes {
+    batch: [usize; 2],
+    m: usize,
+    n: usize,
+    k: usize,
+    batched: bool,
+}
+
+impl MatMul {
+    fn sizes(&self, inputs: &[&Shape]) -> Result<Sizes, String> {
+        let (a, b) = (inputs[0], inputs[1]);
+        let split = |s: &Shape| match *s.dims() {
+            [rows, columns] => Ok((1, rows, columns)),
+            [batch, rows, columns] => Ok((batch, rows, columns)),
+            _ => Err(format!("{s} is neither a matrix nor a batch of matrices")),
+        };
+        let (a_batch, a_rows, a_columns) = split(a)?;
+        let (b_batch, b_rows, b_columns) = split(b)?;
+        let (m, k) = if self.transpose.a {
+            (a_columns, a_rows)
+        } else {
+            (a_rows, a_columns)
+        };
+        let (b_k, n) = if self.transpose.b {
+            (b_columns, b_rows)
+        } else {
+            (b_rows, b_columns)
+        };
+        if k != b_k {
+            return Err(format!(
+                "{k} columns of op(A) do not meet {b_k} rows of op(B)"
+            ));
+        }
+        if a.rank() != b.rank() || (a_batch != b_batch && a_batch != 1 && b_batch != 1) {
+            return Err(format!("batches of {a} and {b} differ"));
+        }
+        if let Some(bias) = inputs.get(2)
+            && bias.dims() != [n]
+        {
+            return Err(format!("the bias {bias} is not [{n}]"));
+        }
+        Ok(Sizes {
+            batch: [a_batch, b_batch],
+            m,
+            n,
+            k,
+            batched: a.rank() == 3,
+        })
+    }
+}
+
+impl Op for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let s = self.sizes(inputs)?;
+        Ok(if s.batched {
+            [s.batch[0].max(s.batch[1]), s.m, s.n].into()
+        } else {
+            [s.m, s.n].into()
+        })
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let inputs = g.node(node).inputs.clone();
+        let (a, b) = (inputs[0], inputs[1]);
+        let Transpose { a: ta, b: tb } = self.transpose;
+        let mut product =
+            |x, y, a, b| matmul_with(g, x, y, None, Transpose { a, b }, self.alpha, 0.0);
+        // Of C = A B: A' = C' B^T and B' = A^T C'; the transposed cases follow by transposing.
+        let a_grad = match ta {
+            false => product(output_grad, b, false, !tb)?,
+            true => product(b, output_grad, tb, true)?,
+        };
+        let b_grad = match tb {
+            false => product(a, output_grad, !ta, false)?,
+            true => product(output_grad, a, true, ta)?,
+        };
+        let (a_shape, b_shape) = (g.shape(a).clone(), g.shape(b).clone());
+        let mut grads = vec![
+            Some(sum_to(g, a_grad, a_shape)?),
+            Some(sum_to(g, b_grad, b_shape)?),
+        ];
+        if let Some(&bias) = inputs.get(2) {
+            let (n, rank) = (g.shape(bias).len(), g.shape(output_grad).rank());
+            let mut to = vec![1; rank];
+            to[rank - 1] = n;
+            let summed = reduce_sum(g, output_grad, to, 1.0)?;
+            let summed = crate::ops::reshape(g, summed, [n])?;
+            grads.push(Some(scale(g, summed, 1.0)?));
+        }
+        Ok(grads)
+    }
+
+    fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
+        let k = self.sizes(inputs).map_or(0, |s| s.k);
+        Cost {
+            flops: 2 * (output.len() * k) as u64,
+            bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
+        }
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let s = self
+            .sizes(ctx.inputs)
+            .map_err(|message| crate::Error::shape("matmul", message))?;
+        let batch_stride = |batch: usize, len: usize| if batch == 1 { 0 } else { len };
+        let (a_row, a_k) = if self.transpose.a { (1, s.m) } else { (s.k, 1) };
+        let (b_k, b_column) = if self.transpose.b { (1, s.k) } else { (s.n, 1) };
+        let mut contraction = Contraction::matrix(s.m, s.n, s.k, [a_row, a_k], [b_k, b_column]);
+        contraction.batch = s.batch[0].max(s.batch[1]);
+        contraction.a_batch = batch_stride(s.batch[0], s.m * s.k);
+        contraction.b_batch = batch_stride(s.batch[1], s.k * s.n);
+        contraction.c_batch = s.m * s.n;
+        contraction.alpha = self.alpha;
+        contraction.diag = self.diag;
+        let bias = ctx.inputs.get(2).map(|_| Slot::Input(2));
+        contraction.bias = if bias.is_some() {
+            Bias::PerColumn
+        } else {
+            Bias::None
+        };
+        contraction.lower(
+            ctx.variants,
+            Slot::Input(0),
+            Slot::Input(1),
+            bias,
+            Slot::Output,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shape_rule_names_what_does_not_fit() {
+        let op = MatMul {
+            transpose: Transpose { a: false, b: true },
+            alpha: 1.0,
+            diag: 0.0,
+        };
+        let shape = |dims: &[usize]| Shape::from(dims);
+        let ok = op.output_shape(&[&shape(&[2, 3]), &shape(&[5, 3])]);
+        assert_eq!(ok, Ok(shape(&[2, 5])));
+        let error = op.output_shape(&[&shape(&[2, 3]), &shape(&[3, 5])]);
+        assert!(error.is_err_and(|e| e.contains("3 columns")));
+        let batched = op.output_shape(&[&shape(&[4, 2, 3]), &shape(&[1, 5, 3])]);
+        assert_eq!(batched, Ok(shape(&[4, 2, 5])));
+    }
+}

@@ -1,0 +1,52 @@
+//! The closed set of ops: one file each with its shape rule, gradient and dispatch, beside the
+//! shader of the same name.
+//!
+//! An op made wholly of other ops is a function here and has no shader ([`newton_schulz()`],
+//! [`batch_norm`]). Element-wise ops share one generated kernel, see [`pointwise`].
+
+mod avg_pool2d;
+mod batch_norm;
+mod binary;
+mod broadcast;
+mod concat;
+mod constant;
+mod contraction;
+mod conv2d;
+mod covariance;
+mod detach;
+mod im2col;
+mod matmul;
+mod max_pool2d;
+mod newton_schulz;
+mod one_hot;
+pub mod pointwise;
+mod reduce_sum;
+mod reshape;
+mod softmax_cross_entropy;
+mod strided_copy;
+mod top_k_accuracy;
+mod unary;
+
+pub use avg_pool2d::{AvgPool2d, avg_pool2d, global_avg_pool};
+pub use batch_norm::{BatchNorm, BatchStatistics, batch_norm, batch_statistics};
+pub use binary::{Binary, add, div, maximum, mul, sub};
+pub use broadcast::{BroadcastTo, broadcast_to};
+pub use concat::{Concat, concat};
+pub use constant::{Constant, constant};
+pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad, conv2d};
+pub use covariance::{Covariance, covariance};
+pub use detach::{Detach, detach};
+pub use im2col::{Col2im, Im2col, Window, col2im, im2col};
+pub use matmul::{MatMul, Transpose, matmul, matmul_with};
+pub use max_pool2d::{MaxPool2d, Pool2d, max_pool2d};
+pub use newton_schulz::newton_schulz;
+pub use one_hot::{OneHot, one_hot};
+pub use reduce_sum::{ReduceSum, mean_to, reduce_sum, sum_to};
+pub use reshape::{Reshape, reshape};
+pub use softmax_cross_entropy::{SoftmaxCrossEntropy, softmax_cross_entropy};
+pub use strided_copy::{Padding2d, StridedCopy, pad2d, permute, slice};
+pub use top_k_accuracy::{TopKAccuracy, top_k_accuracy};
+pub use unary::{
+    Unary, abs, affine, exp, greater_than_zero, log, neg, recip, relu, rsqrt, scale, sigmoid, sqrt,
+    square,
+};

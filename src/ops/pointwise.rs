@@ -1,0 +1,174 @@
+//! The one kernel of all element-wise ops: WGSL generated from a [`Pointwise`] program.
+//!
+//! Bound: bytes of all inputs and the output, once each; the arithmetic is free beside them.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::pointwise::Pointwise;
+use crate::shape::{Broadcast, Shape};
+use crate::{Error, Result};
+
+const SOURCE: &str = include_str!("../../shaders/pointwise.wgsl");
+
+/// Inputs one kernel can read: WebGPU's default of 8 storage buffers, less the output.
+pub const MAX_INPUTS: usize = 7;
+
+/// Elements an invocation handles at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// Four, from an index that is a multiple of four.
+    Four,
+    /// One, from any index; all four lanes carry it.
+    One,
+}
+
+/// Dispatches `program` over the output of `ctx`.
+pub(crate) fn lower(program: &Pointwise, ctx: &Lowering<'_>) -> Result<Lowered> {
+    let operands = Operands::new(program, ctx.inputs, ctx.output, Width::Four, ctx.in_place)?;
+    let mut generated = operands.bindings;
+    let output = operands.slots.len() + 1;
+    let _ = writeln!(
+        generated,
+        "@group(0) @binding({output}) var<storage, read_write> y: array<vec4<f32>>;"
+    );
+    generated.push_str(&operands.value);
+    let vectors = ctx.output.len().div_ceil(4);
+    let mut params = vec![word(vectors)?, 0, 0, 0];
+    params.extend(operands.maps);
+    let mut bindings = operands.slots;
+    bindings.push(Slot::Output);
+    Ok(Dispatch {
+        kernel: Kernel {
+            name: "pointwise",
+            source: Cow::Owned(insert_generated(SOURCE, &generated)),
+            entry: "main",
+            constants: vec![],
+        },
+        params,
+        bindings,
+        workgroups: fold_workgroups(vectors.div_ceil(64)),
+    }
+    .into())
+}
+
+/// Replaces what stands between the markers of a shader.
+pub(crate) fn insert_generated(source: &str, generated: &str) -> String {
+    let (open, close) = ("// <generated>\n", "// </generated>\n");
+    match (source.split_once(open), source.split_once(close)) {
+        (Some((before, _)), Some((_, after))) => format!("{before}{generated}{after}"),
+        _ => source.to_string(),
+    }
+}
+
+/// The generated part of a kernel that evaluates a [`Pointwise`] program.
+pub(crate) struct Operands {
+    /// WGSL bindings of the inputs, from binding 1.
+    pub(crate) bindings: String,
+    /// WGSL `fn value(i: u32) -> vec4<f32>`.
+    pub(crate) value: String,
+    /// The inputs in binding order.
+    pub(crate) slots: Vec<Slot>,
+    /// Words of `maps: array<vec4<u32>, 8>`.
+    pub(crate) maps: Vec<u32>,
+}
+
+impl Operands {
+    /// `domain` is what the program's index runs over. The input at `in_place` is read from `y`.
+    pub(crate) fn new(
+        program: &Pointwise,
+        inputs: &[&Shape],
+        domain: &Shape,
+        width: Width,
+        in_place: Option<usize>,
+    ) -> Result<Self> {
+        if inputs.len() > MAX_INPUTS {
+            return Err(Error::Limit(format!(
+                "an element-wise kernel of {} inputs; {MAX_INPUTS} fit the default limits",
+                inputs.len()
+            )));
+        }
+        let (mut bindings, mut loads) = (String::new(), String::new());
+        let (mut slots, mut maps) = (Vec::new(), Vec::new());
+        for (k, shape) in inputs.iter().enumerate() {
+            let broadcast = shape.broadcast_to(domain).ok_or_else(|| {
+                Error::shape("pointwise", format!("{shape} does not repeat to {domain}"))
+            })?;
+            let name = if in_place == Some(k) {
+                "y".to_string()
+            } else {
+                slots.push(Slot::Input(k));
+                let element = element_type(broadcast, width);
+                let _ = writeln!(
+                    bindings,
+                    "@group(0) @binding({}) var<storage, read_write> in{k}: array<{element}>;",
+                    slots.len()
+                );
+                format!("in{k}")
+            };
+            let load = load(&name, k, broadcast, width);
+            let _ = writeln!(loads, "    let x{k} = {load};");
+            if let Broadcast::Run { inner, len } = broadcast {
+                maps.extend([word(inner)?, word(len)?, 0, 0]);
+            } else {
+                maps.extend([1, 1, 0, 0]);
+            }
+        }
+        maps.resize(8 * 4, 0);
+        let (body, result) = program.wgsl();
+        let value =
+            format!("\nfn value(i: u32) -> vec4<f32> {{\n{loads}{body}    return {result};\n}}\n");
+        Ok(Self {
+            bindings,
+            value,
+            slots,
+            maps,
+        })
+    }
+}
+
+/// True if four neighbours of the domain are four neighbours of the operand.
+fn is_vector(broadcast: Broadcast) -> bool {
+    match broadcast {
+        Broadcast::Same => true,
+        Broadcast::Scalar => false,
+        Broadcast::Run { inner, len } => inner == 1 && len % 4 == 0,
+    }
+}
+
+fn element_type(broadcast: Broadcast, width: Width) -> &'static str {
+    if width == Width::Four && is_vector(broadcast) {
+        "vec4<f32>"
+    } else {
+        "f32"
+    }
+}
+
+fn load(name: &str, k: usize, broadcast: Broadcast, width: Width) -> String {
+    let at = |i: &str| format!("{name}[({i} / params.maps[{k}].x) % params.maps[{k}].y]");
+    match (broadcast, width) {
+        (Broadcast::Same, Width::Four) => format!("{name}[i / 4u]"),
+        (Broadcast::Same, Width::One) => format!("vec4<f32>({name}[i])"),
+        (Broadcast::Scalar, _) => format!("vec4<f32>({name}[0])"),
+        (Broadcast::Run { .. }, Width::Four) if is_vector(broadcast) => {
+            format!("{name}[(i % params.maps[{k}].y) / 4u]")
+        }
+        (Broadcast::Run { inner, .. }, Width::Four) if inner % 4 != 0 => {
+            let lanes: Vec<String> = (0..4).map(|j| at(&format!("(i + {j}u)"))).collect();
+            format!("vec4<f32>({})", lanes.join(", "))
+        }
+        (Broadcast::Run { .. }, _) => format!("vec4<f32>({})", at("i")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_part_replaces_the_example() {
+        let text = insert_generated("a\n// <generated>\nold\n// </generated>\nb\n", "new\n");
+        assert_eq!(text, "a\nnew\nb\n");
+    }
+}

@@ -1,0 +1,117 @@
+//! Softmax cross-entropy per row, with label smoothing, and its gradient.
+//! Bound: bytes of the logits.
+
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::shape::Shape;
+use crate::{Error, Result};
+
+/// See [`softmax_cross_entropy`].
+#[derive(Clone, Copy, Debug)]
+pub struct SoftmaxCrossEntropy {
+    smoothing: f32,
+}
+
+/// The gradient of [`SoftmaxCrossEntropy`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SoftmaxCrossEntropyGrad {
+    smoothing: f32,
+}
+
+/// The losses [N] of `logits` [N, classes] against `labels` [N] (class numbers as floats; a row
+/// with a label that is no class counts zero). `smoothing` is PyTorch's `label_smoothing`.
+///
+/// # Errors
+/// [`Error::Shape`] if the sizes do not fit.
+pub fn softmax_cross_entropy(
+    g: &mut Graph,
+    logits: TensorId,
+    labels: TensorId,
+    smoothing: f32,
+) -> Result<TensorId> {
+    g.add(SoftmaxCrossEntropy { smoothing }, &[logits, labels])
+}
+
+fn rows_of(logits: &Shape, labels: &Shape) -> Result<usize, String> {
+    match (logits.dims(), labels.dims()) {
+        (&[rows, classes], &[n]) if n == rows && classes > 0 => Ok(rows),
+        _ => Err(format!(
+            "logits {logits} and labels {labels} are not [N, classes] and [N]"
+        )),
+    }
+}
+
+fn dispatch(
+    logits: &Shape,
+    smoothing: f32,
+    entry: &'static str,
+    bindings: Vec<Slot>,
+) -> Result<Lowered> {
+    let (rows, classes) = (logits.dims()[0], logits.dims()[1]);
+    Ok(Dispatch {
+        kernel: Kernel {
+            name: "softmax_cross_entropy",
+            source: include_str!("../../shaders/softmax_cross_entropy.wgsl").into(),
+            entry,
+            constants: vec![],
+        },
+        params: vec![word(rows)?, word(classes)?, smoothing.to_bits(), 0],
+        bindings,
+        workgroups: fold_workgroups(rows.div_ceil(64)),
+    }
+    .into())
+}
+
+impl Op for SoftmaxCrossEntropy {
+    fn name(&self) -> &'static str {
+        "softmax_cross_entropy"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok([rows_of(inputs[0], inputs[1])?].into())
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let (logits, labels) = (g.node(node).inputs[0], g.node(node).inputs[1]);
+        let smoothing = self.smoothing;
+        let grad = g.add(
+            SoftmaxCrossEntropyGrad { smoothing },
+            &[logits, labels, output_grad],
+        )?;
+        Ok(vec![Some(grad), None])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let bindings = vec![Slot::Input(0), Slot::Input(1), Slot::Output];
+        dispatch(ctx.inputs[0], self.smoothing, "forward", bindings)
+    }
+}
+
+impl Op for SoftmaxCrossEntropyGrad {
+    fn name(&self) -> &'static str {
+        "softmax_cross_entropy_grad"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        rows_of(inputs[0], inputs[1])?;
+        rows_of(inputs[0], inputs[2])?;
+        Ok(inputs[0].clone())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Err(Error::shape(
+            self.name(),
+            "second derivatives of losses are not implemented",
+        ))
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let bindings = vec![Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output];
+        dispatch(ctx.inputs[0], self.smoothing, "backward", bindings)
+    }
+}

@@ -1,0 +1,301 @@
+//! Copies under an affine index map in each dimension: y[c] = x[(c * mul + add) / div], zero
+//! where that is no element of x. Transposes, slices, padding, zero insertion and flips are such
+//! copies, and so are their gradients.
+//!
+//! Bound: bytes of x and y, once each.
+
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Kind, Op, TensorId};
+use crate::shape::Shape;
+use crate::{Error, Result};
+use std::any::Any;
+
+/// See the functions of this module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StridedCopy {
+    dims: Vec<Dim>,
+    source: Shape,
+}
+
+/// The map of one dimension of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dim {
+    /// Which dimension of the source it runs over.
+    source: usize,
+    size: usize,
+    mul: i64,
+    add: i64,
+    div: i64,
+}
+
+impl Dim {
+    fn whole(source: usize, size: usize) -> Self {
+        Self {
+            source,
+            size,
+            mul: 1,
+            add: 0,
+            div: 1,
+        }
+    }
+}
+
+/// Zeros around and between the pixels of the last two dimensions; negative ones cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding2d {
+    /// Zeros before the first row and column.
+    pub before: [i64; 2],
+    /// Rows and columns of the result.
+    pub size: [usize; 2],
+    /// Distance between neighbouring pixels in the result: 1 inserts nothing.
+    pub spacing: [usize; 2],
+}
+
+/// `x` with its dimensions in the order `order` (PyTorch's `permute`), copied.
+///
+/// # Errors
+/// [`Error::Shape`] if `order` is not a permutation of at most 4 dimensions.
+pub fn permute(g: &mut Graph, x: TensorId, order: &[usize]) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let mut sorted = order.to_vec();
+    sorted.sort_unstable();
+    if sorted != (0..source.rank()).collect::<Vec<_>>() {
+        let message = format!("{order:?} is no order of the dimensions of {source}");
+        return Err(Error::shape("permute", message));
+    }
+    let whole = |&d: &usize| Dim::whole(d, source.dims()[d]);
+    let dims = order.iter().map(whole).collect();
+    strided_copy(g, x, dims)
+}
+
+/// Elements `start`, `start + step`, ... of dimension `dim`, `len` of them.
+///
+/// # Errors
+/// [`Error::Shape`] if they are not all there.
+pub fn slice(
+    g: &mut Graph,
+    x: TensorId,
+    dim: usize,
+    start: usize,
+    step: usize,
+    len: usize,
+) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let size = source.dims().get(dim).copied().unwrap_or(0);
+    if step == 0 || len == 0 || start + (len - 1) * step >= size {
+        let message =
+            format!("{len} from {start} in steps of {step} in dimension {dim} of {source}");
+        return Err(Error::shape("slice", message));
+    }
+    let mut dims: Vec<Dim> = wholes(&source);
+    dims[dim].size = len;
+    dims[dim].mul = to_i64(step);
+    dims[dim].add = to_i64(start);
+    strided_copy(g, x, dims)
+}
+
+/// Zero padding, cropping and zero insertion of the last two dimensions of NCHW.
+///
+/// # Errors
+/// [`Error::Shape`] if `x` has fewer than two dimensions or more than 4.
+pub fn pad2d(g: &mut Graph, x: TensorId, padding: Padding2d) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let rank = source.rank();
+    if rank < 2 {
+        return Err(Error::shape("pad2d", format!("{source} is no image")));
+    }
+    let mut dims = wholes(&source);
+    for i in 0..2 {
+        dims[rank - 2 + i].size = padding.size[i];
+        dims[rank - 2 + i].add = -padding.before[i];
+        dims[rank - 2 + i].div = to_i64(padding.spacing[i]);
+    }
+    strided_copy(g, x, dims)
+}
+
+/// Dimensions in the order `order`, with the last of them reversed. For the kernels of the
+/// gradient of convolutions.
+///
+/// # Errors
+/// As [`permute`].
+pub(crate) fn permute_and_reverse_last(
+    g: &mut Graph,
+    x: TensorId,
+    order: &[usize],
+) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let mut dims: Vec<Dim> = order
+        .iter()
+        .map(|&d| Dim::whole(d, source.dims()[d]))
+        .collect();
+    if let Some(last) = dims.last_mut() {
+        last.mul = -1;
+        last.add = to_i64(last.size) - 1;
+    }
+    strided_copy(g, x, dims)
+}
+
+fn wholes(shape: &Shape) -> Vec<Dim> {
+    let sizes = shape.dims().iter().enumerate();
+    sizes.map(|(i, &size)| Dim::whole(i, size)).collect()
+}
+
+fn to_i64(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn strided_copy(g: &mut Graph, x: TensorId, dims: Vec<Dim>) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let op = StridedCopy { dims, source };
+    if op.dims == wholes(&op.source) {
+        return Ok(x);
+    }
+    // Undoing a padding (or another copy that loses nothing) gives back its source.
+    if let Kind::Op(before) = &g.node(x).kind {
+        let before: &dyn Any = before.as_ref();
+        if let Some(before) = before.downcast_ref::<StridedCopy>()
+            && before.loses_nothing()
+            && before.adjoint() == op
+        {
+            return Ok(g.node(x).inputs[0]);
+        }
+    }
+    g.add(op, &[x])
+}
+
+impl StridedCopy {
+    fn shape(&self) -> Shape {
+        self.dims.iter().map(|d| d.size).collect::<Vec<_>>().into()
+    }
+
+    /// The copy that takes the gradient of the output to that of the input.
+    fn adjoint(&self) -> Self {
+        let mut dims = wholes(&self.source);
+        for (i, dim) in self.dims.iter().enumerate() {
+            // s = (c * mul + add) / div, so c = (s * div - add) / mul, with mul's sign moved up.
+            let sign = dim.mul.signum();
+            dims[dim.source] = Dim {
+                source: i,
+                size: self.source.dims()[dim.source],
+                mul: dim.div * sign,
+                add: -dim.add * sign,
+                div: dim.mul.abs(),
+            };
+        }
+        Self {
+            dims,
+            source: self.shape(),
+        }
+    }
+
+    /// True if every element of the source is somewhere in the output.
+    fn loses_nothing(&self) -> bool {
+        self.dims.iter().all(|d| {
+            let last = to_i64(self.source.dims()[d.source]) - 1;
+            let inside = |s: i64| {
+                let c = s * d.div - d.add;
+                c % d.mul == 0 && (0..to_i64(d.size)).contains(&(c / d.mul))
+            };
+            d.mul.abs() == 1 && inside(0) && inside(last)
+        })
+    }
+}
+
+impl Op for StridedCopy {
+    fn name(&self) -> &'static str {
+        "strided_copy"
+    }
+
+    fn output_shape(&self, _inputs: &[&Shape]) -> Result<Shape, String> {
+        if self.dims.len() > 4 {
+            return Err(format!("{} has more than 4 dimensions", self.source));
+        }
+        Ok(self.shape())
+    }
+
+    fn gradient(
+        &self,
+        g: &mut Graph,
+        _node: TensorId,
+        output_grad: TensorId,
+    ) -> Result<Vec<Option<TensorId>>> {
+        let adjoint = self.adjoint();
+        Ok(vec![Some(strided_copy(g, output_grad, adjoint.dims)?)])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let strides = self.source.strides();
+        // Four dimensions, the missing ones in front with one element each.
+        let mut columns = [[1, 1, 0, 1, 1, 0]; 4];
+        for (column, dim) in columns[4 - self.dims.len()..].iter_mut().zip(&self.dims) {
+            let source = to_i64(self.source.dims()[dim.source]);
+            let stride = to_i64(strides[dim.source]);
+            *column = [to_i64(dim.size), dim.mul, dim.add, dim.div, source, stride];
+        }
+        let mut params = Vec::with_capacity(24);
+        for row in 0..6 {
+            for column in &columns {
+                params.push(signed_word(column[row])?);
+            }
+        }
+        let len = ctx.output.len();
+        word(len.max(self.source.len()))?;
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "strided_copy",
+                source: include_str!("../../shaders/strided_copy.wgsl").into(),
+                entry: "main",
+                constants: vec![],
+            },
+            params,
+            bindings: vec![Slot::Input(0), Slot::Output],
+            workgroups: fold_workgroups(len.div_ceil(64)),
+        }
+        .into())
+    }
+}
+
+fn signed_word(value: i64) -> Result<u32> {
+    i32::try_from(value)
+        .map(i32::cast_unsigned)
+        .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undoing_a_padding_gives_back_its_source() {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 3, 5, 5]);
+        let padding = Padding2d {
+            before: [1, 2],
+            size: [8, 9],
+            spacing: [1, 1],
+        };
+        let padded = pad2d(&mut g, x, padding).unwrap();
+        assert_eq!(g.shape(padded).dims(), [2, 3, 8, 9]);
+        let crop = Padding2d {
+            before: [-1, -2],
+            size: [5, 5],
+            spacing: [1, 1],
+        };
+        assert_eq!(pad2d(&mut g, padded, crop).unwrap(), x);
+        let other = Padding2d {
+            before: [0, -2],
+            ..crop
+        };
+        assert_ne!(pad2d(&mut g, padded, other).unwrap(), x);
+    }
+
+    #[test]
+    fn slices_and_orders_that_do_not_exist_are_refused() {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 3]);
+        assert!(slice(&mut g, x, 1, 1, 1, 3).is_err());
+        assert!(slice(&mut g, x, 2, 0, 1, 1).is_err());
+        assert!(permute(&mut g, x, &[0, 0]).is_err());
+        assert!(permute(&mut g, x, &[0]).is_err());
+    }
+}

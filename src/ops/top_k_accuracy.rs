@@ -1,0 +1,62 @@
+//! Which rows have their label among the k largest logits. Bound: bytes of the logits.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::shape::Shape;
+
+/// See [`top_k_accuracy`].
+#[derive(Debug)]
+pub struct TopKAccuracy {
+    k: usize,
+}
+
+/// 1 or 0 for every row of `logits` [N, classes] and `labels` [N]; the mean is the top-k accuracy.
+/// No gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the sizes do not fit.
+pub fn top_k_accuracy(
+    g: &mut Graph,
+    logits: TensorId,
+    labels: TensorId,
+    k: usize,
+) -> Result<TensorId> {
+    g.add(TopKAccuracy { k }, &[logits, labels])
+}
+
+impl Op for TopKAccuracy {
+    fn name(&self) -> &'static str {
+        "top_k_accuracy"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match (inputs[0].dims(), inputs[1].dims()) {
+            (&[rows, _], &[n]) if n == rows => Ok([rows].into()),
+            _ => Err(format!(
+                "{} and {} are not [N, classes] and [N]",
+                inputs[0], inputs[1]
+            )),
+        }
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None, None])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let (rows, classes) = (ctx.inputs[0].dims()[0], ctx.inputs[0].dims()[1]);
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "top_k_accuracy",
+                source: include_str!("../../shaders/top_k_accuracy.wgsl").into(),
+                entry: "main",
+                constants: vec![],
+            },
+            params: vec![word(rows)?, word(classes)?, word(self.k)?, 0],
+            bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
+            workgroups: fold_workgroups(rows.div_ceil(64)),
+        }
+        .into())
+    }
+}

@@ -1,0 +1,80 @@
+//! From a graph as written to a plan: each pass a small function, each of which can be left out.
+
+mod common_subexpr;
+mod dead_code;
+mod fuse;
+mod in_place;
+mod liveness;
+mod memory_plan;
+mod select_variant;
+
+pub use common_subexpr::common_subexpr;
+pub use dead_code::dead_code;
+pub use fuse::fuse;
+pub use in_place::{InPlace, in_place};
+pub use liveness::{Lifetime, liveness, storage_roots};
+pub use memory_plan::{MemoryPlan, Request, memory_plan};
+pub use select_variant::select_variant;
+
+use crate::Result;
+use crate::graph::Graph;
+
+/// Which passes run. Results do not depend on it, but for rounding where fusion lets a compiler
+/// contract a multiplication and an addition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passes {
+    /// Drop nodes that nothing needs.
+    pub dead_code: bool,
+    /// Compute equal expressions once.
+    pub common_subexpr: bool,
+    /// Merge element-wise chains into one kernel.
+    pub fuse: bool,
+    /// Write updates of states over the old value.
+    pub in_place: bool,
+    /// Reuse memory of tensors that are dead.
+    pub reuse_memory: bool,
+}
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl Passes {
+    /// Every pass.
+    pub const ALL: Self = Self {
+        dead_code: true,
+        common_subexpr: true,
+        fuse: true,
+        in_place: true,
+        reuse_memory: true,
+    };
+
+    /// None of them: every node is dispatched as written into memory of its own.
+    pub const NONE: Self = Self {
+        dead_code: false,
+        common_subexpr: false,
+        fuse: false,
+        in_place: false,
+        reuse_memory: false,
+    };
+}
+
+/// The passes from graph to graph, in order.
+///
+/// # Errors
+/// Those of a pass: bugs of this crate.
+pub fn optimise(graph: &Graph, passes: Passes) -> Result<Graph> {
+    let mut graph = graph.clone();
+    if passes.dead_code {
+        graph = dead_code(&graph)?;
+    }
+    if passes.common_subexpr {
+        graph = common_subexpr(&graph)?;
+    }
+    if passes.fuse {
+        graph = fuse(&graph)?;
+    }
+    Ok(graph)
+}

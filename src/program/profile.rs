@@ -1,0 +1,99 @@
+//! Time of each kernel by timestamp queries.
+
+use wgpu::BufferUsages;
+
+use super::Program;
+use crate::{Error, Result};
+
+/// Queries of one set (WebGPU's limit is 4096).
+const MAX_QUERIES: usize = 4096;
+
+/// What one dispatch took.
+#[derive(Clone, Debug)]
+pub struct KernelTime {
+    /// Tensor and kernel.
+    pub label: String,
+    /// Name of the op.
+    pub op: &'static str,
+    /// Seconds on the GPU.
+    pub seconds: f64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written, every tensor counted once.
+    pub bytes: u64,
+}
+
+impl Program {
+    /// Runs one step with a pass of its own for every dispatch and returns what each took.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] if the adapter has no timestamps; as [`Program::step`].
+    pub fn profile(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
+        if !self.gpu.has_timestamps() {
+            let message = format!("{} cannot time kernels", self.gpu.name());
+            return Err(Error::Adapter(message));
+        }
+        let parts = self.locate(inputs)?;
+        let gpu = std::sync::Arc::clone(&self.gpu);
+        let mut times = Vec::new();
+        let mut first_encoder = Some(gpu.device.create_command_encoder(&Default::default()));
+        if let Some(encoder) = &mut first_encoder {
+            self.upload
+                .write(&gpu, encoder, &self.input_buffer, &parts)?;
+        }
+        for chunk in self.dispatches.chunks(MAX_QUERIES / 2) {
+            let count = 2 * chunk.len();
+            let queries = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("kernel times"),
+                ty: wgpu::QueryType::Timestamp,
+                count: count as u32,
+            });
+            let size = count as u64 * 8;
+            let resolve_usage = BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC;
+            let resolved = gpu.buffer("kernel times", size, resolve_usage)?;
+            let read_usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+            let read = gpu.buffer("kernel times read", size, read_usage)?;
+            let is_first = first_encoder.is_some();
+            let mut encoder = first_encoder
+                .take()
+                .unwrap_or_else(|| gpu.device.create_command_encoder(&Default::default()));
+            for (i, dispatch) in (0u32..).zip(chunk) {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some(&dispatch.label),
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: &queries,
+                        beginning_of_pass_write_index: Some(2 * i),
+                        end_of_pass_write_index: Some(2 * i + 1),
+                    }),
+                });
+                let [x, y, z] = dispatch.workgroups;
+                pass.set_pipeline(&dispatch.pipeline.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+            encoder.resolve_query_set(&queries, 0..count as u32, &resolved, 0);
+            encoder.copy_buffer_to_buffer(&resolved, 0, &read, 0, size);
+            let submission = gpu.queue.submit([encoder.finish()]);
+            if is_first {
+                self.upload.submitted(&submission);
+            }
+            read.map_async(wgpu::MapMode::Read, .., |_| {});
+            gpu.wait(Some(submission))?;
+            let view = read
+                .get_mapped_range(..)
+                .map_err(|e| Error::DeviceLost(format!("kernel times: {e}")))?;
+            let stamps: &[u64] = bytemuck::cast_slice(&view);
+            let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
+            for (dispatch, pair) in chunk.iter().zip(stamps.chunks(2)) {
+                times.push(KernelTime {
+                    label: dispatch.label.clone(),
+                    op: dispatch.op,
+                    seconds: pair[1].saturating_sub(pair[0]) as f64 * period,
+                    flops: dispatch.cost.flops,
+                    bytes: dispatch.cost.bytes,
+                });
+            }
+        }
+        Ok(times)
+    }
+}

@@ -1,0 +1,150 @@
+//! Replaying a program, and its results some steps later.
+
+use std::collections::BTreeMap;
+
+use super::{OutputCopy, Program};
+use crate::{Error, Result};
+
+/// What a step read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// Number of the step, from 0.
+    pub step: u64,
+    /// Values by output name, row-major.
+    pub values: BTreeMap<String, Vec<f32>>,
+}
+
+impl Outputs {
+    /// The output `name` as one number; NaN if there is no such output.
+    pub fn scalar(&self, name: &str) -> f32 {
+        let value = self.values.get(name).and_then(|v| v.first());
+        value.copied().unwrap_or(f32::NAN)
+    }
+}
+
+impl Program {
+    /// Submits one step and returns its number. Waits only if the GPU is a whole ring of steps
+    /// behind. `inputs` gives every input of the graph its values, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an input is missing, unknown or has another size; what the device
+    /// reported.
+    pub fn step(&mut self, inputs: &[(&str, &[f32])]) -> Result<u64> {
+        let parts = self.locate(inputs)?;
+        if !self.readback.has_room() {
+            let done = self.take(true)?;
+            self.finished.extend(done);
+        }
+        let gpu = std::sync::Arc::clone(&self.gpu);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        self.upload
+            .write(&gpu, &mut encoder, &self.input_buffer, &parts)?;
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for dispatch in &self.dispatches {
+                let [x, y, z] = dispatch.workgroups;
+                pass.set_pipeline(&dispatch.pipeline.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        if let Some(target) = self.readback.target() {
+            for output in &self.outputs {
+                let size = (output.len as u64 * 4).next_multiple_of(4);
+                encoder.copy_buffer_to_buffer(
+                    &output.source,
+                    output.source_offset,
+                    target,
+                    output.target_offset,
+                    size,
+                );
+            }
+        }
+        let submission = gpu.queue.submit([encoder.finish()]);
+        let step = self.next_step;
+        self.next_step += 1;
+        self.upload.submitted(&submission);
+        self.readback.submitted(step, &submission);
+        gpu.check()?;
+        Ok(step)
+    }
+
+    /// Results of steps that are done, oldest first. Does not wait.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn collect(&mut self) -> Result<Vec<Outputs>> {
+        while let Some(outputs) = self.take(false)? {
+            self.finished.push(outputs);
+        }
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// Waits for all steps under way and returns their results, oldest first.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn finish(&mut self) -> Result<Vec<Outputs>> {
+        while let Some(outputs) = self.take(true)? {
+            self.finished.push(outputs);
+        }
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// One step, waited for.
+    ///
+    /// # Errors
+    /// As [`Program::step`].
+    pub fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        self.step(inputs)?;
+        let mut done = self.finish()?;
+        done.pop()
+            .ok_or_else(|| Error::DeviceLost("the step left no result".into()))
+    }
+
+    /// Offsets in the upload buffer of the values given.
+    pub(super) fn locate<'a>(&self, inputs: &[(&str, &'a [f32])]) -> Result<Vec<(u64, &'a [f32])>> {
+        let mut parts = Vec::with_capacity(inputs.len());
+        for (name, values) in inputs {
+            let placed = self.inputs.get(*name).ok_or_else(|| {
+                let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
+                Error::shape(
+                    "step",
+                    format!("no input is called {name}; there are {known:?}"),
+                )
+            })?;
+            if placed.len != values.len() {
+                let message = format!("{name} has {} values, not {}", placed.len, values.len());
+                return Err(Error::shape("step", message));
+            }
+            parts.push((placed.offset_bytes, *values));
+        }
+        if let Some(missing) = self
+            .inputs
+            .keys()
+            .find(|k| !inputs.iter().any(|(n, _)| n == k))
+        {
+            return Err(Error::shape("step", format!("input {missing} is missing")));
+        }
+        Ok(parts)
+    }
+
+    fn take(&mut self, wait: bool) -> Result<Option<Outputs>> {
+        let outputs = &self.outputs;
+        self.readback.take(&self.gpu, wait, |step, data| {
+            read_outputs(outputs, step, data)
+        })
+    }
+}
+
+fn read_outputs(outputs: &[OutputCopy], step: u64, data: &[f32]) -> Outputs {
+    let values = outputs
+        .iter()
+        .map(|output| {
+            let first = (output.target_offset / 4) as usize;
+            let values = data[first..first + output.len].to_vec();
+            (output.name.clone(), values)
+        })
+        .collect();
+    Outputs { step, values }
+}

@@ -1,0 +1,157 @@
+//! Persistent tensors by name, shared by programs: parameters, running statistics, momenta.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use wgpu::BufferUsages;
+
+use crate::gpu::Gpu;
+use crate::graph::{Init, Role};
+use crate::shape::Shape;
+use crate::{Error, Result};
+
+/// The states of one model on one device.
+#[derive(Debug)]
+pub struct Store {
+    gpu: Arc<Gpu>,
+    seed: u64,
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    shape: Shape,
+    role: Role,
+    buffer: wgpu::Buffer,
+}
+
+impl Store {
+    /// An empty store; `seed` decides all random first values.
+    pub fn new(gpu: &Arc<Gpu>, seed: u64) -> Self {
+        Self {
+            gpu: Arc::clone(gpu),
+            seed,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// The device that holds it.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Names, shapes and roles of all states, by name.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &Shape, Role)> {
+        let entries = self.entries.iter();
+        entries.map(|(name, e)| (name.as_str(), &e.shape, e.role))
+    }
+
+    /// The values of a state, row-major. Waits for the GPU.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such state, or what the device reported.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let entry = self.entry(name)?;
+        let len = entry.shape.len();
+        let size = (len as u64 * 4).next_multiple_of(16);
+        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let copy = self.gpu.buffer("read state", size, usage)?;
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&entry.buffer, 0, &copy, 0, size);
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        copy.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.gpu.wait(Some(submission))?;
+        let view = copy
+            .get_mapped_range(..)
+            .map_err(|e| Error::DeviceLost(format!("reading {name}: {e}")))?;
+        Ok(bytemuck::cast_slice::<u8, f32>(&view)[..len].to_vec())
+    }
+
+    /// Overwrites a state.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such state, [`Error::Shape`] if the number of values
+    /// differs.
+    pub fn write(&self, name: &str, values: &[f32]) -> Result<()> {
+        let entry = self.entry(name)?;
+        if values.len() != entry.shape.len() {
+            let message = format!("{} values for {name} {}", values.len(), entry.shape);
+            return Err(Error::shape("store", message));
+        }
+        let bytes = bytemuck::cast_slice(values);
+        self.gpu.queue.write_buffer(&entry.buffer, 0, bytes);
+        self.gpu.check()
+    }
+
+    /// The buffer of a state, made with its first value if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is there with another shape; what the device reported.
+    pub(super) fn ensure(
+        &mut self,
+        name: &str,
+        shape: &Shape,
+        role: Role,
+        init: &Init,
+    ) -> Result<wgpu::Buffer> {
+        if let Some(entry) = self.entries.get(name) {
+            if entry.shape != *shape {
+                let message = format!(
+                    "{name} is {} in the store, {shape} in the graph",
+                    entry.shape
+                );
+                return Err(Error::shape("store", message));
+            }
+            return Ok(entry.buffer.clone());
+        }
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let buffer = self.gpu.buffer(name, shape.size_bytes(), usage)?;
+        let values = first_values(name, shape, init, self.seed);
+        let bytes = bytemuck::cast_slice(&values);
+        self.gpu.queue.write_buffer(&buffer, 0, bytes);
+        self.gpu.check()?;
+        let entry = Entry {
+            shape: shape.clone(),
+            role,
+            buffer: buffer.clone(),
+        };
+        self.entries.insert(name.to_string(), entry);
+        Ok(buffer)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries
+            .get(name)
+            .ok_or_else(|| Error::Config(format!("the model has no state called {name}")))
+    }
+}
+
+fn first_values(name: &str, shape: &Shape, init: &Init, seed: u64) -> Vec<f32> {
+    let len = shape.len();
+    match init {
+        Init::Constant(value) => vec![*value; len],
+        Init::Values(values) => values.to_vec(),
+        Init::Identity => {
+            let n = shape.dims().last().copied().unwrap_or(1);
+            let on_diagonal = |i: usize| (i / n) % n == i % n;
+            (0..len)
+                .map(|i| f32::from(u8::from(on_diagonal(i))))
+                .collect()
+        }
+        Init::Uniform(bound) => {
+            // Each tensor has its own stream, so that adding a layer changes no other's values.
+            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ name_hash(name));
+            let draw = |_| (rng.random::<f32>() * 2.0 - 1.0) * bound;
+            (0..len).map(draw).collect()
+        }
+    }
+}
+
+/// FNV-1a: the standard library's hashes may change between versions.
+fn name_hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
