@@ -47,9 +47,9 @@ struct Params {
 
 // 0 none, 1 one value a row, 2 one value a column.
 const BIAS: u32 = 0u;
-// Divisors of the flattened k in `tiled`; 0 where k0 = k1 = 1.
-const K12: u32 = 0u;
-const K2: u32 = 1u;
+// Divisors of the flattened k in `tiled`; larger than any k where k0 = k1 = 1.
+const K12: u32 = 4294967295u;
+const K2: u32 = 4294967295u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 // B stands last because `add_parts` has none. Without a bias, any buffer is bound for it.
@@ -170,9 +170,6 @@ var<workgroup> tile_a: array<array<f32, 64>, 16>;
 var<workgroup> tile_b: array<array<f32, 64>, 16>;
 
 fn k_split(k: u32) -> vec3<u32> {
-    if (K12 == 0u) {
-        return vec3<u32>(0u, 0u, k);
-    }
     let k0 = k / K12;
     let rest = k - k0 * K12;
     return vec3<u32>(k0, rest / K2, rest % K2);

@@ -1,0 +1,75 @@
+//! Batch normalisation with running statistics.
+
+use super::Mode;
+use super::deconv::blend;
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::ops::{self, BatchStatistics, batch_statistics, constant, reshape, scale};
+use crate::{Error, Result};
+
+/// States: `weight`, `bias` (if `affine`), `running_mean`, `running_var`, each [C]. The running
+/// variance is the unbiased one, as in PyTorch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    /// C.
+    pub channels: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Weight of the new value in running statistics.
+    pub momentum: f32,
+    /// Whether there are a weight and a bias.
+    pub affine: bool,
+}
+
+impl BatchNorm {
+    /// With PyTorch's defaults: eps 1e-5, momentum 0.1, affine.
+    pub fn new(channels: usize) -> Self {
+        Self {
+            channels,
+            eps: 1e-5,
+            momentum: 0.1,
+            affine: true,
+        }
+    }
+
+    /// `x` [N, C, H, W] or [N, C], to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` does not have C channels.
+    pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+        let c = self.channels;
+        if g.shape(x).dims().get(1) != Some(&c) {
+            let message = format!("{} does not have {c} channels", g.shape(x));
+            return Err(Error::shape("batch_norm", message));
+        }
+        let (weight, bias) = if self.affine {
+            (
+                g.parameter("weight", [c], Init::Constant(1.0))?,
+                g.parameter("bias", [c], Init::Constant(0.0))?,
+            )
+        } else {
+            (constant(g, 1.0, [c])?, constant(g, 0.0, [c])?)
+        };
+        let running_mean = g.state("running_mean", [c], Role::Buffer, Init::Constant(0.0))?;
+        let running_var = g.state("running_var", [c], Role::Buffer, Init::Constant(1.0))?;
+        let mut per_channel = vec![1; g.shape(x).rank()];
+        per_channel[1] = c;
+        let statistics = if mode == Mode::Eval {
+            BatchStatistics {
+                mean: reshape(g, running_mean, per_channel.clone())?,
+                var: reshape(g, running_var, per_channel)?,
+                count: 0,
+            }
+        } else {
+            let statistics = batch_statistics(g, x)?;
+            let count = statistics.count as f32;
+            let unbiased = scale(g, statistics.var, count / (count - 1.0).max(1.0))?;
+            for (running, value) in [(running_mean, statistics.mean), (running_var, unbiased)] {
+                let value = reshape(g, value, [c])?;
+                let next = blend(g, running, value, self.momentum)?;
+                g.assign(running, next)?;
+            }
+            statistics
+        };
+        ops::batch_norm(g, x, statistics, weight, bias, self.eps)
+    }
+}

@@ -1,0 +1,272 @@
+//! What the deconvolved layers share: options, statistics of rows, running statistics.
+
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::nn::Mode;
+use crate::ops::{
+    add, covariance, detach, matmul_with, mean_to, newton_schulz, permute, reduce_sum, reshape,
+    scale, sub,
+};
+use crate::shape::gcd;
+use crate::{Result, ops::Transpose};
+
+/// Options of network deconvolution. The defaults are those of the paper's code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeconvOptions {
+    /// Channels (or features of a linear layer) decorrelated together, see [`resolve_block`].
+    pub block: usize,
+    /// Added to the diagonal of the covariance.
+    pub eps: f32,
+    /// Denman–Beavers iterations.
+    pub n_iter: usize,
+    /// Weight of the new value in running statistics.
+    pub momentum: f32,
+    /// Convolutions: statistics are taken from every `sampling_stride`-th patch in each direction.
+    pub sampling_stride: usize,
+    /// How channels and taps are dealt to blocks.
+    pub layout: Layout,
+    /// Whether the layer keeps its running statistics for a while, see [`FreezeCounter`].
+    pub freeze: bool,
+}
+
+impl Default for DeconvOptions {
+    fn default() -> Self {
+        Self {
+            block: 64,
+            eps: 1e-5,
+            n_iter: 5,
+            momentum: 0.1,
+            sampling_stride: 3,
+            layout: Layout::Contiguous,
+            freeze: false,
+        }
+    }
+}
+
+/// How columns of the patch matrix are dealt to blocks of `features` columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Block j has columns j * features .. (j + 1) * features: whole channels (the paper's text).
+    Contiguous,
+    /// Block j has columns j, j + blocks, ...: taps of many channels (the authors' code).
+    Strided,
+}
+
+/// The block size used for `channels`: all of them if `block` is no smaller, `block` if it divides
+/// them, else their greatest common divisor.
+pub fn resolve_block(block: usize, channels: usize) -> usize {
+    if block >= channels {
+        channels
+    } else {
+        gcd(block, channels).max(1)
+    }
+}
+
+/// Statistics of a layer's input, and what they are made into.
+#[derive(Clone, Copy, Debug)]
+pub struct Statistics {
+    /// [groups, 1, features].
+    pub mean: TensorId,
+    /// [groups, features, features], with eps; `None` where taken from running statistics.
+    pub cov: Option<TensorId>,
+    /// [groups, features, features]: the inverse square root of `cov`.
+    pub deconv: TensorId,
+}
+
+/// Mean, covariance and its inverse square root of `rows` [rows, groups * features], one of each
+/// for every group of columns (Algorithm 1).
+///
+/// The gradient flows through the covariance and, for those who use it, through the mean. The
+/// mean inside the covariance is detached: its gradient is the column sum of the centred rows,
+/// which is zero.
+pub(super) fn statistics_of_rows(
+    g: &mut Graph,
+    rows: TensorId,
+    groups: usize,
+    options: &DeconvOptions,
+) -> Result<Statistics> {
+    let (count, columns) = (g.shape(rows).dims()[0], g.shape(rows).dims()[1]);
+    let features = columns / groups;
+    let mean = mean_to(g, rows, [1, columns])?;
+    let constant_mean = detach(g, mean)?;
+    let mut centred = sub(g, rows, constant_mean)?;
+    if groups > 1 {
+        centred = reshape(g, centred, [count, groups, features])?;
+        centred = permute(g, centred, &[1, 0, 2])?;
+    }
+    let centred = reshape(g, centred, [groups, count, features])?;
+    let cov = covariance(g, centred, options.eps)?;
+    g.rename(cov, "cov");
+    let deconv = newton_schulz(g, cov, options.n_iter)?;
+    g.rename(deconv, "deconv");
+    Ok(Statistics {
+        mean: reshape(g, mean, [groups, 1, features])?,
+        cov: Some(cov),
+        deconv,
+    })
+}
+
+/// Running mean [groups, features] and running deconv [groups, features, features], from 0 and I.
+pub(super) struct Running {
+    mean: TensorId,
+    deconv: TensorId,
+}
+
+impl Running {
+    /// The states, under the current scope. With `groups` 1 and `flat`, without that dimension.
+    pub(super) fn new(g: &mut Graph, groups: usize, features: usize, flat: bool) -> Result<Self> {
+        let (mut mean, mut deconv) = (vec![groups, features], vec![groups, features, features]);
+        if flat {
+            mean.remove(0);
+            deconv.remove(0);
+        }
+        Ok(Self {
+            mean: g.state("running_mean", mean, Role::Buffer, Init::Constant(0.0))?,
+            deconv: g.state("running_deconv", deconv, Role::Buffer, Init::Identity)?,
+        })
+    }
+
+    /// The running values as statistics. No gradient flows to states.
+    pub(super) fn statistics(
+        &self,
+        g: &mut Graph,
+        groups: usize,
+        features: usize,
+    ) -> Result<Statistics> {
+        Ok(Statistics {
+            mean: reshape(g, self.mean, [groups, 1, features])?,
+            cov: None,
+            deconv: reshape(g, self.deconv, [groups, features, features])?,
+        })
+    }
+
+    /// Moves the running values towards `new` at the end of the step.
+    pub(super) fn update(&self, g: &mut Graph, new: &Statistics, momentum: f32) -> Result<()> {
+        for (running, value) in [(self.mean, new.mean), (self.deconv, new.deconv)] {
+            let shape = g.shape(running).clone();
+            let value = reshape(g, value, shape)?;
+            let next = blend(g, running, value, momentum)?;
+            g.assign(running, next)?;
+        }
+        Ok(())
+    }
+}
+
+/// (1 - momentum) * old + momentum * new.
+pub(super) fn blend(
+    g: &mut Graph,
+    old: TensorId,
+    new: TensorId,
+    momentum: f32,
+) -> Result<TensorId> {
+    let kept = scale(g, old, 1.0 - momentum)?;
+    let added = scale(g, new, momentum)?;
+    add(g, kept, added)
+}
+
+/// Batch statistics with the running ones updated, or the running ones, as `mode` wants. `rows`
+/// is asked for only where batch statistics are taken.
+pub(super) fn statistics(
+    g: &mut Graph,
+    mode: Mode,
+    running: &Running,
+    groups: usize,
+    features: usize,
+    options: &DeconvOptions,
+    rows: impl FnOnce(&mut Graph) -> Result<TensorId>,
+) -> Result<Statistics> {
+    let frozen = mode == Mode::TrainFrozen && options.freeze;
+    if mode == Mode::Eval || frozen {
+        return running.statistics(g, groups, features);
+    }
+    let rows = rows(g)?;
+    g.rename(rows, "patches");
+    let statistics = statistics_of_rows(g, rows, groups, options)?;
+    running.update(g, &statistics, options.momentum)?;
+    Ok(statistics)
+}
+
+/// The weights and bias that do deconvolution and layer at once: `weight` D and
+/// bias - sum over blocks of (weight D) mean. X D itself is never formed.
+///
+/// `weight`: [groups, rows, features], a row for each output and block; returns the same shape
+/// and the sums [groups, rows] to take from the bias.
+pub(super) fn fold(
+    g: &mut Graph,
+    weight: TensorId,
+    statistics: &Statistics,
+) -> Result<(TensorId, TensorId)> {
+    let none = Transpose::default();
+    let weight_eff = matmul_with(g, weight, statistics.deconv, None, none, 1.0, 0.0)?;
+    g.rename(weight_eff, "weight_eff");
+    let by_rows = Transpose { a: false, b: true };
+    let shift = matmul_with(g, weight_eff, statistics.mean, None, by_rows, 1.0, 0.0)?;
+    let (groups, rows) = (g.shape(shift).dims()[0], g.shape(shift).dims()[1]);
+    Ok((weight_eff, reshape(g, shift, [groups, rows])?))
+}
+
+/// bias - sum over blocks of `shift` [outputs, blocks]; without a bias, minus that sum.
+pub(super) fn fold_bias(
+    g: &mut Graph,
+    shift: TensorId,
+    outputs: usize,
+    bias: Option<TensorId>,
+) -> Result<TensorId> {
+    let blocks = g.shape(shift).len() / outputs;
+    let shift = reshape(g, shift, [outputs, blocks])?;
+    let shift = reduce_sum(g, shift, [outputs, 1], -1.0)?;
+    let shift = reshape(g, shift, [outputs])?;
+    let bias_eff = match bias {
+        Some(bias) => add(g, bias, shift)?,
+        None => shift,
+    };
+    Ok(g.rename(bias_eff, "bias_eff"))
+}
+
+/// Which training steps recompute the statistics of layers with `freeze`.
+///
+/// A counter starts at 0; a step recomputes them if the counter is at most `freeze_iter`; after
+/// each step it grows by one and wraps at 10 * `freeze_iter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreezeCounter {
+    freeze_iter: u64,
+}
+
+impl FreezeCounter {
+    /// `freeze_iter` 0 never freezes.
+    pub fn new(freeze_iter: u64) -> Self {
+        Self { freeze_iter }
+    }
+
+    /// How training step `step` (from 0) is to be run.
+    pub fn mode(&self, step: u64) -> Mode {
+        match step.checked_rem(10 * self.freeze_iter) {
+            Some(counter) if counter > self.freeze_iter => Mode::TrainFrozen,
+            _ => Mode::Train,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_rule() {
+        assert_eq!(resolve_block(64, 3), 3);
+        assert_eq!(resolve_block(16, 64), 16);
+        assert_eq!(resolve_block(8, 12), 4);
+        assert_eq!(resolve_block(512, 784), 16);
+        assert_eq!(resolve_block(784, 784), 784);
+        assert_eq!(resolve_block(4, 9), 1);
+    }
+
+    #[test]
+    fn freeze_counter_wraps_at_ten_times() {
+        let counter = FreezeCounter::new(2);
+        let updates: Vec<u64> = (0..45)
+            .filter(|&s| counter.mode(s) == Mode::Train)
+            .collect();
+        assert_eq!(updates, [0, 1, 2, 20, 21, 22, 40, 41, 42]);
+        assert!((0..9).all(|s| FreezeCounter::new(0).mode(s) == Mode::Train));
+    }
+}

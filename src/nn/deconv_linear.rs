@@ -1,0 +1,66 @@
+//! Linear layer of deconvolved input: deconvolution with k = 1 over blocks of features.
+
+use super::deconv::{self, DeconvOptions, Running, Statistics, resolve_block};
+use super::{Mode, default_init};
+use crate::Result;
+use crate::graph::{Graph, TensorId};
+use crate::ops::{Transpose, matmul_with, reshape};
+
+/// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
+/// mean and one covariance.
+///
+/// States: `weight` [out, in], `bias` [out], `running_mean` [block], `running_deconv`
+/// [block, block].
+#[derive(Clone, Copy, Debug)]
+pub struct DeconvLinear {
+    /// Inputs.
+    pub in_features: usize,
+    /// Outputs.
+    pub out_features: usize,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// Deconvolution; the paper's code has `block` 512 here.
+    pub options: DeconvOptions,
+}
+
+impl DeconvLinear {
+    /// `x` [N, in] to [N, out].
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if the sizes do not fit.
+    pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+        Ok(self.forward_with_statistics(g, x, mode)?.0)
+    }
+
+    /// As [`DeconvLinear::forward`], with the statistics that were used.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] if the sizes do not fit.
+    pub fn forward_with_statistics(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        mode: Mode,
+    ) -> Result<(TensorId, Statistics)> {
+        let (inputs, outputs) = (self.in_features, self.out_features);
+        let weight = g.parameter("weight", [outputs, inputs], default_init(inputs))?;
+        let bias = match self.bias {
+            true => Some(g.parameter("bias", [outputs], default_init(inputs))?),
+            false => None,
+        };
+        let block = resolve_block(self.options.block, inputs);
+        let blocks = inputs / block;
+        let running = Running::new(g, 1, block, true)?;
+        let batch = g.shape(x).dims().first().copied().unwrap_or(0);
+        let statistics = deconv::statistics(g, mode, &running, 1, block, &self.options, |g| {
+            reshape(g, x, [batch * blocks, block])
+        })?;
+        let rows = reshape(g, weight, [1, outputs * blocks, block])?;
+        let (weight_eff, shift) = deconv::fold(g, rows, &statistics)?;
+        let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;
+        let bias_eff = deconv::fold_bias(g, shift, outputs, bias)?;
+        let by_rows = Transpose { a: false, b: true };
+        let y = matmul_with(g, x, weight_eff, Some(bias_eff), by_rows, 1.0, 0.0)?;
+        Ok((y, statistics))
+    }
+}

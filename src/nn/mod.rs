@@ -1,0 +1,39 @@
+//! Layers, built of ops only. A layer is plain configuration; `forward` appends its nodes, with
+//! its parameters and running statistics as states under the current scope, in PyTorch's names.
+
+mod batch_norm;
+mod channel_deconv;
+mod conv2d;
+mod deconv;
+mod deconv_conv2d;
+mod deconv_linear;
+mod linear;
+mod losses;
+
+pub use batch_norm::BatchNorm;
+pub use channel_deconv::{ChannelDeconv, ChannelDeconvOutput};
+pub use conv2d::Conv2d;
+pub use deconv::{DeconvOptions, FreezeCounter, Layout, Statistics, resolve_block};
+pub use deconv_conv2d::DeconvConv2d;
+pub use deconv_linear::DeconvLinear;
+pub use linear::Linear;
+pub use losses::{Loss, cross_entropy, half_squared_error, logistic};
+
+use crate::graph::Init;
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch; running statistics are updated.
+    Train,
+    /// As `Train`, but layers with `freeze` take their running statistics as constants.
+    TrainFrozen,
+    /// Running statistics.
+    Eval,
+}
+
+/// PyTorch's default for weights and biases of linear and convolution layers: uniform within
+/// 1 / sqrt(fan_in).
+pub(crate) fn default_init(fan_in: usize) -> Init {
+    Init::Uniform(1.0 / (fan_in as f32).sqrt())
+}

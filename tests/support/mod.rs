@@ -1,0 +1,65 @@
+//! What several test files need: one device, and running a graph once.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use decorr::Result;
+use decorr::gpu::{AdapterChoice, Gpu};
+use decorr::graph::Graph;
+use decorr::program::{CompileOptions, Program, Store};
+
+/// The device of all tests, opened with WebGPU's default limits.
+/// `DECORR_ADAPTER` and `DECORR_BACKEND` choose another adapter.
+pub fn gpu() -> Arc<Gpu> {
+    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
+    let open = || {
+        let choice = AdapterChoice {
+            adapter: std::env::var("DECORR_ADAPTER").ok(),
+            backend: std::env::var("DECORR_BACKEND").ok(),
+        };
+        let gpu = Gpu::open_with_default_limits(&choice);
+        let gpu = gpu.unwrap_or_else(|error| panic!("the tests need an adapter: {error}"));
+        eprintln!("adapter: {}", gpu.describe());
+        gpu
+    };
+    Arc::clone(GPU.get_or_init(open))
+}
+
+/// Compiles `graph` and runs one step.
+pub fn run(graph: &Graph, inputs: &[(&str, &[f32])]) -> Result<BTreeMap<String, Vec<f32>>> {
+    run_with(graph, inputs, CompileOptions::default())
+}
+
+/// As [`run`], compiled by `options`.
+pub fn run_with(
+    graph: &Graph,
+    inputs: &[(&str, &[f32])],
+    options: CompileOptions,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut store = Store::new(&gpu(), 1);
+    let mut program = Program::compile(graph, &mut store, options)?;
+    Ok(program.run(inputs)?.values)
+}
+
+/// The largest |a - b| over the largest |b|, and where it is. NaN counts as infinite.
+pub fn relative_error(actual: &[f32], expected: &[f32]) -> (f64, usize) {
+    assert_eq!(actual.len(), expected.len(), "number of values");
+    let largest = expected
+        .iter()
+        .fold(0f64, |m, &v| m.max(f64::from(v).abs()));
+    let mut worst = (0.0, 0);
+    for (i, (&a, &b)) in actual.iter().zip(expected).enumerate() {
+        let difference = (f64::from(a) - f64::from(b)).abs();
+        let error = match (difference.is_nan(), largest > 0.0) {
+            (true, _) => f64::INFINITY,
+            (false, true) => difference / largest,
+            (false, false) => difference,
+        };
+        if error > worst.0 {
+            worst = (error, i);
+        }
+    }
+    worst
+}
