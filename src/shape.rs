@@ -87,7 +87,7 @@ impl Shape {
                 .map(|(&a, &b)| (a == b || a == 1 || b == 1).then_some(a.max(b)))
                 .collect::<Option<Vec<_>>>()
                 .map(Self)?
-        } else if self.len() == 1 {
+        } else if self.len() == 1 && (other.len() != 1 || other.rank() > self.rank()) {
             other.clone()
         } else if other.len() == 1 {
             self.clone()

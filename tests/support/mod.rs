@@ -1,6 +1,13 @@
 //! What several test files need: one device, and running a graph once.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by test files, each of which uses a part"
+)]
+
+pub mod reference;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

@@ -1,0 +1,209 @@
+//! `decorr bench`: kernels and whole steps as figures with their bounds.
+//!
+//! Workloads that are compared are run in turn, several rounds, and the best round counts: on a
+//! shared machine the best is the least disturbed.
+
+mod workloads;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::graph::op::Variants;
+use crate::program::{CompileOptions, Program, Store};
+pub use workloads::{Workload, workloads};
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What was run.
+    pub name: String,
+    /// Milliseconds of the best round, a step.
+    pub ms: f64,
+    /// Floating-point operations of a step.
+    pub gflop: f64,
+    /// `gflop` over time.
+    pub gflops: f64,
+    /// `gflops` over the fastest product of this run (the measured peak of the adapter).
+    pub share_of_peak: f64,
+    /// Dispatches a step.
+    pub dispatches: usize,
+    /// Planned device memory in MiB.
+    pub peak_mib: f64,
+    /// Time over that of the workload named here, where one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<(String, f64)>,
+}
+
+/// The whole run, as `--json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Adapter, backend and driver.
+    pub adapter: String,
+    /// Kernel variant.
+    pub variant: &'static str,
+    /// Rounds of which the best counts.
+    pub rounds: usize,
+    /// The table.
+    pub figures: Vec<Figure>,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only workloads whose name contains this.
+    pub filter: String,
+    /// Rounds.
+    pub rounds: usize,
+    /// Kernel variant in place of the adapter's own.
+    pub variants: Option<Variants>,
+}
+
+struct Compiled {
+    workload: Workload,
+    program: Program,
+    /// Parameters live here.
+    _store: Store,
+    /// Steps in a round.
+    steps: usize,
+    best: f64,
+}
+
+/// Compiles, warms up and measures. `progress` is told what is going on.
+///
+/// # Errors
+/// What compiling and running report.
+pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
+    let mut compiled = Vec::new();
+    for workload in workloads()? {
+        if !workload.name.contains(&options.filter) {
+            continue;
+        }
+        progress(&format!("compiling {}", workload.name));
+        compiled.push(warm_up(gpu, workload, options)?);
+    }
+    for round in 0..options.rounds {
+        for item in &mut compiled {
+            progress(&format!(
+                "round {} of {}: {}",
+                round + 1,
+                options.rounds,
+                item.workload.name
+            ));
+            let seconds = item.measure(item.steps)?;
+            item.best = item.best.min(seconds);
+        }
+    }
+    Ok(report(gpu, options, &compiled))
+}
+
+fn warm_up(gpu: &Arc<Gpu>, workload: Workload, options: &Options) -> Result<Compiled> {
+    let mut store = Store::new(gpu, 1);
+    let compile = CompileOptions {
+        variants: options.variants,
+        ..CompileOptions::default()
+    };
+    let program = Program::compile(&workload.graph, &mut store, compile)?;
+    let mut item = Compiled {
+        workload,
+        program,
+        _store: store,
+        steps: 1,
+        best: f64::INFINITY,
+    };
+    // The first step compiles in the driver. Then as many steps as fill a quarter of a second.
+    item.measure(1)?;
+    let once = item.measure(1)?;
+    item.steps = ((0.25 / once) as usize).clamp(1, 200);
+    Ok(item)
+}
+
+impl Compiled {
+    /// Seconds a step, over `steps` of them.
+    fn measure(&mut self, steps: usize) -> Result<f64> {
+        let inputs = &self.workload.inputs;
+        let inputs: Vec<(&str, &[f32])> = inputs
+            .iter()
+            .map(|(name, values)| (name.as_str(), values.as_slice()))
+            .collect();
+        let start = Instant::now();
+        for _ in 0..steps {
+            self.program.step(&inputs)?;
+        }
+        self.program.finish()?;
+        Ok(start.elapsed().as_secs_f64() / steps as f64)
+    }
+}
+
+fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
+    let rate = |c: &Compiled| c.program.cost().flops as f64 / c.best / 1e9;
+    let peak = compiled.iter().map(rate).fold(0.0, f64::max);
+    let figures = compiled
+        .iter()
+        .map(|c| {
+            let compared = c.workload.compared_with;
+            let base = compiled
+                .iter()
+                .find(|b| Some(b.workload.name.as_str()) == compared);
+            Figure {
+                name: c.workload.name.clone(),
+                ms: c.best * 1e3,
+                gflop: c.program.cost().flops as f64 / 1e9,
+                gflops: rate(c),
+                share_of_peak: rate(c) / peak,
+                dispatches: c.program.dispatch_count(),
+                peak_mib: c.program.memory().peak() as f64 / f64::from(1 << 20),
+                ratio: base.map(|b| (b.workload.name.clone(), c.best / b.best)),
+            }
+        })
+        .collect();
+    let variants = options
+        .variants
+        .unwrap_or_else(|| crate::passes::select_variant(gpu));
+    Report {
+        adapter: gpu.describe(),
+        variant: if variants.direct { "direct" } else { "tiled" },
+        rounds: options.rounds,
+        figures,
+    }
+}
+
+impl Report {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{}, {} kernels, best of {} rounds\n{:<28} {:>10} {:>9} {:>9} {:>7} {:>10} {:>9}  {}\n",
+            self.adapter,
+            self.variant,
+            self.rounds,
+            "workload",
+            "ms",
+            "GFLOP",
+            "GFLOP/s",
+            "peak",
+            "dispatches",
+            "MiB",
+            "ratio"
+        );
+        for f in &self.figures {
+            let ratio = match &f.ratio {
+                Some((name, ratio)) => format!("{ratio:.2} x {name}"),
+                None => String::new(),
+            };
+            text.push_str(&format!(
+                "{:<28} {:>10.3} {:>9.3} {:>9.2} {:>6.0}% {:>10} {:>9.1}  {ratio}\n",
+                f.name,
+                f.ms,
+                f.gflop,
+                f.gflops,
+                100.0 * f.share_of_peak,
+                f.dispatches,
+                f.peak_mib
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,172 @@
+//! What is measured.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::Result;
+use crate::autodiff::gradients_from;
+use crate::graph::{Graph, Init, TensorId};
+use crate::models::{Architecture, DeconvSettings, Model, Norm};
+use crate::nn::{Loss, Mode};
+use crate::ops::{Conv2dGeometry, Transpose, conv2d, covariance, matmul, newton_schulz};
+use crate::optim::{Optimizer, Sgd};
+use crate::train::training_step;
+
+/// A graph with values for its inputs.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// For the table.
+    pub name: String,
+    /// The step.
+    pub graph: Graph,
+    /// Values by input name.
+    pub inputs: Vec<(String, Vec<f32>)>,
+    /// Name of the workload whose time this one's is divided by.
+    pub compared_with: Option<&'static str>,
+}
+
+/// All workloads, in the order of the table.
+///
+/// # Errors
+/// None but bugs.
+pub fn workloads() -> Result<Vec<Workload>> {
+    let mut all = vec![
+        product(512, 512, 512)?,
+        product(1024, 1024, 1024)?,
+        product(128, 128, 784)?,
+        product(144, 144, 144)?,
+        gram(6400, 144)?,
+        inverse_root(144)?,
+    ];
+    all.extend(convolutions()?);
+    for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
+        all.push(step(Architecture::Mlp, norm)?);
+    }
+    for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
+        all.push(step(Architecture::Cnn, norm)?);
+    }
+    Ok(all)
+}
+
+/// A random state, so that its upload is not part of the step.
+fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
+    g.parameter(name, shape, Init::Uniform(1.0))
+}
+
+/// One number is read back, so that the result is used but its transfer is not measured.
+fn finish(mut g: Graph, name: String, results: &[TensorId]) -> Workload {
+    for (i, &result) in results.iter().enumerate() {
+        g.output(&format!("result{i}"), result);
+    }
+    Workload {
+        name,
+        graph: g,
+        inputs: vec![],
+        compared_with: None,
+    }
+}
+
+/// Keeps `result` on the GPU as a state: written by its own kernel, nothing added.
+fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
+    let shape = g.shape(result).clone();
+    let state = g.parameter(name, shape, Init::Constant(0.0))?;
+    g.assign(state, result)
+}
+
+fn product(m: usize, n: usize, k: usize) -> Result<Workload> {
+    let mut g = Graph::new();
+    let a = operand(&mut g, "a", &[m, k])?;
+    let b = operand(&mut g, "b", &[k, n])?;
+    let c = matmul(&mut g, a, b, Transpose::default())?;
+    keep(&mut g, "c", c)?;
+    let name = if m == n && n == k {
+        format!("matmul {m}^3")
+    } else {
+        format!("matmul {m}x{n}x{k}")
+    };
+    Ok(finish(g, name, &[]))
+}
+
+fn gram(rows: usize, features: usize) -> Result<Workload> {
+    let mut g = Graph::new();
+    let x = operand(&mut g, "x", &[1, rows, features])?;
+    let cov = covariance(&mut g, x, 1e-5)?;
+    keep(&mut g, "c", cov)?;
+    Ok(finish(g, format!("covariance {rows}x{features}"), &[]))
+}
+
+fn inverse_root(features: usize) -> Result<Workload> {
+    let mut g = Graph::new();
+    let x = operand(&mut g, "x", &[1, 4 * features, features])?;
+    let cov = covariance(&mut g, x, 1e-5)?;
+    let deconv = newton_schulz(&mut g, cov, 5)?;
+    let grads = gradients_from(&mut g, &[(deconv, cov)], &[cov])?;
+    keep(&mut g, "deconv", deconv)?;
+    keep(&mut g, "cov_grad", grads[0])?;
+    Ok(finish(g, format!("newton_schulz {features} f+b"), &[]))
+}
+
+/// 64 to 128 channels, 3x3, on 32 images of 16x16: forward, input gradient, weight gradient.
+fn convolutions() -> Result<Vec<Workload>> {
+    let mut all = Vec::new();
+    for direction in ["forward", "input grad", "weight grad"] {
+        let mut g = Graph::new();
+        let x = operand(&mut g, "x", &[32, 64, 16, 16])?;
+        let weight = operand(&mut g, "weight", &[128, 64, 3, 3])?;
+        let y_grad = operand(&mut g, "y_grad", &[32, 128, 16, 16])?;
+        let geometry = Conv2dGeometry {
+            padding: 1,
+            ..Conv2dGeometry::default()
+        };
+        let y = conv2d(&mut g, x, weight, None, geometry)?;
+        let wanted = match direction {
+            "forward" => y,
+            "input grad" => gradients_from(&mut g, &[(y, y_grad)], &[x])?[0],
+            _ => gradients_from(&mut g, &[(y, y_grad)], &[weight])?[0],
+        };
+        keep(&mut g, "result", wanted)?;
+        let mut workload = finish(g, format!("conv 64-128 {direction}"), &[]);
+        workload.compared_with = (direction != "forward").then_some("conv 64-128 forward");
+        all.push(workload);
+    }
+    Ok(all)
+}
+
+/// A training step at batch 128 on 28x28 images.
+fn step(architecture: Architecture, norm: Norm) -> Result<Workload> {
+    let (batch, classes) = (128, 10);
+    let is_cnn = architecture == Architecture::Cnn;
+    let model = Model {
+        architecture,
+        norm,
+        deconv: DeconvSettings {
+            block: is_cnn.then_some(16),
+            ..DeconvSettings::default()
+        },
+        classes,
+    };
+    let optimizer = Optimizer::Sgd(Sgd {
+        momentum: 0.9,
+        ..Sgd::default()
+    });
+    let loss = Loss::CrossEntropy { smoothing: 0.0 };
+    let graph = training_step(&model, loss, &optimizer, [batch, 1, 28, 28], Mode::Train)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let images = (0..batch * 784).map(|_| rng.random::<f32>()).collect();
+    let labels = (0..batch).map(|i| (i % classes) as f32).collect();
+    let kind = if is_cnn { "cnn" } else { "mlp" };
+    Ok(Workload {
+        name: format!("{kind} step {}", format!("{norm:?}").to_lowercase()),
+        graph,
+        inputs: vec![
+            ("images".into(), images),
+            ("labels".into(), labels),
+            ("lr".into(), vec![1e-3]),
+        ],
+        compared_with: (norm != Norm::Batch).then_some(if is_cnn {
+            "cnn step batch"
+        } else {
+            "mlp step batch"
+        }),
+    })
+}

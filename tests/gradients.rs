@@ -1,0 +1,660 @@
+//! Every op against its float64 reference: values, and gradients against central differences of
+//! the reference. Sizes are no multiples of any tile; limits are WebGPU's defaults.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use decorr::Result;
+use decorr::autodiff::gradients_from;
+use decorr::graph::op::Variants;
+use decorr::graph::{Graph, Kind, TensorId};
+use decorr::ops::{self, Conv2dGeometry, Padding2d, Pool2d, Transpose, Window};
+use decorr::passes::Passes;
+use decorr::program::CompileOptions;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use support::reference::{self, Geometry, Tensor};
+
+type Build = Box<dyn Fn(&mut Graph, &[TensorId]) -> Result<TensorId>>;
+type Reference = Box<dyn Fn(&[Tensor]) -> Tensor>;
+
+/// One op at one size.
+struct Case {
+    name: String,
+    shapes: Vec<Vec<usize>>,
+    /// Values are drawn from this range.
+    range: [f64; 2],
+    /// Of the largest value of a tensor.
+    tolerance: f64,
+    /// False for ops that have no gradient.
+    differentiable: bool,
+    build: Build,
+    reference: Reference,
+}
+
+fn case(
+    name: &str,
+    shapes: &[&[usize]],
+    build: impl Fn(&mut Graph, &[TensorId]) -> Result<TensorId> + 'static,
+    reference: impl Fn(&[Tensor]) -> Tensor + 'static,
+) -> Case {
+    Case {
+        name: name.to_string(),
+        shapes: shapes.iter().map(|s| s.to_vec()).collect(),
+        range: [-1.0, 1.0],
+        // f32 has 6e-8; sums of hundreds of terms lose a digit or two.
+        tolerance: 1e-5,
+        differentiable: true,
+        build: Box::new(build),
+        reference: Box::new(reference),
+    }
+}
+
+impl Case {
+    fn range(mut self, low: f64, high: f64) -> Self {
+        self.range = [low, high];
+        self
+    }
+
+    fn tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    fn not_differentiable(mut self) -> Self {
+        self.differentiable = false;
+        self
+    }
+}
+
+fn unary_cases() -> Vec<Case> {
+    type Unary = fn(&mut Graph, TensorId) -> Result<TensorId>;
+    let table: [(&str, Unary, fn(f64) -> f64, [f64; 2]); 11] = [
+        ("relu", ops::relu, |v| v.max(0.0), [-1.0, 1.0]),
+        (
+            "sigmoid",
+            ops::sigmoid,
+            |v| 1.0 / (1.0 + (-v).exp()),
+            [-6.0, 6.0],
+        ),
+        ("exp", ops::exp, f64::exp, [-3.0, 3.0]),
+        ("log", ops::log, f64::ln, [0.1, 3.0]),
+        ("sqrt", ops::sqrt, f64::sqrt, [0.1, 3.0]),
+        ("rsqrt", ops::rsqrt, |v| 1.0 / v.sqrt(), [0.1, 3.0]),
+        ("recip", ops::recip, |v| 1.0 / v, [0.3, 3.0]),
+        ("square", ops::square, |v| v * v, [-2.0, 2.0]),
+        ("abs", ops::abs, f64::abs, [-1.0, 1.0]),
+        (
+            "greater_than_zero",
+            ops::greater_than_zero,
+            |v| f64::from(u8::from(v > 0.0)),
+            [-1.0, 1.0],
+        ),
+        ("neg", ops::neg, |v| -v, [-1.0, 1.0]),
+    ];
+    let mut cases = Vec::new();
+    for (name, op, f, [low, high]) in table {
+        let build = move |g: &mut Graph, x: &[TensorId]| op(g, x[0]);
+        let reference = move |x: &[Tensor]| x[0].map(f);
+        cases.push(case(name, &[&[3, 7, 5]], build, reference).range(low, high));
+    }
+    cases.push(case(
+        "affine",
+        &[&[67]],
+        |g, x| ops::affine(g, x[0], -1.5, 0.25),
+        |x| x[0].map(|v| -1.5 * v + 0.25),
+    ));
+    cases
+}
+
+fn binary_cases() -> Vec<Case> {
+    type Binary = fn(&mut Graph, TensorId, TensorId) -> Result<TensorId>;
+    let table: [(&str, Binary, fn(f64, f64) -> f64); 5] = [
+        ("add", ops::add, |a, b| a + b),
+        ("sub", ops::sub, |a, b| a - b),
+        ("mul", ops::mul, |a, b| a * b),
+        ("div", ops::div, |a, b| a / b),
+        ("maximum", ops::maximum, f64::max),
+    ];
+    let shapes: [[&[usize]; 2]; 6] = [
+        [&[3, 5, 7], &[3, 5, 7]],
+        [&[2, 3, 5, 7], &[1, 3, 1, 1]],
+        [&[5, 8], &[1, 8]],
+        [&[5, 7], &[5, 1]],
+        [&[2, 3, 4, 8], &[1]],
+        [&[1, 3], &[9, 1]],
+    ];
+    let mut cases = Vec::new();
+    for (name, op, f) in table {
+        for [a, b] in shapes {
+            let name = format!("{name} {a:?} {b:?}");
+            let build = move |g: &mut Graph, x: &[TensorId]| op(g, x[0], x[1]);
+            let reference = move |x: &[Tensor]| x[0].zip(&x[1], f);
+            cases.push(case(&name, &[a, b], build, reference).range(0.5, 2.0));
+        }
+    }
+    cases
+}
+
+fn sum_cases() -> Vec<Case> {
+    let table: [(&[usize], &[usize]); 9] = [
+        (&[3, 5, 7, 9], &[1, 5, 1, 1]),
+        (&[3, 5, 4, 8], &[1, 5, 1, 1]),
+        (&[37, 13], &[1, 13]),
+        (&[1201, 12], &[1, 12]),
+        (&[13, 37], &[13, 1]),
+        (&[5, 40], &[5, 1]),
+        (&[3, 4, 5], &[3, 4, 1]),
+        (&[9001], &[1]),
+        (&[2, 31, 67], &[1]),
+    ];
+    let mut cases = Vec::new();
+    for (from, to) in table {
+        let (target, to) = (to.to_vec(), to.to_vec());
+        cases.push(
+            case(
+                &format!("reduce_sum {from:?} {to:?}"),
+                &[from],
+                move |g, x| ops::reduce_sum(g, x[0], to.clone(), 0.5),
+                move |x| x[0].sum_to(&target).map(|v| 0.5 * v),
+            )
+            .tolerance(3e-5),
+        );
+    }
+    for (from, to) in [
+        (&[1, 3, 1, 1], &[2, 3, 5, 7]),
+        (&[1, 1, 1, 1], &[2, 3, 1, 5]),
+    ] {
+        cases.push(case(
+            &format!("broadcast {from:?} {to:?}"),
+            &[from],
+            move |g, x| ops::broadcast_to(g, x[0], *to),
+            move |x| x[0].broadcast(to),
+        ));
+    }
+    cases
+}
+
+fn copy_cases() -> Vec<Case> {
+    let padding = Padding2d {
+        before: [1, 2],
+        size: [13, 12],
+        spacing: [2, 2],
+    };
+    vec![
+        case(
+            "strided_copy permute",
+            &[&[2, 3, 5, 7]],
+            |g, x| ops::permute(g, x[0], &[2, 0, 3, 1]),
+            |x| x[0].permute(&[2, 0, 3, 1]),
+        ),
+        case(
+            "strided_copy slice",
+            &[&[3, 11, 5]],
+            |g, x| ops::slice(g, x[0], 1, 1, 3, 3),
+            |x| x[0].slice(1, 1, 3, 3),
+        ),
+        case(
+            "strided_copy pad and insert",
+            &[&[2, 3, 5, 4]],
+            move |g, x| ops::pad2d(g, x[0], padding),
+            |x| {
+                let shape = [2, 3, 13, 12];
+                Tensor::from_fn(&shape, |i| {
+                    let (plane, row, column) = (i / 156, i / 12 % 13, i % 12);
+                    let (y, x_) = (row.wrapping_sub(1), column.wrapping_sub(2));
+                    let inside = y % 2 == 0 && x_ % 2 == 0 && y / 2 < 5 && x_ / 2 < 4;
+                    if inside {
+                        x[0].data[(plane * 5 + y / 2) * 4 + x_ / 2]
+                    } else {
+                        0.0
+                    }
+                })
+            },
+        ),
+        case(
+            "concat",
+            &[&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]],
+            |g, x| ops::concat(g, x, 1),
+            |x| Tensor::concat(x, 1),
+        ),
+        case(
+            "reshape",
+            &[&[2, 3, 5]],
+            |g, x| ops::reshape(g, x[0], [6, 5]),
+            |x| x[0].reshape(&[6, 5]),
+        ),
+        case(
+            "detach",
+            &[&[3, 5]],
+            |g, x| {
+                let constant = ops::detach(g, x[0])?;
+                ops::mul(g, constant, x[0])
+            },
+            |x| x[0].map(|v| v * v),
+        )
+        // The gradient is x, not 2x: checked in its own test.
+        .not_differentiable(),
+        case(
+            "constant",
+            &[&[3, 5]],
+            |g, x| {
+                let c = ops::constant(g, 0.75, [3, 5])?;
+                ops::mul(g, c, x[0])
+            },
+            |x| x[0].map(|v| 0.75 * v),
+        ),
+    ]
+}
+
+fn product_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (m, n, k) in [
+        (1, 1, 1),
+        (7, 5, 3),
+        (65, 33, 130),
+        (3, 70, 9),
+        (12, 20, 1030),
+    ] {
+        for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+            let a = if ta { [k, m] } else { [m, k] };
+            let b = if tb { [n, k] } else { [k, n] };
+            cases.push(case(
+                &format!("matmul {m}x{n}x{k} {ta} {tb}"),
+                &[&a, &b],
+                move |g, x| ops::matmul(g, x[0], x[1], Transpose { a: ta, b: tb }),
+                move |x| reference::matmul(&x[0], &x[1], ta, tb),
+            ));
+        }
+    }
+    for (a, b) in [
+        ([3, 9, 11], [3, 11, 5]),
+        ([1, 9, 11], [3, 11, 5]),
+        ([3, 9, 11], [1, 11, 5]),
+    ] {
+        cases.push(case(
+            &format!("matmul batched {a:?} {b:?}"),
+            &[&a, &b],
+            |g, x| ops::matmul(g, x[0], x[1], Transpose::default()),
+            |x| reference::matmul(&x[0], &x[1], false, false),
+        ));
+    }
+    cases.push(case(
+        "matmul with alpha, diagonal and bias",
+        &[&[9, 7], &[7, 11], &[11]],
+        |g, x| ops::matmul_with(g, x[0], x[1], Some(x[2]), Transpose::default(), -0.5, 1.5),
+        |x| {
+            let eye = Tensor::from_fn(&[9, 11], |i| f64::from(u8::from(i / 11 == i % 11)));
+            let product = reference::matmul(&x[0], &x[1], false, false).map(|v| -0.5 * v);
+            let sum = product.zip(&eye, |p, e| p + 1.5 * e);
+            sum.zip(&x[2].reshape(&[1, 11]), |s, b| s + b)
+        },
+    ));
+    for shape in [[1, 37, 9], [2, 23, 70], [1, 700, 13]] {
+        cases.push(case(
+            &format!("covariance {shape:?}"),
+            &[&shape],
+            |g, x| ops::covariance(g, x[0], 0.01),
+            |x| reference::covariance(&x[0], 0.01),
+        ));
+    }
+    for n_iter in [1, 2, 5] {
+        cases.push(
+            case(
+                &format!("newton_schulz {n_iter}"),
+                &[&[2, 17, 6]],
+                move |g, x| {
+                    let cov = ops::covariance(g, x[0], 0.05)?;
+                    ops::newton_schulz(g, cov, n_iter)
+                },
+                move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
+            )
+            .tolerance(3e-5),
+        );
+    }
+    cases
+}
+
+fn convolution_cases() -> Vec<Case> {
+    let table: [([usize; 4], [usize; 4], Geometry); 9] = [
+        ([2, 3, 7, 6], [5, 3, 3, 3], geometry(1, 1, 1, 1)),
+        ([2, 3, 11, 9], [5, 3, 3, 3], geometry(2, 1, 1, 1)),
+        ([1, 4, 9, 9], [6, 2, 3, 3], geometry(1, 1, 1, 2)),
+        ([2, 4, 9, 8], [8, 1, 3, 3], geometry(2, 1, 1, 4)),
+        ([2, 3, 12, 10], [4, 3, 3, 3], geometry(1, 2, 2, 1)),
+        ([2, 5, 6, 7], [7, 5, 1, 1], geometry(2, 0, 1, 1)),
+        ([1, 2, 9, 9], [3, 2, 2, 5], geometry(3, 2, 1, 1)),
+        ([1, 2, 5, 5], [3, 2, 3, 3], geometry(1, 3, 1, 1)),
+        ([3, 1, 6, 6], [66, 1, 6, 6], geometry(1, 0, 1, 1)),
+    ];
+    let mut cases = Vec::new();
+    for (x, w, g) in table {
+        cases.push(case(
+            &format!("conv2d {x:?} {w:?} {g:?}"),
+            &[&x, &w, &[w[0]]],
+            move |graph, t| {
+                let geometry = Conv2dGeometry {
+                    stride: g.stride,
+                    padding: g.padding,
+                    dilation: g.dilation,
+                    groups: g.groups,
+                };
+                ops::conv2d(graph, t[0], t[1], Some(t[2]), geometry)
+            },
+            move |t| reference::conv2d(&t[0], &t[1], &t[2], g),
+        ));
+    }
+    for g in [geometry(1, 1, 1, 1), geometry(2, 2, 2, 1)] {
+        let window = Window {
+            kernel_size: [3, 2],
+            stride: g.stride,
+            padding: g.padding,
+            dilation: g.dilation,
+        };
+        let image = [2, 3, 7, 6];
+        let columns = reference::im2col(&Tensor::from_fn(&image, |_| 0.0), [3, 2], g).shape;
+        cases.push(case(
+            &format!("im2col {g:?}"),
+            &[&image],
+            move |graph, t| ops::im2col(graph, t[0], window),
+            move |t| reference::im2col(&t[0], [3, 2], g),
+        ));
+        cases.push(case(
+            &format!("col2im {g:?}"),
+            &[&columns],
+            move |graph, t| ops::col2im(graph, t[0], window, image),
+            move |t| reference::col2im(&t[0], [3, 2], g, &image),
+        ));
+    }
+    for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1)] {
+        let pool = Pool2d {
+            kernel_size,
+            stride,
+            padding,
+        };
+        let g = geometry(stride, padding, 1, 1);
+        cases.push(case(
+            &format!("max_pool2d {kernel_size} {stride} {padding}"),
+            &[&[2, 3, 9, 7]],
+            move |graph, t| ops::max_pool2d(graph, t[0], pool),
+            move |t| reference::pool(&t[0], kernel_size, g, true),
+        ));
+        cases.push(case(
+            &format!("avg_pool2d {kernel_size} {stride} {padding}"),
+            &[&[2, 3, 9, 7]],
+            move |graph, t| ops::avg_pool2d(graph, t[0], pool),
+            move |t| reference::pool(&t[0], kernel_size, g, false),
+        ));
+    }
+    cases.push(case(
+        "global_avg_pool",
+        &[&[2, 3, 5, 7]],
+        |g, x| ops::global_avg_pool(g, x[0]),
+        |x| x[0].sum_to(&[2, 3, 1, 1]).map(|v| v / 35.0),
+    ));
+    for shape in [&[3, 5, 7, 3][..], &[17, 5]] {
+        cases.push(
+            case(
+                &format!("batch_norm {shape:?}"),
+                &[shape, &[5], &[5]],
+                |g, x| {
+                    let statistics = ops::batch_statistics(g, x[0])?;
+                    ops::batch_norm(g, x[0], statistics, x[1], x[2], 1e-3)
+                },
+                |x| reference::batch_norm(&x[0], &x[1], &x[2], 1e-3),
+            )
+            .tolerance(3e-5),
+        );
+    }
+    cases
+}
+
+fn geometry(stride: usize, padding: usize, dilation: usize, groups: usize) -> Geometry {
+    Geometry {
+        stride,
+        padding,
+        dilation,
+        groups,
+    }
+}
+
+fn loss_cases() -> Vec<Case> {
+    const LABELS: [f64; 7] = [0.0, 2.0, 1.0, 4.0, 3.0, 3.0, 0.0];
+    let labels = |g: &mut Graph| {
+        let values: Vec<f32> = LABELS.iter().map(|&v| v as f32).collect();
+        let init = decorr::graph::Init::Values(values.into());
+        g.state("labels", [7], decorr::graph::Role::Buffer, init)
+    };
+    let mut cases = Vec::new();
+    for smoothing in [0.0, 0.1] {
+        cases.push(case(
+            &format!("softmax_cross_entropy {smoothing}"),
+            &[&[7, 5]],
+            move |g, x| {
+                let labels = labels(g)?;
+                ops::softmax_cross_entropy(g, x[0], labels, smoothing as f32)
+            },
+            move |x| reference::cross_entropy(&x[0], &LABELS, smoothing),
+        ));
+    }
+    cases.push(case(
+        "one_hot",
+        &[&[7, 5]],
+        move |g, x| {
+            let labels = labels(g)?;
+            let target = ops::one_hot(g, labels, 5)?;
+            ops::mul(g, target, x[0])
+        },
+        |x| {
+            Tensor::from_fn(&[7, 5], |i| {
+                if (i % 5) as f64 == LABELS[i / 5] {
+                    x[0].data[i]
+                } else {
+                    0.0
+                }
+            })
+        },
+    ));
+    for k in [1, 3] {
+        cases.push(
+            case(
+                &format!("top_k_accuracy {k}"),
+                &[&[7, 5]],
+                move |g, x| {
+                    let labels = labels(g)?;
+                    ops::top_k_accuracy(g, x[0], labels, k)
+                },
+                move |x| {
+                    Tensor::from_fn(&[7], |r| {
+                        let row = &x[0].data[r * 5..(r + 1) * 5];
+                        let own = row[LABELS[r] as usize];
+                        f64::from(u8::from(row.iter().filter(|&&v| v > own).count() < k))
+                    })
+                },
+            )
+            .not_differentiable(),
+        );
+    }
+    cases
+}
+
+fn all_cases() -> Vec<Case> {
+    let mut cases = unary_cases();
+    cases.extend(binary_cases());
+    cases.extend(sum_cases());
+    cases.extend(copy_cases());
+    cases.extend(product_cases());
+    cases.extend(convolution_cases());
+    cases.extend(loss_cases());
+    cases
+}
+
+/// Runs one case under `options`; returns the ops that its graph holds.
+fn check(case: &Case, options: CompileOptions) -> BTreeSet<&'static str> {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut draw = |shape: &[usize], [low, high]: [f64; 2]| {
+        // As f32 knows it, so that both sides start from the same numbers.
+        Tensor::from_fn(shape, |_| {
+            f64::from((low + (high - low) * rng.random::<f64>()) as f32)
+        })
+    };
+    let inputs: Vec<Tensor> = case.shapes.iter().map(|s| draw(s, case.range)).collect();
+    let expected = (case.reference)(&inputs);
+    let weights = draw(&expected.shape, [-1.0, 1.0]);
+
+    let mut g = Graph::new();
+    let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
+    let ids: Vec<TensorId> = names
+        .iter()
+        .zip(&inputs)
+        .map(|(name, tensor)| g.input(name, tensor.shape.clone()))
+        .collect();
+    let y = (case.build)(&mut g, &ids).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    assert_eq!(g.shape(y).dims(), expected.shape, "{}: shape", case.name);
+    g.output("y", y);
+    if case.differentiable {
+        let seed = g.input("y_grad", expected.shape.clone());
+        let grads = gradients_from(&mut g, &[(y, seed)], &ids)
+            .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        for (name, grad) in names.iter().zip(grads) {
+            g.output(&format!("{name}_grad"), grad);
+        }
+    }
+    let to_f32 = |t: &Tensor| t.data.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+    let mut values: Vec<(String, Vec<f32>)> = names
+        .iter()
+        .cloned()
+        .zip(inputs.iter().map(to_f32))
+        .collect();
+    if case.differentiable {
+        values.push(("y_grad".into(), to_f32(&weights)));
+    }
+    let given: Vec<(&str, &[f32])> = values
+        .iter()
+        .map(|(name, v)| (name.as_str(), v.as_slice()))
+        .collect();
+    let outputs =
+        support::run_with(&g, &given, options).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+
+    compare(case, "y", &outputs["y"], &to_f32(&expected));
+    if case.differentiable {
+        for (i, name) in names.iter().enumerate() {
+            let name = format!("{name}_grad");
+            check_gradient(case, &name, &outputs[&name], &inputs, &weights, i);
+        }
+    }
+    let ops = g.nodes().iter().filter_map(|node| match &node.kind {
+        Kind::Op(op) => Some(op.name()),
+        _ => None,
+    });
+    ops.collect()
+}
+
+fn compare(case: &Case, what: &str, actual: &[f32], expected: &[f32]) {
+    let (error, at) = support::relative_error(actual, expected);
+    assert!(
+        error <= case.tolerance,
+        "{}: {what}[{at}] is {}, not {}: error {error:.1e} over {:.1e}",
+        case.name,
+        actual[at],
+        expected[at],
+        case.tolerance
+    );
+}
+
+/// Compares d(sum of weights * reference)/d(input i) by central differences, at a sample of the
+/// elements, spread evenly and with both ends.
+fn check_gradient(
+    case: &Case,
+    what: &str,
+    actual: &[f32],
+    inputs: &[Tensor],
+    weights: &Tensor,
+    i: usize,
+) {
+    const STEP: f64 = 1e-6;
+    const SAMPLE: usize = 23;
+    let mut inputs = inputs.to_vec();
+    let len = inputs[i].data.len();
+    assert_eq!(actual.len(), len, "{}: {what}", case.name);
+    let largest = actual.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
+    let objective = |inputs: &[Tensor]| {
+        let y = (case.reference)(inputs);
+        let products = y.data.iter().zip(&weights.data);
+        products.map(|(a, b)| a * b).sum::<f64>()
+    };
+    for j in 0..SAMPLE.min(len) {
+        let k = j * (len - 1) / (SAMPLE.min(len) - 1).max(1);
+        let value = inputs[i].data[k];
+        inputs[i].data[k] = value + STEP;
+        let above = objective(&inputs);
+        inputs[i].data[k] = value - STEP;
+        let below = objective(&inputs);
+        inputs[i].data[k] = value;
+        let expected = (above - below) / (2.0 * STEP);
+        let error = (f64::from(actual[k]) - expected).abs() / largest.max(1e-3);
+        assert!(
+            error <= case.tolerance,
+            "{}: {what}[{k}] is {}, not {expected}: error {error:.1e} over {:.1e}",
+            case.name,
+            actual[k],
+            case.tolerance
+        );
+    }
+}
+
+fn variant(direct: bool) -> CompileOptions {
+    CompileOptions {
+        variants: Some(Variants { direct }),
+        ..CompileOptions::default()
+    }
+}
+
+#[test]
+fn every_op_and_its_gradient_with_direct_kernels() {
+    let cases = all_cases();
+    let mut seen = BTreeSet::new();
+    for case in &cases {
+        seen.extend(check(case, variant(true)));
+    }
+    println!("{} cases of {} ops", cases.len(), seen.len());
+    let known: BTreeSet<&str> = ops::NAMES.iter().copied().collect();
+    assert_eq!(seen, known, "ops without a case, or unknown to the list");
+}
+
+#[test]
+fn products_and_convolutions_with_tiled_kernels() {
+    let mut cases = product_cases();
+    cases.extend(convolution_cases());
+    for case in &cases {
+        check(case, variant(false));
+    }
+    println!("{} cases", cases.len());
+}
+
+#[test]
+fn every_op_without_any_pass() {
+    let cases = all_cases();
+    for case in &cases {
+        let options = CompileOptions {
+            passes: Passes::NONE,
+            ..CompileOptions::default()
+        };
+        check(case, options);
+    }
+    println!("{} cases", cases.len());
+}
+
+#[test]
+fn no_gradient_flows_through_detach() {
+    let mut g = Graph::new();
+    let x = g.input("x", [3]);
+    let constant = ops::detach(&mut g, x).unwrap();
+    let y = ops::mul(&mut g, constant, x).unwrap();
+    let seed = ops::constant(&mut g, 1.0, [3]).unwrap();
+    let grads = gradients_from(&mut g, &[(y, seed)], &[x]).unwrap();
+    g.output("x_grad", grads[0]);
+    let outputs = support::run(&g, &[("x", &[1.0, -2.0, 3.0])]).unwrap();
+    assert_eq!(outputs["x_grad"], [1.0, -2.0, 3.0]);
+}
