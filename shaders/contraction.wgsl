@@ -5,174 +5,139 @@
 // where the address of A is affine in (m0, m1, m2) and (k0, k1, k2), that of B in (k0, k1, k2)
 // and (n0, n1, n2), and that of C in m and n. src/ops/contraction.rs has the definition.
 //
-// `direct`: for adapters that run on the CPU. Barrier-free; each invocation keeps an 8x8 block of
-// C in registers and walks k in three nested loops, so that no division is in them. A workgroup of
-// 8x8 invocations covers 64x64 of C.
+// `direct`: for adapters that run on the CPU. No barriers: a workgroup of 8x2 invocations covers
+// 16x64 of C, each invocation 8x8 of it. The sums are named, and not an array, because an array
+// that some loop indexes stays in memory (512^3 on lavapipe: 18 GFLOP/s with, 22 without).
+// contraction_subgroup.wgsl is twice as fast where it runs.
 //
 // `tiled`: for GPUs. A workgroup of 16x16 invocations covers 64x64 of C, 16 of k at a time in
-// workgroup memory, each invocation a 4x4 block.
+// workgroup memory, each invocation a 4x4 block. A tile is read along k or along m (n), whichever
+// is contiguous, so that neighbouring invocations read neighbouring addresses.
+//
+// `add_parts`: the sum of a product split over k.
 
 #import grid
+#import contraction
 
-struct Params {
-    m: u32,
-    n: u32,
-    batch: u32,
-    splits: u32,
-    k0: u32,
-    k1: u32,
-    k2: u32,
-    // Of k0, for one split.
-    k0_per_split: u32,
-    a_k: vec3<u32>,
-    a_batch: u32,
-    b_k: vec3<u32>,
-    b_batch: u32,
-    a_m: vec3<u32>,
-    c_batch: u32,
-    b_n: vec3<u32>,
-    // k2 of the last k0 is shorter by what k_total says: k1 = 1 then.
-    k_total: u32,
-    c_m: vec3<u32>,
-    alpha: f32,
-    c_n: vec3<u32>,
-    diag: f32,
-    m_extents: vec2<u32>,
-    n_extents: vec2<u32>,
-    tiles_m: u32,
-    tiles_n: u32,
-    symmetric: u32,
-    _0: u32,
-}
-
-// 0 none, 1 one value a row, 2 one value a column.
 const BIAS: u32 = 0u;
-// Divisors of the flattened k in `tiled`; larger than any k where k0 = k1 = 1.
-const K12: u32 = 4294967295u;
-const K2: u32 = 4294967295u;
 
-@group(0) @binding(0) var<uniform> params: Params;
-// B stands last because `add_parts` has none. Without a bias, any buffer is bound for it.
-@group(0) @binding(1) var<storage, read_write> a: array<f32>;
-@group(0) @binding(2) var<storage, read_write> c: array<f32>;
-@group(0) @binding(3) var<storage, read_write> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> b: array<f32>;
-
-fn split_index(i: u32, extents: vec2<u32>) -> vec3<u32> {
-    let upper = i / extents.y;
-    let top = upper / extents.x;
-    return vec3<u32>(top, upper - top * extents.x, i - upper * extents.y);
-}
-
-fn offset(i: u32, extents: vec2<u32>, strides: vec3<u32>) -> u32 {
-    let at = split_index(i, extents) * strides;
-    return at.x + at.y + at.z;
-}
-
-// Where a workgroup is: batch element, split of k, and its tile of C.
-struct Task {
-    batch: u32,
-    split: u32,
-    tile_m: u32,
-    tile_n: u32,
-}
-
-fn task_of(index: u32) -> Task {
-    let tile = index % (params.tiles_m * params.tiles_n);
-    let rest = index / (params.tiles_m * params.tiles_n);
-    return Task(rest / params.splits, rest % params.splits, tile / params.tiles_n, tile % params.tiles_n);
-}
-
-// Writes one sum: the final value, or with several splits the bare part.
-fn store(task: Task, m: u32, n: u32, sum: f32) {
-    if (params.splits > 1u) {
-        let row = (task.split * params.batch + task.batch) * params.m + m;
-        c[row * params.n + n] = sum;
-        return;
-    }
-    c[address(task.batch, m, n)] = finished(task.batch, m, n, sum);
-    if (params.symmetric == 1u && m != n) {
-        c[address(task.batch, n, m)] = finished(task.batch, n, m, sum);
-    }
-}
-
-fn address(batch: u32, m: u32, n: u32) -> u32 {
-    return batch * params.c_batch + offset(m, params.m_extents, params.c_m)
-        + offset(n, params.n_extents, params.c_n);
-}
-
-fn finished(batch: u32, m: u32, n: u32, sum: f32) -> f32 {
-    var value = params.alpha * sum;
-    if (m == n) {
-        value += params.diag;
-    }
-    if (BIAS == 1u) {
-        value += bias[batch * params.m + m];
-    } else if (BIAS == 2u) {
-        value += bias[n];
-    }
-    return value;
-}
-
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(8, 2)
 fn direct(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
 ) {
     let task = task_of(linear_workgroup(workgroup, workgroups));
-    let m0 = task.tile_m * 64u + local.y * 8u;
+    let m0 = task.tile_m * 16u + local.y * 8u;
     let n0 = task.tile_n * 64u + local.x * 8u;
-    let below = params.symmetric == 1u && task.tile_n > task.tile_m;
-    if (task.batch >= params.batch || m0 >= params.m || n0 >= params.n || below) {
+    if (is_idle(task, m0, 8u, n0) || m0 >= params.m || n0 >= params.n) {
         return;
     }
-    var a_at: array<u32, 8>;
-    var b_at: array<u32, 8>;
-    for (var i = 0u; i < 8u; i++) {
-        // Rows and columns past the end repeat the last one and are not written.
-        let m = min(m0 + i, params.m - 1u);
-        let n = min(n0 + i, params.n - 1u);
-        a_at[i] = task.batch * params.a_batch + offset(m, params.m_extents, params.a_m);
-        b_at[i] = task.batch * params.b_batch + offset(n, params.n_extents, params.b_n);
+    let a0 = row_of_a(task.batch, m0 + 0u);
+    let a1 = row_of_a(task.batch, m0 + 1u);
+    let a2 = row_of_a(task.batch, m0 + 2u);
+    let a3 = row_of_a(task.batch, m0 + 3u);
+    let a4 = row_of_a(task.batch, m0 + 4u);
+    let a5 = row_of_a(task.batch, m0 + 5u);
+    let a6 = row_of_a(task.batch, m0 + 6u);
+    let a7 = row_of_a(task.batch, m0 + 7u);
+    let b0 = column_of_b(task.batch, n0 + 0u);
+    let b1 = column_of_b(task.batch, n0 + 1u);
+    let b2 = column_of_b(task.batch, n0 + 2u);
+    let b3 = column_of_b(task.batch, n0 + 3u);
+    let b4 = column_of_b(task.batch, n0 + 4u);
+    let b5 = column_of_b(task.batch, n0 + 5u);
+    let b6 = column_of_b(task.batch, n0 + 6u);
+    let b7 = column_of_b(task.batch, n0 + 7u);
+    var s0x = vec4<f32>();
+    var s0y = vec4<f32>();
+    var s1x = vec4<f32>();
+    var s1y = vec4<f32>();
+    var s2x = vec4<f32>();
+    var s2y = vec4<f32>();
+    var s3x = vec4<f32>();
+    var s3y = vec4<f32>();
+    var s4x = vec4<f32>();
+    var s4y = vec4<f32>();
+    var s5x = vec4<f32>();
+    var s5y = vec4<f32>();
+    var s6x = vec4<f32>();
+    var s6y = vec4<f32>();
+    var s7x = vec4<f32>();
+    var s7y = vec4<f32>();
+    let first = task.split * params.k_per_split;
+    let end = min(first + params.k_per_split, params.k.x * params.k.y * params.k.z);
+    var walk = walk_from(first);
+    for (var k = first; k < end; k++) {
+        let bx = vec4<f32>(b[b0 + walk.b], b[b1 + walk.b], b[b2 + walk.b], b[b3 + walk.b]);
+        let by = vec4<f32>(b[b4 + walk.b], b[b5 + walk.b], b[b6 + walk.b], b[b7 + walk.b]);
+        let x0 = a[a0 + walk.a];
+        s0x += x0 * bx;
+        s0y += x0 * by;
+        let x1 = a[a1 + walk.a];
+        s1x += x1 * bx;
+        s1y += x1 * by;
+        let x2 = a[a2 + walk.a];
+        s2x += x2 * bx;
+        s2y += x2 * by;
+        let x3 = a[a3 + walk.a];
+        s3x += x3 * bx;
+        s3y += x3 * by;
+        let x4 = a[a4 + walk.a];
+        s4x += x4 * bx;
+        s4y += x4 * by;
+        let x5 = a[a5 + walk.a];
+        s5x += x5 * bx;
+        s5y += x5 * by;
+        let x6 = a[a6 + walk.a];
+        s6x += x6 * bx;
+        s6y += x6 * by;
+        let x7 = a[a7 + walk.a];
+        s7x += x7 * bx;
+        s7y += x7 * by;
+        walk = walk_on(walk);
     }
-    var sum: array<array<vec4<f32>, 2>, 8>;
-    let first = task.split * params.k0_per_split;
-    let end = min(first + params.k0_per_split, params.k0);
-    for (var k0 = first; k0 < end; k0++) {
-        let length = min(params.k2, params.k_total - k0 * params.k2 * params.k1);
-        for (var k1 = 0u; k1 < params.k1; k1++) {
-            var ka = k0 * params.a_k.x + k1 * params.a_k.y;
-            var kb = k0 * params.b_k.x + k1 * params.b_k.y;
-            for (var k2 = 0u; k2 < length; k2++) {
-                let b0 = vec4<f32>(b[b_at[0] + kb], b[b_at[1] + kb], b[b_at[2] + kb], b[b_at[3] + kb]);
-                let b1 = vec4<f32>(b[b_at[4] + kb], b[b_at[5] + kb], b[b_at[6] + kb], b[b_at[7] + kb]);
-                for (var i = 0u; i < 8u; i++) {
-                    let x = a[a_at[i] + ka];
-                    sum[i][0] += x * b0;
-                    sum[i][1] += x * b1;
-                }
-                ka += params.a_k.z;
-                kb += params.b_k.z;
-            }
-        }
-    }
+    var sums = array<vec4<f32>, 16>(
+        s0x, s0y, s1x, s1y, s2x, s2y, s3x, s3y,
+        s4x, s4y, s5x, s5y, s6x, s6y, s7x, s7y,
+    );
+    var columns = array<u32, 8>(
+        column_of_c(n0 + 0u), column_of_c(n0 + 1u), column_of_c(n0 + 2u), column_of_c(n0 + 3u),
+        column_of_c(n0 + 4u), column_of_c(n0 + 5u), column_of_c(n0 + 6u), column_of_c(n0 + 7u),
+    );
     for (var i = 0u; i < 8u; i++) {
+        let row = row_of_c(m0 + i);
         for (var j = 0u; j < 8u; j++) {
-            if (m0 + i < params.m && n0 + j < params.n) {
-                store(task, m0 + i, n0 + j, sum[i][j / 4u][j % 4u]);
-            }
+            let sum = sums[i * 2u + j / 4u][j % 4u];
+            store(task, m0 + i, n0 + j, row, columns[j], sum);
         }
     }
 }
 
-var<workgroup> tile_a: array<array<f32, 64>, 16>;
-var<workgroup> tile_b: array<array<f32, 64>, 16>;
+// Divisors of the flattened k; larger than any k where k0 = k1 = 1.
+const K12: u32 = 4294967295u;
+const K2: u32 = 4294967295u;
+// 1 where A (B) is contiguous along k rather than along m (n).
+const A_ALONG_K: u32 = 0u;
+const B_ALONG_K: u32 = 0u;
 
-fn k_split(k: u32) -> vec3<u32> {
+// Rows of 65: writing along k and reading along m then both spread over the banks.
+var<workgroup> tile_a: array<array<f32, 65>, 16>;
+var<workgroup> tile_b: array<array<f32, 65>, 16>;
+
+// The j-th of 4 elements that an invocation loads: x along k, y along m or n.
+fn loaded(index: u32, j: u32, along_k: u32) -> vec2<u32> {
+    if (along_k == 1u) {
+        return vec2<u32>(index % 16u, index / 16u + j * 16u);
+    }
+    return vec2<u32>(index / 64u + j * 4u, index % 64u);
+}
+
+fn k_address(k: u32, strides: vec3<u32>) -> u32 {
     let k0 = k / K12;
     let rest = k - k0 * K12;
-    return vec3<u32>(k0, rest / K2, rest % K2);
+    let at = vec3<u32>(k0, rest / K2, rest % K2) * strides;
+    return at.x + at.y + at.z;
 }
 
 @compute @workgroup_size(16, 16)
@@ -185,37 +150,34 @@ fn tiled(
     let task = task_of(linear_workgroup(workgroup, workgroups));
     let m0 = task.tile_m * 64u;
     let n0 = task.tile_n * 64u;
-    let below = params.symmetric == 1u && task.tile_n > task.tile_m;
-    let idle = task.batch >= params.batch || below;
-    // Loading: invocation `index` has column index % 64 of the tile, rows index / 64 + 0, 4, 8, 12.
-    let lane = index % 64u;
-    let a_valid = !idle && m0 + lane < params.m;
-    let b_valid = !idle && n0 + lane < params.n;
-    let a_base = task.batch * params.a_batch
-        + offset(min(m0 + lane, params.m - 1u), params.m_extents, params.a_m);
-    let b_base = task.batch * params.b_batch
-        + offset(min(n0 + lane, params.n - 1u), params.n_extents, params.b_n);
-    let inner = params.k1 * params.k2;
-    let first = task.split * params.k0_per_split * inner;
-    let end = min(min(first + params.k0_per_split * inner, params.k0 * inner), params.k_total);
+    // The same for the whole workgroup.
+    if (is_idle(task, m0, 64u, n0)) {
+        return;
+    }
+    var a_at: array<u32, 4>;
+    var b_at: array<u32, 4>;
+    for (var j = 0u; j < 4u; j++) {
+        a_at[j] = row_of_a(task.batch, m0 + loaded(index, j, A_ALONG_K).y);
+        b_at[j] = column_of_b(task.batch, n0 + loaded(index, j, B_ALONG_K).y);
+    }
+    let first = task.split * params.k_per_split;
+    let end = min(first + params.k_per_split, params.k.x * params.k.y * params.k.z);
     var sum: array<vec4<f32>, 4>;
     for (var k = first; k < end; k += 16u) {
         for (var j = 0u; j < 4u; j++) {
-            let row = index / 64u + j * 4u;
-            let at = k_split(k + row);
-            let inside = k + row < end;
+            // Rows and columns past the end repeat the last one and are not written.
+            let at_a = loaded(index, j, A_ALONG_K);
+            let at_b = loaded(index, j, B_ALONG_K);
             var value_a = 0.0;
             var value_b = 0.0;
-            if (inside && a_valid) {
-                let ka = at * params.a_k;
-                value_a = a[a_base + ka.x + ka.y + ka.z];
+            if (k + at_a.x < end) {
+                value_a = a[a_at[j] + k_address(k + at_a.x, params.a_k)];
             }
-            if (inside && b_valid) {
-                let kb = at * params.b_k;
-                value_b = b[b_base + kb.x + kb.y + kb.z];
+            if (k + at_b.x < end) {
+                value_b = b[b_at[j] + k_address(k + at_b.x, params.b_k)];
             }
-            tile_a[row][lane] = value_a;
-            tile_b[row][lane] = value_b;
+            tile_a[at_a.x][at_a.y] = value_a;
+            tile_b[at_b.x][at_b.y] = value_b;
         }
         workgroupBarrier();
         for (var row = 0u; row < 16u; row++) {
@@ -230,16 +192,11 @@ fn tiled(
         }
         workgroupBarrier();
     }
-    if (idle) {
-        return;
-    }
     for (var i = 0u; i < 4u; i++) {
+        let m = m0 + local.y * 4u + i;
         for (var j = 0u; j < 4u; j++) {
-            let m = m0 + local.y * 4u + i;
             let n = n0 + local.x * 4u + j;
-            if (m < params.m && n < params.n) {
-                store(task, m, n, sum[i][j]);
-            }
+            store(task, m, n, row_of_c(m), column_of_c(n), sum[i][j]);
         }
     }
 }
@@ -261,14 +218,9 @@ fn add_parts(
     let row = i / params.n;
     let m = row % params.m;
     let batch = row / params.m;
-    var source = i;
-    if (params.symmetric == 1u && n / 64u > m / 64u) {
-        // This tile was not computed: its mirror image was.
-        source = (batch * params.m + n) * params.n + m;
-    }
     var sum = 0.0;
     for (var s = 0u; s < params.splits; s++) {
-        sum += a[s * len + source];
+        sum += a[s * len + i];
     }
-    c[address(batch, m, n)] = finished(batch, m, n, sum);
+    c[batch * params.c_batch + row_of_c(m) + column_of_c(n)] = finished(batch, m, n, sum);
 }

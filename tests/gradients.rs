@@ -606,7 +606,10 @@ fn check_gradient(
 
 fn variant(direct: bool) -> CompileOptions {
     CompileOptions {
-        variants: Some(Variants { direct }),
+        variants: Some(Variants {
+            direct,
+            subgroups_of_8: false,
+        }),
         ..CompileOptions::default()
     }
 }

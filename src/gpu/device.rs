@@ -9,8 +9,10 @@ use super::adapter::{self, AdapterChoice};
 use crate::{Error, Result};
 
 /// Features that are used where an adapter has them, with what for.
-pub const OPTIONAL_FEATURES: &[(&str, Features)] =
-    &[("timestamp-query", Features::TIMESTAMP_QUERY)];
+pub const OPTIONAL_FEATURES: &[(&str, Features)] = &[
+    ("timestamp-query", Features::TIMESTAMP_QUERY),
+    ("subgroup", Features::SUBGROUP),
+];
 
 /// How long a single wait for the GPU may last before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -119,6 +121,13 @@ impl Gpu {
     /// True for adapters that run on the CPU (lavapipe, SwiftShader, WARP).
     pub fn is_software(&self) -> bool {
         self.info.device_type == DeviceType::Cpu
+    }
+
+    /// True if kernels may use subgroups and these always have 8 invocations.
+    pub fn has_subgroups_of_8(&self) -> bool {
+        self.device.features().contains(Features::SUBGROUP)
+            && self.info.subgroup_min_size == 8
+            && self.info.subgroup_max_size == 8
     }
 
     /// The limits that hold for this device.

@@ -7,7 +7,13 @@ use std::fmt::Write;
 
 use crate::{Error, Result};
 
-const SHARED: &[(&str, &str)] = &[("grid", include_str!("../../shaders/shared/grid.wgsl"))];
+const SHARED: &[(&str, &str)] = &[
+    (
+        "contraction",
+        include_str!("../../shaders/shared/contraction.wgsl"),
+    ),
+    ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+];
 
 /// Puts in imports and constants.
 ///
@@ -49,7 +55,8 @@ pub fn expand(name: &str, source: &str, constants: &[(&'static str, u32)]) -> Re
     }
 }
 
-/// Parses and validates WGSL with naga, under the capabilities of plain WebGPU.
+/// Parses and validates WGSL with naga, under the capabilities of plain WebGPU and
+/// subgroups (the device refuses those where it has none).
 ///
 /// # Errors
 /// [`Error::Shader`] with naga's report.
@@ -62,7 +69,7 @@ pub fn validate(name: &str, source: &str) -> Result<naga::Module> {
         naga::front::wgsl::parse_str(source).map_err(|e| fail(e.emit_to_string(source)))?;
     naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
+        naga::valid::Capabilities::SUBGROUP,
     )
     .validate(&module)
     .map_err(|e| fail(e.emit_to_string(source)))?;

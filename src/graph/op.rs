@@ -98,6 +98,9 @@ pub struct Lowering<'a> {
 pub struct Variants {
     /// Barrier-free register-blocked kernels (for CPU adapters) in place of shared-memory tiles.
     pub direct: bool,
+    /// Subgroups exist and have 8 invocations, neither more nor less: `direct` kernels may share
+    /// loads by broadcasts.
+    pub subgroups_of_8: bool,
 }
 
 /// The dispatches of one node and the scratch memory that lives while they run.

@@ -12,9 +12,10 @@ use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, Variants, fold_workgroup
 use crate::{Error, Result};
 
 const SOURCE: &str = include_str!("../../shaders/contraction.wgsl");
+const SUBGROUP_SOURCE: &str = include_str!("../../shaders/contraction_subgroup.wgsl");
 
-/// Rows and columns of C that a workgroup computes.
-const TILE: usize = 64;
+/// Least length of a part of k.
+const MIN_PART: usize = 128;
 
 /// Most bytes of partial sums of a product split over k.
 const MAX_PARTS_BYTES: usize = 16 << 20;
@@ -114,115 +115,125 @@ impl Contraction {
         c: Slot,
     ) -> Result<Lowered> {
         self.check_addresses()?;
-        let (tiles_m, tiles_n) = (self.m.div_ceil(TILE), self.n.div_ceil(TILE));
-        let tasks = tiles_m * tiles_n * self.batch;
-        let plan = self.split(tasks, variants);
-        let params = self.params(&plan, tiles_m, tiles_n)?;
-        let entry = if variants.direct { "direct" } else { "tiled" };
-        let mut constants = vec![];
-        // Where k is three loops deep, `tiled` takes a flat k apart by constant divisors.
-        if !variants.direct && self.k[0] * self.k[1] > 1 {
-            constants.push(("K12", word(self.k[1] * self.k[2])?));
-            constants.push(("K2", word(self.k[2])?));
-        }
-        let bias_mode = match self.bias {
-            Bias::None => 0,
-            Bias::PerRow => 1,
-            Bias::PerColumn => 2,
-        };
-        constants.push(("BIAS", bias_mode));
+        let kernel = Variant::of(variants);
+        let tiles = [
+            self.m.div_ceil(kernel.tile[0]),
+            self.n.div_ceil(kernel.tile[1]),
+        ];
+        let tasks = tiles[0] * tiles[1] * self.batch;
+        let split = self.split(tasks, kernel);
         let bias = bias.unwrap_or(a);
-        let first = Dispatch {
-            kernel: kernel(entry, constants),
-            params: params.clone(),
-            bindings: vec![
-                a,
-                if plan.splits > 1 { Slot::Scratch(0) } else { c },
-                bias,
-                b,
-            ],
-            workgroups: fold_workgroups(tasks * plan.splits),
-        };
-        if plan.splits == 1 {
-            return Ok(first.into());
+        if split.parts == 1 {
+            return Ok(self
+                .product(kernel, tiles, split, [a, c, bias, b], 0)?
+                .into());
         }
+        // The parts, [parts, batch, m, n], are dense and bare; the second dispatch does the rest.
         let len = self.batch * self.m * self.n;
+        let outer = |extents: [usize; 2], stride: usize| {
+            let inner = extents[1] * stride;
+            [extents[0] * inner, inner, stride]
+        };
+        let bare = Self {
+            c_m: outer(self.m_extents, self.n),
+            c_n: outer(self.n_extents, 1),
+            c_batch: self.m * self.n,
+            alpha: 1.0,
+            diag: 0.0,
+            bias: Bias::None,
+            ..*self
+        };
+        let parts = Slot::Scratch(0);
+        let first = bare.product(kernel, tiles, split, [a, parts, a, b], len)?;
         let second = Dispatch {
-            kernel: kernel("add_parts", vec![("BIAS", bias_mode)]),
-            params,
-            bindings: vec![Slot::Scratch(0), c, bias],
+            kernel: Kernel {
+                name: "contraction",
+                source: SOURCE.into(),
+                entry: "add_parts",
+                constants: vec![("BIAS", self.bias.mode())],
+            },
+            params: self.params(tiles, split, 0)?,
+            bindings: vec![parts, c, bias],
             workgroups: fold_workgroups(len.div_ceil(64)),
         };
         Ok(Lowered {
             dispatches: vec![first, second],
-            scratch: vec![plan.splits * len],
+            scratch: vec![split.parts * len],
+        })
+    }
+
+    fn product(
+        &self,
+        variant: &Variant,
+        tiles: [usize; 2],
+        split: Split,
+        bindings: [Slot; 4],
+        c_split: usize,
+    ) -> Result<Dispatch> {
+        let mut constants = vec![("BIAS", self.bias.mode())];
+        if variant.entry == "tiled" {
+            // Where k is more than one loop deep, a flat k is taken apart by constant divisors.
+            if self.k[0] * self.k[1] > 1 {
+                constants.push(("K12", word(self.k[1] * self.k[2])?));
+                constants.push(("K2", word(self.k[2])?));
+            }
+            let along_k = |k: [usize; 3], other: [usize; 3]| u32::from(k[2] == 1 && other[2] != 1);
+            constants.push(("A_ALONG_K", along_k(self.a_k, self.a_m)));
+            constants.push(("B_ALONG_K", along_k(self.b_k, self.b_n)));
+        }
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: variant.name,
+                source: variant.source.into(),
+                entry: variant.entry,
+                constants,
+            },
+            params: self.params(tiles, split, c_split)?,
+            bindings: bindings.to_vec(),
+            workgroups: fold_workgroups(tiles[0] * tiles[1] * self.batch * split.parts),
         })
     }
 
     /// How k is divided over workgroups where there are too few tiles to fill the adapter.
-    fn split(&self, tasks: usize, variants: Variants) -> Plan {
-        let wanted = if variants.direct { 8 } else { 256 };
+    fn split(&self, tasks: usize, variant: &Variant) -> Split {
         let len = self.batch * self.m * self.n;
-        let k_total: usize = self.k.iter().product();
-        let most = (k_total / 128).min(MAX_PARTS_BYTES / (4 * len).max(1));
-        let splits = (wanted / tasks.max(1)).min(most).max(1);
-        let whole = Plan {
-            k: self.k,
-            a_k: self.a_k,
-            b_k: self.b_k,
-            k0_per_split: self.k[0],
-            splits: 1,
-        };
-        if splits == 1 {
-            return whole;
-        }
-        if self.k[0] * self.k[1] == 1 {
-            let k2 = self.k[2].div_ceil(splits);
-            let splits = self.k[2].div_ceil(k2);
-            let outer = |k: [usize; 3]| [k2 * k[2], 0, k[2]];
-            return Plan {
-                k: [splits, 1, k2],
-                a_k: outer(self.a_k),
-                b_k: outer(self.b_k),
-                k0_per_split: 1,
-                splits,
-            };
-        }
-        let k0_per_split = self.k[0].div_ceil(splits.min(self.k[0]));
-        Plan {
-            k0_per_split,
-            splits: self.k[0].div_ceil(k0_per_split),
-            ..whole
+        let k: usize = self.k.iter().product();
+        let most = (k / MIN_PART).min(MAX_PARTS_BYTES / (4 * len).max(1));
+        let parts = (variant.wanted / tasks.max(1)).min(most).max(1);
+        let k_per_split = k.div_ceil(parts).max(1);
+        Split {
+            k_per_split,
+            parts: k.div_ceil(k_per_split).max(1),
         }
     }
 
     /// Words of the shader's `Params`.
-    fn params(&self, plan: &Plan, tiles_m: usize, tiles_n: usize) -> Result<Vec<u32>> {
-        let mut words = Vec::with_capacity(40);
+    fn params(&self, tiles: [usize; 2], split: Split, c_split: usize) -> Result<Vec<u32>> {
+        let mut words = Vec::with_capacity(44);
         let mut push = |values: &[usize]| {
             for &value in values {
                 words.push(word(value)?);
             }
             Ok::<(), Error>(())
         };
-        push(&[self.m, self.n, self.batch, plan.splits])?;
-        push(&plan.k)?;
-        push(&[plan.k0_per_split])?;
-        push(&plan.a_k)?;
+        push(&[self.m, self.n, self.batch, split.parts])?;
+        push(&self.k)?;
+        push(&[split.k_per_split])?;
+        push(&self.a_k)?;
         push(&[self.a_batch])?;
-        push(&plan.b_k)?;
+        push(&self.b_k)?;
         push(&[self.b_batch])?;
         push(&self.a_m)?;
         push(&[self.c_batch])?;
         push(&self.b_n)?;
-        push(&[self.k.iter().product()])?;
+        push(&[c_split])?;
         push(&self.c_m)?;
         push(&[self.alpha.to_bits() as usize])?;
         push(&self.c_n)?;
         push(&[self.diag.to_bits() as usize])?;
         push(&self.m_extents)?;
         push(&self.n_extents)?;
-        push(&[tiles_m, tiles_n, usize::from(self.symmetric), 0])?;
+        push(&[tiles[0], tiles[1], usize::from(self.symmetric), 0])?;
         Ok(words)
     }
 
@@ -250,20 +261,181 @@ impl Contraction {
     }
 }
 
-/// A division of k.
-struct Plan {
-    k: [usize; 3],
-    a_k: [usize; 3],
-    b_k: [usize; 3],
-    k0_per_split: usize,
-    splits: usize,
+impl Bias {
+    /// The shader's `BIAS`.
+    fn mode(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::PerRow => 1,
+            Self::PerColumn => 2,
+        }
+    }
 }
 
-fn kernel(entry: &'static str, constants: Vec<(&'static str, u32)>) -> Kernel {
-    Kernel {
-        name: "contraction",
-        source: SOURCE.into(),
-        entry,
-        constants,
+/// A division of the flattened k.
+#[derive(Clone, Copy)]
+struct Split {
+    k_per_split: usize,
+    parts: usize,
+}
+
+/// A kernel for an adapter.
+struct Variant {
+    name: &'static str,
+    source: &'static str,
+    entry: &'static str,
+    /// Rows and columns of C that a workgroup computes.
+    tile: [usize; 2],
+    /// Workgroups that fill the adapter.
+    wanted: usize,
+}
+
+impl Variant {
+    fn of(variants: Variants) -> &'static Self {
+        match variants {
+            Variants {
+                direct: true,
+                subgroups_of_8: true,
+            } => &Self {
+                name: "contraction_subgroup",
+                source: SUBGROUP_SOURCE,
+                entry: "direct_subgroup",
+                tile: [32, 32],
+                wanted: 16,
+            },
+            Variants { direct: true, .. } => &Self {
+                name: "contraction",
+                source: SOURCE,
+                entry: "direct",
+                tile: [16, 64],
+                wanted: 16,
+            },
+            _ => &Self {
+                name: "contraction",
+                source: SOURCE,
+                entry: "tiled",
+                tile: [64, 64],
+                wanted: 256,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBGROUP: Variants = Variants {
+        direct: true,
+        subgroups_of_8: true,
+    };
+    const TILED: Variants = Variants {
+        direct: false,
+        subgroups_of_8: false,
+    };
+
+    fn lower(contraction: &Contraction, variants: Variants) -> Result<Lowered> {
+        contraction.lower(variants, Slot::Input(0), Slot::Input(1), None, Slot::Output)
+    }
+
+    /// The address of flat index `i`, as the shaders take it apart.
+    fn address(i: usize, extents: [usize; 2], strides: [usize; 3]) -> usize {
+        let upper = i / extents[1];
+        (upper / extents[0]) * strides[0]
+            + (upper % extents[0]) * strides[1]
+            + (i % extents[1]) * strides[2]
+    }
+
+    #[test]
+    fn a_strided_dilated_convolution_is_a_contraction() {
+        let (images, channels, outputs, [h, w]) = (2, 3, 4, [9, 11]);
+        let (taps, stride, dilation) = ([3, 2], 2, 2);
+        let out = [0, 1].map(|i| ([h, w][i] - dilation * (taps[i] - 1) - 1) / stride + 1);
+        let (plane, positions) = (h * w, out[0] * out[1]);
+        let k = channels * taps[0] * taps[1];
+        let contraction = Contraction {
+            m: outputs,
+            n: images * positions,
+            k: [channels, taps[0], taps[1]],
+            a_m: [0, 0, k],
+            a_k: [taps[0] * taps[1], taps[1], 1],
+            b_k: [plane, dilation * w, dilation],
+            b_n: [channels * plane, stride * w, stride],
+            c_m: [0, 0, positions],
+            c_n: [outputs * positions, out[1], 1],
+            m_extents: [1, outputs],
+            n_extents: out,
+            ..Contraction::default()
+        };
+        assert!(lower(&contraction, SUBGROUP).is_ok());
+        let value = |i: usize, salt: usize| ((i * 37 + salt) % 19) as f64 - 9.0;
+        let image =
+            |n: usize, c: usize, y: usize, x: usize| value(((n * channels + c) * h + y) * w + x, 5);
+        for n in 0..images {
+            for o in 0..outputs {
+                for y in 0..out[0] {
+                    for x in 0..out[1] {
+                        let mut expected = 0.0;
+                        for c in 0..channels {
+                            for ky in 0..taps[0] {
+                                for kx in 0..taps[1] {
+                                    let weight = ((o * channels + c) * taps[0] + ky) * taps[1] + kx;
+                                    let at =
+                                        [y * stride + ky * dilation, x * stride + kx * dilation];
+                                    expected += value(weight, 0) * image(n, c, at[0], at[1]);
+                                }
+                            }
+                        }
+                        let column = n * positions + y * out[1] + x;
+                        let sum: f64 = (0..k)
+                            .map(|k| {
+                                let inner = [taps[0], taps[1]];
+                                let s = &contraction;
+                                value(address(o, s.m_extents, s.a_m) + address(k, inner, s.a_k), 0)
+                                    * value(
+                                        address(column, s.n_extents, s.b_n)
+                                            + address(k, inner, s.b_k),
+                                        5,
+                                    )
+                            })
+                            .sum();
+                        assert_eq!(sum, expected);
+                        let c = address(o, contraction.m_extents, contraction.c_m)
+                            + address(column, contraction.n_extents, contraction.c_n);
+                        assert_eq!(c, ((n * outputs + o) * out[0] + y) * out[1] + x);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_product_is_split_within_bounds() {
+        let gram = Contraction::matrix(27, 27, 100_000, [1, 27], [27, 1]);
+        for variants in [SUBGROUP, TILED] {
+            let lowered = lower(&gram, variants).unwrap();
+            let [first, second] = &lowered.dispatches[..] else {
+                panic!("not split");
+            };
+            let (parts, each) = (first.params[3] as usize, first.params[7] as usize);
+            assert!(parts > 1 && (parts - 1) * each < 100_000 && parts * each >= 100_000);
+            assert!(each >= MIN_PART);
+            assert_eq!(lowered.scratch, [parts * 27 * 27]);
+            assert!(lowered.scratch[0] * 4 <= MAX_PARTS_BYTES);
+            assert_eq!(first.bindings[1], Slot::Scratch(0));
+            assert_eq!(second.bindings[0], Slot::Scratch(0));
+        }
+        let square = Contraction::matrix(512, 512, 512, [512, 1], [512, 1]);
+        assert_eq!(lower(&square, SUBGROUP).unwrap().dispatches.len(), 1);
+    }
+
+    #[test]
+    fn grids_are_folded_and_addresses_limited() {
+        let wide = Contraction::matrix(1, 40_000_000, 1, [1, 1], [1, 1]);
+        let lowered = lower(&wide, SUBGROUP).unwrap();
+        let [x, y, z] = lowered.dispatches[0].workgroups;
+        assert!(x <= 65_535 && y > 1 && z == 1 && x * y >= 40_000_000 / 32);
+        let huge = Contraction::matrix(70_000, 70_000, 1, [1, 1], [70_000, 1]);
+        assert!(matches!(lower(&huge, TILED), Err(Error::Limit(_))));
     }
 }
