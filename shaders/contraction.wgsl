@@ -12,7 +12,8 @@
 //
 // `tiled`: for GPUs. A workgroup of 16x16 invocations covers 64x64 of C, 16 of k at a time in
 // workgroup memory, each invocation a 4x4 block. A tile is read along k or along m (n), whichever
-// is contiguous, so that neighbouring invocations read neighbouring addresses.
+// is contiguous, so that neighbouring invocations read neighbouring addresses. Checked on lavapipe
+// only, where tiles of vectors are 1.3 times as fast as tiles of numbers (512^3: 6.0 GFLOP/s, 4.7).
 //
 // `add_parts`: the sum of a product split over k.
 
@@ -121,16 +122,17 @@ const K2: u32 = 4294967295u;
 const A_ALONG_K: u32 = 0u;
 const B_ALONG_K: u32 = 0u;
 
-// Rows of 65: writing along k and reading along m then both spread over the banks.
-var<workgroup> tile_a: array<array<f32, 65>, 16>;
-var<workgroup> tile_b: array<array<f32, 65>, 16>;
+// 4 values along m (n) to a vector, so that a product reads two vectors. Rows of 17: writing along
+// k then spreads over the banks.
+var<workgroup> tile_a: array<array<vec4<f32>, 17>, 16>;
+var<workgroup> tile_b: array<array<vec4<f32>, 17>, 16>;
 
-// The j-th of 4 elements that an invocation loads: x along k, y along m or n.
-fn loaded(index: u32, j: u32, along_k: u32) -> vec2<u32> {
+// The vector that an invocation loads: x along k, y along m or n.
+fn loaded(index: u32, along_k: u32) -> vec2<u32> {
     if (along_k == 1u) {
-        return vec2<u32>(index % 16u, index / 16u + j * 16u);
+        return vec2<u32>(index % 16u, index / 16u);
     }
-    return vec2<u32>(index / 64u + j * 4u, index % 64u);
+    return vec2<u32>(index / 16u, index % 16u);
 }
 
 fn k_address(k: u32, strides: vec3<u32>) -> u32 {
@@ -154,37 +156,35 @@ fn tiled(
     if (is_idle(task, m0, 64u, n0)) {
         return;
     }
-    var a_at: array<u32, 4>;
-    var b_at: array<u32, 4>;
+    // Rows and columns past the end repeat the last one and are not written.
+    let at_a = loaded(index, A_ALONG_K);
+    let at_b = loaded(index, B_ALONG_K);
+    var a_at: vec4<u32>;
+    var b_at: vec4<u32>;
     for (var j = 0u; j < 4u; j++) {
-        a_at[j] = row_of_a(task.batch, m0 + loaded(index, j, A_ALONG_K).y);
-        b_at[j] = column_of_b(task.batch, n0 + loaded(index, j, B_ALONG_K).y);
+        a_at[j] = row_of_a(task.batch, m0 + at_a.y * 4u + j);
+        b_at[j] = column_of_b(task.batch, n0 + at_b.y * 4u + j);
     }
     let first = task.split * params.k_per_split;
     let end = min(first + params.k_per_split, params.k.x * params.k.y * params.k.z);
     var sum: array<vec4<f32>, 4>;
     for (var k = first; k < end; k += 16u) {
-        for (var j = 0u; j < 4u; j++) {
-            // Rows and columns past the end repeat the last one and are not written.
-            let at_a = loaded(index, j, A_ALONG_K);
-            let at_b = loaded(index, j, B_ALONG_K);
-            var value_a = 0.0;
-            var value_b = 0.0;
-            if (k + at_a.x < end) {
-                value_a = a[a_at[j] + k_address(k + at_a.x, params.a_k)];
-            }
-            if (k + at_b.x < end) {
-                value_b = b[b_at[j] + k_address(k + at_b.x, params.b_k)];
-            }
-            tile_a[at_a.x][at_a.y] = value_a;
-            tile_b[at_b.x][at_b.y] = value_b;
+        var value_a = vec4<f32>();
+        var value_b = vec4<f32>();
+        if (k + at_a.x < end) {
+            let at = a_at + k_address(k + at_a.x, params.a_k);
+            value_a = vec4<f32>(a[at.x], a[at.y], a[at.z], a[at.w]);
         }
+        if (k + at_b.x < end) {
+            let at = b_at + k_address(k + at_b.x, params.b_k);
+            value_b = vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]);
+        }
+        tile_a[at_a.x][at_a.y] = value_a;
+        tile_b[at_b.x][at_b.y] = value_b;
         workgroupBarrier();
         for (var row = 0u; row < 16u; row++) {
-            let left = local.y * 4u;
-            let top = local.x * 4u;
-            let x = vec4<f32>(tile_a[row][left], tile_a[row][left + 1u], tile_a[row][left + 2u], tile_a[row][left + 3u]);
-            let y = vec4<f32>(tile_b[row][top], tile_b[row][top + 1u], tile_b[row][top + 2u], tile_b[row][top + 3u]);
+            let x = tile_a[row][local.y];
+            let y = tile_b[row][local.x];
             sum[0] += x.x * y;
             sum[1] += x.y * y;
             sum[2] += x.z * y;
@@ -194,9 +194,10 @@ fn tiled(
     }
     for (var i = 0u; i < 4u; i++) {
         let m = m0 + local.y * 4u + i;
+        let row = row_of_c(m);
         for (var j = 0u; j < 4u; j++) {
             let n = n0 + local.x * 4u + j;
-            store(task, m, n, row_of_c(m), column_of_c(n), sum[i][j]);
+            store(task, m, n, row, column_of_c(n), sum[i][j]);
         }
     }
 }

@@ -286,7 +286,8 @@ struct Variant {
     entry: &'static str,
     /// Rows and columns of C that a workgroup computes.
     tile: [usize; 2],
-    /// Workgroups that fill the adapter.
+    /// Workgroups that fill the adapter. On 2 cores 16 do; with 32, 128x784x128 takes 1.4 times and
+    /// with 64 1.6 times as long, for a twentieth gained in balance elsewhere at most.
     wanted: usize,
 }
 
