@@ -1,6 +1,7 @@
 //! decorr: neural networks with network deconvolution on any GPU, through wgpu and WGSL.
 pub mod autodiff;
 pub mod bench;
+pub mod data;
 pub mod error;
 pub mod gpu;
 pub mod graph;

@@ -1,12 +1,17 @@
-//! The command `decorr`.
+//! The command `decorr`: parse, call, print.
 
-fn main() {
-    let gpu = decorr::gpu::Gpu::open(&Default::default()).expect("gpu");
-    let options = decorr::bench::Options {
-        filter: std::env::args().nth(1).unwrap_or_default(),
-        rounds: 3,
-        variants: None,
-    };
-    let report = decorr::bench::run(&gpu, &options, |s| eprintln!("{s}")).expect("bench");
-    print!("{}", report.table());
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

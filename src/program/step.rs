@@ -91,6 +91,11 @@ impl Program {
         Ok(std::mem::take(&mut self.finished))
     }
 
+    /// Steps submitted so far: the number of the next one.
+    pub fn steps_done(&self) -> u64 {
+        self.next_step
+    }
+
     /// One step, waited for.
     ///
     /// # Errors

@@ -1,5 +1,20 @@
-//! Training: the step's graph, the loop, and what is written.
+//! Training: configuration, the step's graph, the loop, and what is written.
 
+pub mod checkpoint;
+mod config;
+pub(crate) mod curves;
+mod evaluate;
+mod files;
+mod metrics;
+mod run;
 mod step;
 
+pub use config::{
+    DataName, LossName, ModelName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
+};
+pub use curves::draw_curves;
+pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
+pub use files::{prepare_out, write_atomically};
+pub use metrics::{MetricsWriter, Record, Split, read_metrics};
+pub use run::{Event, Progress, Summary, train};
 pub use step::{evaluation_step, training_step};

@@ -1,0 +1,57 @@
+//! `decorr bench`.
+
+use clap::{Args, ValueEnum};
+use decorr::bench::{Options, run as bench};
+use decorr::graph::op::Variants;
+use decorr::{Error, Result};
+
+use super::AdapterArgs;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum VariantName {
+    /// Barrier-free register blocks, for CPU adapters.
+    Direct,
+    /// Tiles in workgroup memory, for GPUs.
+    Tiled,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Only workloads whose name contains this
+    #[arg(default_value = "")]
+    filter: String,
+    /// Rounds over all workloads, in turn; the best round of each counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Kernels in place of the adapter's own
+    #[arg(long)]
+    variant: Option<VariantName>,
+    /// Print one JSON object in place of the table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let gpu = args.adapter.open()?;
+    let options = Options {
+        filter: args.filter.clone(),
+        rounds: args.rounds.max(1),
+        variants: args.variant.map(|v| Variants {
+            direct: matches!(v, VariantName::Direct),
+        }),
+    };
+    let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
+    if report.figures.is_empty() {
+        let message = format!("no workload's name contains {:?}", args.filter);
+        return Err(Error::Config(message));
+    }
+    if args.json {
+        let text = serde_json::to_string(&report).map_err(|e| Error::Config(e.to_string()))?;
+        println!("{text}");
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}

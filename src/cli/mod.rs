@@ -1,0 +1,76 @@
+//! The command line.
+
+mod bench;
+mod describe;
+mod devices;
+mod eval;
+mod train;
+
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use decorr::Result;
+use decorr::gpu::{AdapterChoice, Gpu};
+
+/// Trains neural networks with network deconvolution on any GPU, through Vulkan, Metal or DX12.
+///
+/// Begin with `decorr train`: it trains a small convolutional network on built-in images and
+/// writes checkpoint, metrics and curves to runs/run.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network and write checkpoint, metrics and curves.
+    Train(Box<train::TrainArgs>),
+    /// Print loss and accuracy of a checkpoint on test images.
+    Eval(Box<eval::EvalArgs>),
+    /// List the adapters: name, type, backend, driver, limits, optional features.
+    Devices,
+    /// Print the kernels of a training step: shapes, operations, bytes, planned memory.
+    Describe(Box<describe::DescribeArgs>),
+    /// Measure kernels and whole training steps.
+    Bench(bench::BenchArgs),
+}
+
+/// Which adapter.
+#[derive(Debug, Args)]
+struct AdapterArgs {
+    /// Adapter by its number in `decorr devices` or a part of its name [default: the fastest GPU]
+    #[arg(long, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+    /// Only this backend: vulkan, metal, dx12 or gl
+    #[arg(long)]
+    backend: Option<String>,
+}
+
+impl AdapterArgs {
+    /// Opens it, with a notice if it is a software adapter that was not asked for.
+    fn open(&self) -> Result<Arc<Gpu>> {
+        let gpu = Gpu::open(&AdapterChoice {
+            adapter: self.adapter.clone(),
+            backend: self.backend.clone(),
+        })?;
+        if gpu.is_software() && self.adapter.is_none() {
+            eprintln!(
+                "no GPU was found: running on the CPU by {}, which is slow",
+                gpu.name()
+            );
+        }
+        Ok(gpu)
+    }
+}
+
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(*args),
+        Command::Devices => devices::run(),
+        Command::Describe(args) => describe::run(*args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}

@@ -1,0 +1,122 @@
+//! `decorr train`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use decorr::Result;
+use decorr::train::{Event, TrainConfig, TrainOptions, train};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::AdapterArgs;
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    options: TrainOptions,
+    /// Take options from this file, as an earlier run wrote it (config.toml) or by hand; the
+    /// command line wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overwrite an earlier run in --out
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+pub(super) fn run(args: TrainArgs) -> Result<()> {
+    let mut options = args.options;
+    if let Some(path) = &args.config {
+        options = options.over(TrainOptions::read(path)?);
+    }
+    let config = TrainConfig::resolve(options)?;
+    let gpu = args.adapter.open()?;
+    let stop = stop_on_ctrl_c();
+
+    let bar = ProgressBar::new(0);
+    // The template is a constant of this file and valid.
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    // Without a terminal the bar is silent, and logged steps are lines.
+    let lines = bar.is_hidden();
+    let log_every = config.log_every;
+    let summary = train(&gpu, &config, args.force, &stop, |event| match event {
+        Event::Begin(what) => bar.set_message(format!("{what} ...")),
+        Event::Step(p) => {
+            bar.set_length(p.total_steps);
+            bar.set_position(p.step);
+            let message = format!(
+                "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
+                p.epoch,
+                p.loss,
+                p.top1,
+                p.images_per_second,
+                duration(p.seconds_left)
+            );
+            if lines && (p.step == 1 || p.step.is_multiple_of(log_every) || p.step == p.total_steps)
+            {
+                eprintln!("{}/{} {message}", p.step, p.total_steps);
+            }
+            bar.set_message(message);
+        }
+        Event::Test(step, test) => {
+            let text = format!(
+                "step {step}: test loss {:.4}, top1 {:.4}",
+                test.loss, test.top1
+            );
+            if lines {
+                eprintln!("{text}");
+            } else {
+                bar.println(text);
+            }
+        }
+    });
+    bar.finish_and_clear();
+    let summary = summary?;
+    let out = config.out.display();
+    if summary.interrupted {
+        eprintln!(
+            "stopped by Ctrl-C after step {}; all is saved",
+            summary.steps
+        );
+    }
+    println!(
+        "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
+        summary.steps,
+        summary.seconds,
+        1e3 * summary.seconds / summary.steps.max(1) as f64,
+        summary.train_loss,
+        summary.test.loss,
+        summary.test.top1
+    );
+    println!("wrote {out}/model.safetensors, metrics.jsonl, config.toml and curves.png");
+    Ok(())
+}
+
+/// True after the first Ctrl-C; the second one ends the program at once.
+fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step; Ctrl-C again to end at once");
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        eprintln!("Ctrl-C will not save: {error}");
+    }
+    stop
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.clamp(0.0, 1e7) as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
+        _ => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
+    }
+}

@@ -1,0 +1,173 @@
+//! Checkpoints: safetensors with PyTorch's names and layouts (OIHW).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use super::files::write_atomically;
+use crate::graph::Role;
+use crate::program::Store;
+use crate::{Error, Result};
+
+/// A tensor on the host, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Sizes.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, HostTensor>;
+
+/// Writes a checkpoint: whole, or not at all.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let fail = |e: safetensors::SafeTensorError| Error::checkpoint(path, e.to_string());
+    let mut views = Vec::new();
+    for (name, tensor) in tensors {
+        let bytes = bytemuck::cast_slice(&tensor.data);
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(fail)?;
+        views.push((name.as_str(), view));
+    }
+    let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
+    write_atomically(path, &bytes)
+}
+
+/// Reads a checkpoint of f32 tensors and its metadata.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.
+pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
+    let fail = |message: String| Error::checkpoint(path, message);
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let damaged = |e| fail(format!("is no safetensors file or damaged: {e}"));
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let mut tensors = Tensors::new();
+    for (name, view) in file.tensors() {
+        if view.dtype() != Dtype::F32 {
+            let dtype = view.dtype();
+            return Err(fail(format!(
+                "tensor {name} has type {dtype:?}; only F32 is read"
+            )));
+        }
+        let data = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        let shape = view.shape().to_vec();
+        tensors.insert(name, HostTensor { shape, data });
+    }
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok((tensors, metadata.into_iter().collect()))
+}
+
+/// Parameters and running statistics of a store. Waits for the GPU.
+///
+/// # Errors
+/// What the device reported.
+pub fn from_store(store: &Store) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for (name, shape, role) in store.states() {
+        if role != Role::Optimizer {
+            let shape = shape.dims().to_vec();
+            let data = store.read(name)?;
+            tensors.insert(name.to_string(), HostTensor { shape, data });
+        }
+    }
+    Ok(tensors)
+}
+
+/// Writes tensors into the store, whose parameters and running statistics they must be, one to
+/// one.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming every tensor that is missing, left over or of another shape.
+pub fn to_store(path: &Path, tensors: &Tensors, store: &Store) -> Result<()> {
+    let mut problems = Vec::new();
+    let mut wanted = BTreeMap::new();
+    for (name, shape, role) in store.states() {
+        if role != Role::Optimizer {
+            wanted.insert(name, shape);
+        }
+    }
+    for (name, shape) in &wanted {
+        match tensors.get(*name) {
+            None => problems.push(format!("{name} {shape} is missing")),
+            Some(tensor) if tensor.shape != shape.dims() => {
+                problems.push(format!("{name} is {:?}, not {shape}", tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in tensors.keys().filter(|n| !wanted.contains_key(n.as_str())) {
+        problems.push(format!("{name} is unknown to the model"));
+    }
+    if !problems.is_empty() {
+        let message = format!("does not fit the model: {}", problems.join("; "));
+        return Err(Error::checkpoint(path, message));
+    }
+    for (name, tensor) in tensors {
+        store.write(name, &tensor.data)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (Tensors, BTreeMap<String, String>) {
+        let tensor = |shape: &[usize], data: &[f32]| HostTensor {
+            shape: shape.to_vec(),
+            data: data.to_vec(),
+        };
+        let tensors = Tensors::from([
+            (
+                "fc.weight".into(),
+                tensor(&[2, 2], &[1.0, -2.5, f32::MIN_POSITIVE, 0.0]),
+            ),
+            ("count".into(), tensor(&[], &[7.0])),
+        ]);
+        let metadata = BTreeMap::from([("model".to_string(), "cnn".to_string())]);
+        (tensors, metadata)
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let (tensors, metadata) = example();
+        save(&path, &tensors, &metadata).unwrap();
+        assert_eq!(load(&path).unwrap(), (tensors, metadata));
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no temporary left"
+        );
+    }
+
+    #[test]
+    fn damaged_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let (tensors, metadata) = example();
+        save(&path, &tensors, &metadata).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut absurd = whole.clone();
+        absurd[..8].fill(0xff);
+        for bytes in [&whole[..whole.len() - 1], &whole[..20], b"PNG", &absurd] {
+            std::fs::write(&path, bytes).unwrap();
+            let text = load(&path).unwrap_err().to_string();
+            assert!(text.contains("model.safetensors"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Everything that decides a training run: command line, config.toml, defaults.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::models::{Architecture, DeconvSettings, Model, Norm};
+use crate::nn::Loss;
+use crate::optim::{Adam, Optimizer, Schedule, Sgd};
+use crate::{Error, Result};
+
+/// Which data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataName {
+    /// 28x28 grey articles, 10 classes; a subset is built in.
+    FashionMnist,
+    /// 28x28 grey digits, 10 classes; needs --data-dir.
+    Mnist,
+}
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelName {
+    /// One linear layer.
+    Linear,
+    /// Three hidden layers of 128 sigmoid units.
+    Mlp,
+    /// Convolutions of 32, 64, 128 channels and one linear layer.
+    Cnn,
+}
+
+/// What normalises the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormName {
+    /// Nothing.
+    None,
+    /// Batch normalisation.
+    Batch,
+    /// Channel deconvolution.
+    Channel,
+    /// Network deconvolution.
+    Deconv,
+}
+
+/// Which loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossName {
+    /// Softmax cross-entropy.
+    Ce,
+    /// Logistic loss, summed over classes.
+    Bce,
+    /// Half the squared error, summed over classes (Eq. 6).
+    L2,
+}
+
+/// Which update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerName {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Adam.
+    Adam,
+}
+
+/// How the learning rate goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleName {
+    /// Stays.
+    Constant,
+    /// Falls to 0 over the run like half a cosine.
+    Cosine,
+    /// Times --gamma every --step-size epochs.
+    Step,
+}
+
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $type:ty = $default:expr, $help:literal;)*) => {
+        /// Options as given: on the command line or in a config file. What is `None` was not.
+        #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct TrainOptions {
+            $(
+                #[doc = $help]
+                $(#[$meta])*
+                #[arg(long)]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$type>,
+            )*
+        }
+
+        impl TrainOptions {
+            /// These, and where they are `None`, those of `below`.
+            #[must_use]
+            pub fn over(self, below: Self) -> Self {
+                Self { $($name: self.$name.or(below.$name),)* }
+            }
+
+            /// The defaults.
+            pub fn defaults() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+    };
+}
+
+options! {
+    data: DataName = Some(DataName::FashionMnist), "Data set [default: fashion-mnist]";
+    data_dir: PathBuf = None, "Folder of the set's IDX files, plain or gzipped [default: the built-in subset of Fashion-MNIST]";
+    model: ModelName = Some(ModelName::Cnn), "Network [default: cnn]";
+    norm: NormName = Some(NormName::Deconv), "What normalises the layers [default: deconv]";
+    loss: LossName = Some(LossName::Ce), "Loss [default: ce]";
+    epochs: u64 = Some(2), "Passes over the training images [default: 2]";
+    steps: u64 = None, "Stop after this many steps, whatever --epochs says";
+    batch_size: usize = Some(128), "Images of a step [default: 128]";
+    optimizer: OptimizerName = Some(OptimizerName::Sgd), "Update rule [default: sgd]";
+    lr: f32 = Some(0.1), "Learning rate [default: 0.1]";
+    momentum: f32 = Some(0.9), "SGD's momentum [default: 0.9]";
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    nesterov: bool = Some(false), "Nesterov's momentum [default: false]";
+    weight_decay: f32 = Some(0.0), "Factor of the parameters added to their gradients [default: 0]";
+    schedule: ScheduleName = Some(ScheduleName::Constant), "How the learning rate goes on [default: constant]";
+    step_size: u64 = Some(30), "Epochs between drops of --schedule step [default: 30]";
+    gamma: f32 = Some(0.1), "Factor of a drop of --schedule step [default: 0.1]";
+    label_smoothing: f32 = Some(0.0), "Share of the target spread over all classes, for --loss ce [default: 0]";
+    block: usize = None, "Channels or features decorrelated together [default: 64 for convolutions, 512 for linear layers, 32 for --norm channel]";
+    eps: f32 = None, "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
+    n_iter: usize = None, "Denman-Beavers iterations [default: 5; 15 for a first convolution]";
+    sampling_stride: usize = Some(3), "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
+    stat_momentum: f32 = Some(0.1), "Weight of the new value in running statistics [default: 0.1]";
+    freeze_iter: u64 = Some(0), "The first convolution keeps its statistics after this many steps, refreshed at every tenfold of it; 0 never [default: 0]";
+    log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
+    save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
+    seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
+    out: PathBuf = Some(PathBuf::from("runs/run")), "Folder for results [default: runs/run]";
+}
+
+/// A resolved run: every option has its value.
+#[derive(Clone, Debug)]
+pub struct TrainConfig {
+    /// What config.toml says.
+    pub options: TrainOptions,
+    /// Data set by name.
+    pub data: &'static str,
+    /// Network without its number of classes.
+    model: (Architecture, Norm, DeconvSettings),
+    /// Loss.
+    pub loss: Loss,
+    /// Update rule.
+    pub optimizer: Optimizer,
+    /// Passes over the images, if `steps` does not end the run before.
+    pub epochs: u64,
+    /// Most steps.
+    pub steps: Option<u64>,
+    /// Images of a step.
+    pub batch_size: usize,
+    /// Base learning rate.
+    pub lr: f32,
+    /// Seed.
+    pub seed: u64,
+    /// Steps between logged ones.
+    pub log_every: u64,
+    /// Steps between checkpoints.
+    pub save_every: u64,
+    /// See [`crate::nn::FreezeCounter`].
+    pub freeze_iter: u64,
+    /// Folder of results.
+    pub out: PathBuf,
+}
+
+impl TrainConfig {
+    /// `options` over the defaults, checked.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option.
+    pub fn resolve(options: TrainOptions) -> Result<Self> {
+        let o = options.over(TrainOptions::defaults());
+        // The defaults above give these a value; an absent one is a bug, said as an error.
+        fn need<T: Clone>(value: &Option<T>, name: &str) -> Result<T> {
+            let missing = || Error::Config(format!("--{name} has no value"));
+            value.clone().ok_or_else(missing)
+        }
+        let batch_size = need(&o.batch_size, "batch-size")?;
+        let epochs = need(&o.epochs, "epochs")?;
+        let lr = need(&o.lr, "lr")?;
+        let momentum = need(&o.momentum, "momentum")?;
+        let weight_decay = need(&o.weight_decay, "weight-decay")?;
+        let smoothing = need(&o.label_smoothing, "label-smoothing")?;
+        let log_every = need(&o.log_every, "log-every")?;
+        let save_every = need(&o.save_every, "save-every")?;
+        let rule = |holds: bool, message: String| match holds {
+            true => Ok(()),
+            false => Err(Error::Config(message)),
+        };
+        rule(batch_size > 0, "--batch-size must be at least 1".into())?;
+        rule(epochs > 0, "--epochs must be at least 1".into())?;
+        rule(o.steps != Some(0), "--steps must be at least 1".into())?;
+        rule(log_every > 0, "--log-every must be at least 1".into())?;
+        rule(save_every > 0, "--save-every must be at least 1".into())?;
+        let positive = |v: f32| v.is_finite() && v > 0.0;
+        rule(positive(lr), format!("--lr {lr} is not a positive number"))?;
+        let in_unit = |v: f32| (0.0..1.0).contains(&v);
+        rule(
+            in_unit(momentum),
+            format!("--momentum {momentum} is not in [0, 1)"),
+        )?;
+        rule(
+            in_unit(smoothing),
+            format!("--label-smoothing {smoothing} is not in [0, 1)"),
+        )?;
+        let decay_ok = weight_decay.is_finite() && weight_decay >= 0.0;
+        rule(
+            decay_ok,
+            format!("--weight-decay {weight_decay} is negative"),
+        )?;
+        rule(o.block != Some(0), "--block must be at least 1".into())?;
+        rule(o.n_iter != Some(0), "--n-iter must be at least 1".into())?;
+        rule(
+            o.sampling_stride != Some(0),
+            "--sampling-stride must be at least 1".into(),
+        )?;
+        if let Some(eps) = o.eps {
+            rule(
+                positive(eps),
+                format!("--eps {eps} is not a positive number"),
+            )?;
+        }
+        let stat_momentum = need(&o.stat_momentum, "stat-momentum")?;
+        let share = stat_momentum > 0.0 && stat_momentum <= 1.0;
+        rule(
+            share,
+            format!("--stat-momentum {stat_momentum} is not in (0, 1]"),
+        )?;
+        let nesterov = need(&o.nesterov, "nesterov")?;
+        let needs_momentum = !nesterov || momentum > 0.0;
+        rule(
+            needs_momentum,
+            "--nesterov needs a --momentum above 0".into(),
+        )?;
+        rule(
+            o.step_size != Some(0),
+            "--step-size must be at least 1".into(),
+        )?;
+
+        let settings = DeconvSettings {
+            block: o.block,
+            eps: o.eps,
+            n_iter: o.n_iter,
+            momentum: Some(stat_momentum),
+            sampling_stride: o.sampling_stride,
+        };
+        let architecture = match need(&o.model, "model")? {
+            ModelName::Linear => Architecture::Linear,
+            ModelName::Mlp => Architecture::Mlp,
+            ModelName::Cnn => Architecture::Cnn,
+        };
+        let norm = match need(&o.norm, "norm")? {
+            NormName::None => Norm::None,
+            NormName::Batch => Norm::Batch,
+            NormName::Channel => Norm::Channel,
+            NormName::Deconv => Norm::Deconv,
+        };
+        let loss = match need(&o.loss, "loss")? {
+            LossName::Ce => Loss::CrossEntropy { smoothing },
+            LossName::Bce => Loss::Logistic,
+            LossName::L2 => Loss::HalfSquaredError,
+        };
+        let optimizer = match need(&o.optimizer, "optimizer")? {
+            OptimizerName::Sgd => Optimizer::Sgd(Sgd {
+                momentum,
+                weight_decay,
+                nesterov,
+            }),
+            OptimizerName::Adam => Optimizer::Adam(Adam {
+                weight_decay,
+                ..Adam::default()
+            }),
+        };
+        Ok(Self {
+            data: match need(&o.data, "data")? {
+                DataName::FashionMnist => "fashion-mnist",
+                DataName::Mnist => "mnist",
+            },
+            model: (architecture, norm, settings),
+            loss,
+            optimizer,
+            epochs,
+            steps: o.steps,
+            batch_size,
+            lr,
+            seed: need(&o.seed, "seed")?,
+            log_every,
+            save_every,
+            freeze_iter: need(&o.freeze_iter, "freeze-iter")?,
+            out: need(&o.out, "out")?,
+            options: o,
+        })
+    }
+
+    /// The network for this many classes.
+    pub fn model(&self, classes: usize) -> Model {
+        let (architecture, norm, deconv) = self.model;
+        Model {
+            architecture,
+            norm,
+            deconv,
+            classes,
+        }
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self, per_epoch: u64) -> u64 {
+        let all = self.epochs * per_epoch;
+        self.steps.unwrap_or(all)
+    }
+
+    /// The learning rate's schedule for a run of this length.
+    pub fn schedule(&self, per_epoch: u64) -> Schedule {
+        match self.options.schedule {
+            Some(ScheduleName::Cosine) => Schedule::Cosine {
+                t_max: self.total_steps(per_epoch),
+                eta_min: 0.0,
+            },
+            Some(ScheduleName::Step) => Schedule::Step {
+                step_size: self.options.step_size.unwrap_or(1) * per_epoch,
+                gamma: self.options.gamma.unwrap_or(1.0),
+            },
+            _ => Schedule::Constant,
+        }
+    }
+
+    /// What config.toml holds: every option that has a value.
+    ///
+    /// # Errors
+    /// None but bugs.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(&self.options).map_err(|e| Error::Config(e.to_string()))
+    }
+}
+
+impl TrainOptions {
+    /// Reads a config file: any of the options, named as on the command line without dashes in
+    /// front.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] naming the key and the line.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        toml::from_str(&text).map_err(|e| Error::Config(format!("{}: {e}", path.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_file_and_both_over_the_defaults() {
+        let file: TrainOptions = toml::from_str("lr = 0.5\nbatch-size = 64").unwrap();
+        let given = TrainOptions {
+            lr: Some(0.25),
+            ..TrainOptions::default()
+        };
+        let config = TrainConfig::resolve(given.over(file)).unwrap();
+        assert_eq!((config.lr, config.batch_size, config.seed), (0.25, 64, 1));
+        let again: TrainOptions = toml::from_str(&config.to_toml().unwrap()).unwrap();
+        let again = TrainConfig::resolve(again).unwrap();
+        assert_eq!(again.to_toml().unwrap(), config.to_toml().unwrap());
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        let error = toml::from_str::<TrainOptions>("batchsize = 64").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("batchsize") && text.contains("batch-size"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn impossible_values_name_the_option() {
+        let refuse = |options: TrainOptions, name: &str| {
+            let text = TrainConfig::resolve(options).unwrap_err().to_string();
+            assert!(text.contains(name), "{text}");
+        };
+        let none = TrainOptions::default;
+        refuse(
+            TrainOptions {
+                lr: Some(f32::NAN),
+                ..none()
+            },
+            "--lr",
+        );
+        refuse(
+            TrainOptions {
+                batch_size: Some(0),
+                ..none()
+            },
+            "--batch-size",
+        );
+        refuse(
+            TrainOptions {
+                eps: Some(0.0),
+                ..none()
+            },
+            "--eps",
+        );
+        refuse(
+            TrainOptions {
+                block: Some(0),
+                ..none()
+            },
+            "--block",
+        );
+        refuse(
+            TrainOptions {
+                momentum: Some(1.0),
+                ..none()
+            },
+            "--momentum",
+        );
+        let nesterov = Some(true);
+        refuse(
+            TrainOptions {
+                momentum: Some(0.0),
+                nesterov,
+                ..none()
+            },
+            "--nesterov",
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Loss and accuracy over a whole split, with running statistics.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint;
+use super::config::{TrainConfig, TrainOptions};
+use super::step::evaluation_step;
+use crate::data::{self, Images, Loader, LoaderConfig};
+use crate::gpu::Gpu;
+use crate::models::Model;
+use crate::nn::Loss;
+use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::{Error, Result};
+
+/// Means over all images.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Evaluation {
+    /// Loss.
+    pub loss: f64,
+    /// Share of hits.
+    pub top1: f64,
+    /// Number of images.
+    pub images: usize,
+}
+
+/// A compiled evaluation step and the images to run it on.
+#[derive(Debug)]
+pub struct Evaluator {
+    program: Program,
+    images: Arc<Images>,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+    batch_size: usize,
+}
+
+impl Evaluator {
+    /// Compiles `model` for `images` and the parameters in `store`.
+    ///
+    /// # Errors
+    /// As [`Program::compile`].
+    pub fn new(
+        store: &mut Store,
+        model: &Model,
+        loss: Loss,
+        images: &Arc<Images>,
+        (mean, std): (&[f32], &[f32]),
+        batch_size: usize,
+    ) -> Result<Self> {
+        let shape = [batch_size, images.channels, images.height, images.width];
+        let graph = evaluation_step(model, loss, shape)?;
+        Ok(Self {
+            program: Program::compile(&graph, store, CompileOptions::default())?,
+            images: Arc::clone(images),
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+            batch_size,
+        })
+    }
+
+    /// Runs over all images once.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn run(&mut self) -> Result<Evaluation> {
+        let config = LoaderConfig {
+            batch_size: self.batch_size,
+            shuffle: false,
+            seed: 0,
+            drop_last: false,
+            epochs: Some(1),
+        };
+        let images = Arc::clone(&self.images);
+        let mut loader = Loader::new(images, &self.mean, &self.std, config)?;
+        let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
+        let mut add = |lens: &[usize], outputs: Outputs| {
+            let len = lens.get(outputs.step as usize).copied().unwrap_or(0);
+            let sum = |name: &str| -> f64 {
+                let values = outputs.values.get(name).map_or(&[][..], Vec::as_slice);
+                values.iter().take(len).map(|&v| f64::from(v)).sum()
+            };
+            loss += sum("losses");
+            hits += sum("hits");
+        };
+        let first = self.program.steps_done();
+        // Steps are numbered over the program's life; lens by batch of this run.
+        lens.resize(first as usize, 0);
+        while let Some(batch) = loader.next_batch() {
+            lens.push(batch.len);
+            let inputs = [("images", &*batch.images), ("labels", &*batch.labels)];
+            self.program.step(&inputs)?;
+            loader.recycle(batch);
+            for outputs in self.program.collect()? {
+                add(&lens, outputs);
+            }
+        }
+        for outputs in self.program.finish()? {
+            add(&lens, outputs);
+        }
+        let count = self.images.len() as f64;
+        Ok(Evaluation {
+            loss: loss / count,
+            top1: hits / count,
+            images: self.images.len(),
+        })
+    }
+}
+
+/// Evaluates a checkpoint written by training on the test images of a data set.
+///
+/// Model and loss are read from the checkpoint's metadata; `options` may name other data.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the file is damaged or does not fit, and those of data and device.
+pub fn evaluate_checkpoint(
+    gpu: &Arc<Gpu>,
+    path: &Path,
+    options: TrainOptions,
+) -> Result<Evaluation> {
+    let (tensors, metadata) = checkpoint::load(path)?;
+    let text = metadata.get("config").ok_or_else(|| {
+        Error::checkpoint(
+            path,
+            "has no `config` in its metadata: not written by decorr",
+        )
+    })?;
+    let written: TrainOptions = toml::from_str(text)
+        .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))?;
+    // Other data than it was trained on must not be looked for in the old folder.
+    let below = TrainOptions {
+        data_dir: if options.data.is_some() {
+            None
+        } else {
+            written.data_dir.clone()
+        },
+        ..written
+    };
+    let config = TrainConfig::resolve(options.over(below))?;
+    let set = data::open(config.data, config.options.data_dir.as_deref())?;
+    let mut store = Store::new(gpu, config.seed);
+    let model = config.model(set.test.classes);
+    let normal = (set.mean.as_slice(), set.std.as_slice());
+    let batch_size = config.batch_size.min(set.test.len());
+    let mut evaluator = Evaluator::new(
+        &mut store,
+        &model,
+        config.loss,
+        &set.test,
+        normal,
+        batch_size,
+    )?;
+    checkpoint::to_store(path, &tensors, &store)?;
+    evaluator.run()
+}

@@ -1,0 +1,89 @@
+//! The folder of a run, and files that are whole or not there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Makes `dir` and proves that it can be written to. A folder that holds another run's
+/// config.toml is refused unless `force`.
+///
+/// # Errors
+/// [`Error::Io`] with the path, [`Error::Config`] for another run's folder.
+pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    if !force && dir.join("config.toml").exists() {
+        return Err(Error::Config(format!(
+            "{} holds an earlier run; give another --out, or --force to overwrite it",
+            dir.display()
+        )));
+    }
+    let probe = dir.join(".probe");
+    fs::write(&probe, b"probe").map_err(|e| Error::io(dir, e))?;
+    fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
+}
+
+/// Writes a file so that a power cut leaves the old one or the new one, never a half: under
+/// another name, synced, renamed.
+///
+/// # Errors
+/// [`Error::Io`] with the path; then the old file is as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_folder(path)
+    };
+    write().map_err(|e| {
+        // Best effort: the error to report is the first one.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, e)
+    })
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_runs_are_not_overwritten_by_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("a/b");
+        prepare_out(&out, false).unwrap();
+        write_atomically(&out.join("config.toml"), b"x").unwrap();
+        let text = prepare_out(&out, false).unwrap_err().to_string();
+        assert!(text.contains("--force"), "{text}");
+        prepare_out(&out, true).unwrap();
+        assert_eq!(fs::read(out.join("config.toml")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let text = prepare_out(&file.join("run"), false)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("file/run"), "{text}");
+        assert!(write_atomically(&dir.path().join("no/such/file"), b"").is_err());
+    }
+}

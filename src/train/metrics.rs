@@ -1,0 +1,134 @@
+//! metrics.jsonl: one JSON object a line.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Training or test images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// The mean over one training batch, in training mode.
+    Train,
+    /// The mean over all test images, with running statistics.
+    Test,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What it is of.
+    pub split: Split,
+    /// Steps done.
+    pub step: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Loss; `None` (null) if it was not finite.
+    pub loss: Option<f64>,
+    /// Share of hits.
+    pub top1: Option<f64>,
+    /// Learning rate of a training step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lr: Option<f64>,
+    /// Since training began.
+    pub seconds: f64,
+}
+
+/// Appends records to a new file, each written through at once.
+#[derive(Debug)]
+pub struct MetricsWriter {
+    file: File,
+    path: PathBuf,
+}
+
+impl MetricsWriter {
+    /// Makes the file, empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn create(path: &Path) -> Result<Self> {
+        Ok(Self {
+            file: File::create(path).map_err(|e| Error::io(path, e))?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path, for a full disk say.
+    pub fn write(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_string(record).map_err(|e| Error::Config(e.to_string()))?;
+        line.push('\n');
+        let written = self.file.write_all(line.as_bytes());
+        written.map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+/// Reads a file of records. A last line that was torn by a power cut is left out.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Data`] naming the line.
+pub fn read_metrics(path: &Path) -> Result<Vec<Record>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let mut records = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(record) => records.push(record),
+            Err(_) if !text.ends_with('\n') && i + 1 == text.lines().count() => break,
+            Err(e) => return Err(Error::data(path, format!("line {}: {e}", i + 1))),
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64) -> Record {
+        Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: Some(0.5),
+            top1: Some(0.25),
+            lr: Some(0.1),
+            seconds: 1.5,
+        }
+    }
+
+    #[test]
+    fn lines_read_back_and_a_torn_last_one_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        for step in 0..3 {
+            writer.write(&record(step)).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"split\":\"train\",\"step\":0,\"epoch\":0,\"loss\":0.5,"));
+        assert_eq!(read_metrics(&path).unwrap().len(), 3);
+        std::fs::write(&path, &text[..text.len() - 10]).unwrap();
+        assert_eq!(read_metrics(&path).unwrap().len(), 2);
+        std::fs::write(&path, text.replacen("0.5", "x", 1)).unwrap();
+        assert!(
+            read_metrics(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("line 1")
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_with_the_path() {
+        let mut writer = MetricsWriter::create(Path::new("/dev/full")).unwrap();
+        let text = writer.write(&record(0)).unwrap_err().to_string();
+        assert!(text.contains("/dev/full"), "{text}");
+    }
+}

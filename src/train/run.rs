@@ -1,0 +1,347 @@
+//! The training loop.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::checkpoint;
+use super::config::TrainConfig;
+use super::curves::draw_curves;
+use super::evaluate::{Evaluation, Evaluator};
+use super::files::{prepare_out, write_atomically};
+use super::metrics::{MetricsWriter, Record, Split};
+use super::step::training_step;
+use crate::data::{self, Loader, LoaderConfig};
+use crate::gpu::Gpu;
+use crate::nn::{FreezeCounter, Mode};
+use crate::optim::Schedule;
+use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::{Error, Result};
+
+/// What the loop tells while it runs.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Something that takes a while begins.
+    Begin(&'a str),
+    /// A training step's results are there.
+    Step(Progress),
+    /// The test images were evaluated after this many steps.
+    Test(u64, Evaluation),
+}
+
+/// Where training is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Loss of the step.
+    pub loss: f32,
+    /// Accuracy of the step.
+    pub top1: f32,
+    /// Since training began, without evaluations.
+    pub images_per_second: f64,
+    /// Estimated.
+    pub seconds_left: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Steps done.
+    pub steps: u64,
+    /// Loss of the last training step.
+    pub train_loss: f64,
+    /// The last evaluation.
+    pub test: Evaluation,
+    /// Wall time of the training steps in seconds, without evaluations and set-up.
+    pub seconds: f64,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+/// Trains by `config` and writes config.toml, metrics.jsonl, curves.png and model.safetensors into
+/// its folder. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
+///
+/// # Errors
+/// [`Error::Diverged`] naming the step at which the loss was no number: the checkpoint is then the
+/// last one from before. [`Error::Io`] for the folder, [`Error::Data`], and what the device
+/// reported.
+pub fn train(
+    gpu: &Arc<Gpu>,
+    config: &TrainConfig,
+    force: bool,
+    stop: &AtomicBool,
+    mut tell: impl FnMut(Event<'_>),
+) -> Result<Summary> {
+    let set = data::open(config.data, config.options.data_dir.as_deref())?;
+    let images = &set.train;
+    let mut loader = Loader::new(
+        Arc::clone(images),
+        &set.mean,
+        &set.std,
+        LoaderConfig {
+            batch_size: config.batch_size,
+            shuffle: true,
+            seed: config.seed,
+            drop_last: true,
+            epochs: None,
+        },
+    )?;
+    let per_epoch = loader.batches_per_epoch() as u64;
+    prepare_out(&config.out, force)?;
+
+    tell(Event::Begin("compiling"));
+    let mut store = Store::new(gpu, config.seed);
+    let model = config.model(images.classes);
+    let shape = [
+        config.batch_size,
+        images.channels,
+        images.height,
+        images.width,
+    ];
+    let mut compile = |mode| {
+        let graph = training_step(&model, config.loss, &config.optimizer, shape, mode)?;
+        Program::compile(&graph, &mut store, CompileOptions::default())
+    };
+    let mut programs = vec![compile(Mode::Train)?];
+    if config.freeze_iter > 0 {
+        programs.push(compile(Mode::TrainFrozen)?);
+    }
+    let normal = (set.mean.as_slice(), set.std.as_slice());
+    let test_batch = config.batch_size.min(set.test.len());
+    let evaluator = Evaluator::new(
+        &mut store,
+        &model,
+        config.loss,
+        &set.test,
+        normal,
+        test_batch,
+    )?;
+    write_atomically(
+        &config.out.join("config.toml"),
+        config.to_toml()?.as_bytes(),
+    )?;
+    let mut run = Run {
+        metrics: MetricsWriter::create(&config.out.join("metrics.jsonl"))?,
+        records: Vec::new(),
+        config,
+        store,
+        evaluator,
+        checkpoint: config.out.join("model.safetensors"),
+        saved_at: None,
+        schedule: config.schedule(per_epoch),
+        total_steps: config.total_steps(per_epoch),
+        per_epoch,
+        train_seconds: 0.0,
+        done: 0,
+        last_loss: f64::NAN,
+    };
+    let mut clock = Instant::now();
+    let freeze = FreezeCounter::new(config.freeze_iter);
+    let mut last = 0;
+    let mut submitted = 0;
+    while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {
+        let Some(batch) = loader.next_batch() else {
+            break;
+        };
+        let which = usize::from(freeze.mode(submitted) == Mode::TrainFrozen);
+        // Results come in the order of steps: those of the other program first.
+        if which != last {
+            run.take(programs[last].finish()?, &clock, &mut tell)?;
+            last = which;
+        }
+        let lr = [run.schedule.lr(config.lr, submitted)];
+        let inputs = [
+            ("images", batch.images.as_slice()),
+            ("labels", batch.labels.as_slice()),
+            ("lr", &lr),
+        ];
+        programs[which].step(&inputs)?;
+        submitted += 1;
+        let ends_epoch = batch.is_last;
+        loader.recycle(batch);
+        run.take(programs[which].collect()?, &clock, &mut tell)?;
+        let save = submitted % config.save_every == 0;
+        if ends_epoch || save || submitted == run.total_steps {
+            run.take(programs[which].finish()?, &clock, &mut tell)?;
+            run.train_seconds += clock.elapsed().as_secs_f64();
+            run.save()?;
+            if ends_epoch || submitted == run.total_steps {
+                run.test(&mut tell)?;
+            }
+            clock = Instant::now();
+        }
+    }
+    for program in &mut programs {
+        run.take(program.finish()?, &clock, &mut tell)?;
+    }
+    run.finish(&clock, &mut tell)
+}
+
+/// The state of a run.
+struct Run<'a> {
+    config: &'a TrainConfig,
+    store: Store,
+    evaluator: Evaluator,
+    metrics: MetricsWriter,
+    records: Vec<Record>,
+    checkpoint: PathBuf,
+    saved_at: Option<u64>,
+    schedule: Schedule,
+    total_steps: u64,
+    per_epoch: u64,
+    /// Until the clock was last started.
+    train_seconds: f64,
+    done: u64,
+    last_loss: f64,
+}
+
+impl Run<'_> {
+    /// Takes the results of steps in order: checks, logs, tells.
+    fn take(
+        &mut self,
+        outputs: Vec<Outputs>,
+        clock: &Instant,
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<()> {
+        for outputs in outputs {
+            let (loss, top1) = (outputs.scalar("loss"), outputs.scalar("top1"));
+            let step = self.done;
+            self.done += 1;
+            let seconds = self.train_seconds + clock.elapsed().as_secs_f64();
+            let finite = |v: f32| v.is_finite().then_some(f64::from(v));
+            let is_last = self.done == self.total_steps;
+            let is_logged = self.done == 1 || self.done.is_multiple_of(self.config.log_every);
+            if is_logged || is_last || !loss.is_finite() {
+                self.log(Record {
+                    split: Split::Train,
+                    step: self.done,
+                    epoch: step / self.per_epoch,
+                    loss: finite(loss),
+                    top1: finite(top1),
+                    lr: finite(self.schedule.lr(self.config.lr, step)),
+                    seconds,
+                })?;
+            }
+            if !loss.is_finite() {
+                return Err(self.diverged(loss));
+            }
+            self.last_loss = f64::from(loss);
+            let rate = self.done as f64 / seconds;
+            tell(Event::Step(Progress {
+                step: self.done,
+                total_steps: self.total_steps,
+                epoch: step / self.per_epoch,
+                loss,
+                top1,
+                images_per_second: rate * self.config.batch_size as f64,
+                seconds_left: (self.total_steps - self.done) as f64 / rate,
+            }));
+        }
+        Ok(())
+    }
+
+    fn diverged(&self, loss: f32) -> Error {
+        let kept = match self.saved_at {
+            Some(step) => format!(
+                "The checkpoint {} is that of step {step}",
+                self.checkpoint.display()
+            ),
+            None => "No checkpoint had been written yet".to_string(),
+        };
+        Error::Diverged(format!(
+            "the loss of step {} is {loss}: training stopped. {kept}. A smaller --lr (it was {}), \
+             or a larger --eps with deconvolution, usually helps",
+            self.done, self.config.lr
+        ))
+    }
+
+    fn log(&mut self, record: Record) -> Result<()> {
+        self.metrics.write(&record)?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if self.saved_at == Some(self.done) {
+            return Ok(());
+        }
+        let tensors = checkpoint::from_store(&self.store)?;
+        let metadata = BTreeMap::from([
+            ("config".to_string(), self.config.to_toml()?),
+            ("step".to_string(), self.done.to_string()),
+        ]);
+        checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
+        self.saved_at = Some(self.done);
+        Ok(())
+    }
+
+    fn test(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<Evaluation> {
+        tell(Event::Begin("evaluating"));
+        let evaluation = self.evaluator.run()?;
+        let finite = |v: f64| v.is_finite().then_some(v);
+        self.log(Record {
+            split: Split::Test,
+            step: self.done,
+            epoch: self.done.saturating_sub(1) / self.per_epoch,
+            loss: finite(evaluation.loss),
+            top1: finite(evaluation.top1),
+            lr: None,
+            seconds: self.train_seconds,
+        })?;
+        tell(Event::Test(self.done, evaluation));
+        Ok(evaluation)
+    }
+
+    fn finish(mut self, clock: &Instant, tell: &mut impl FnMut(Event<'_>)) -> Result<Summary> {
+        let interrupted = self.done < self.total_steps;
+        if interrupted {
+            self.train_seconds += clock.elapsed().as_secs_f64();
+        }
+        self.save()?;
+        let last = self.records.last();
+        let tested = last.filter(|r| r.split == Split::Test && r.step == self.done);
+        let test = match tested {
+            Some(Record { loss, top1, .. }) => Evaluation {
+                loss: loss.unwrap_or(f64::NAN),
+                top1: top1.unwrap_or(f64::NAN),
+                images: 0,
+            },
+            None => self.test(tell)?,
+        };
+        let title = title(self.config);
+        draw_curves(&self.config.out.join("curves.png"), &title, &self.records)?;
+        Ok(Summary {
+            steps: self.done,
+            train_loss: self.last_loss,
+            test,
+            seconds: self.train_seconds,
+            interrupted,
+            checkpoint: self.checkpoint,
+        })
+    }
+}
+
+fn title(config: &TrainConfig) -> String {
+    let name = config
+        .out
+        .file_name()
+        .map(Path::new)
+        .unwrap_or(Path::new(""));
+    let model = config.model(0);
+    format!(
+        "{}: {:?}, norm {:?}, lr {}",
+        name.display(),
+        model.architecture,
+        model.norm,
+        config.lr
+    )
+}
