@@ -11,6 +11,8 @@ use super::AdapterArgs;
 enum VariantName {
     /// Barrier-free register blocks, for CPU adapters.
     Direct,
+    /// The same with loads shared in subgroups, for CPU adapters whose subgroups are of 8.
+    Subgroup,
     /// Tiles in workgroup memory, for GPUs.
     Tiled,
 }
@@ -35,11 +37,17 @@ pub(super) struct BenchArgs {
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
+    let subgroup = matches!(args.variant, Some(VariantName::Subgroup));
+    if subgroup && !gpu.has_subgroups_of_8() {
+        let message = format!("{} has no subgroups of 8 invocations", gpu.name());
+        return Err(Error::Config(message));
+    }
     let options = Options {
         filter: args.filter.clone(),
         rounds: args.rounds.max(1),
         variants: args.variant.map(|v| Variants {
-            direct: matches!(v, VariantName::Direct),
+            direct: !matches!(v, VariantName::Tiled),
+            subgroups_of_8: subgroup,
         }),
     };
     let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;

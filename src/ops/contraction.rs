@@ -1,10 +1,10 @@
 //! The one product behind matmul, convolution, its gradients and covariance.
 //!
-//! C[m, n] = alpha * sum over k of A[m; k] * B[k; n] + diag * (m == n) + bias, for each batch
-//! element, with m, n and k each up to three loops deep and every address affine in them:
-//! A at batch * a_batch + m . a_m + k . a_k, B at batch * b_batch + k . b_k + n . b_n,
-//! C at batch * c_batch + m . c_m + n . c_n. A convolution over a padded image is of this form;
-//! so its kernels are those of the matrix product.
+//! `C[m, n] = alpha * sum over k of A[m; k] * B[k; n] + diag * (m == n) + bias`, for each batch
+//! element, with m, n and k each up to three loops deep and every address affine in them: A at
+//! `batch * a_batch + m . a_m + k . a_k`, B at `batch * b_batch + k . b_k + n . b_n`, C at
+//! `batch * c_batch + m . c_m + n . c_n`. A convolution over a padded image is of this form; so
+//! its kernels are those of the matrix product.
 //!
 //! Bound: 2 * batch * m * n * k operations; half for a symmetric result.
 
