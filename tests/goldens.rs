@@ -170,7 +170,7 @@ fn output(outputs: &Outputs, name: &str) -> Result<Vec<f32>, Failure> {
     values.ok_or_else(|| format!("no output {name}").into())
 }
 
-/// Gradients of sum(y * y_grad) with respect to `wrt`, as outputs under the names given.
+/// Gradients of sum(y * `y_grad`) with respect to `wrt`, as outputs under the names given.
 fn gradient_outputs(
     g: &mut Graph,
     case: &Case,

@@ -70,7 +70,8 @@ impl Case {
 
 fn unary_cases() -> Vec<Case> {
     type Unary = fn(&mut Graph, TensorId) -> Result<TensorId>;
-    let table: [(&str, Unary, fn(f64) -> f64, [f64; 2]); 11] = [
+    type Row = (&'static str, Unary, fn(f64) -> f64, [f64; 2]);
+    let table: [Row; 11] = [
         ("relu", ops::relu, |v| v.max(0.0), [-1.0, 1.0]),
         (
             "sigmoid",
@@ -110,7 +111,8 @@ fn unary_cases() -> Vec<Case> {
 
 fn binary_cases() -> Vec<Case> {
     type Binary = fn(&mut Graph, TensorId, TensorId) -> Result<TensorId>;
-    let table: [(&str, Binary, fn(f64, f64) -> f64); 5] = [
+    type Row = (&'static str, Binary, fn(f64, f64) -> f64);
+    let table: [Row; 5] = [
         ("add", ops::add, |a, b| a + b),
         ("sub", ops::sub, |a, b| a - b),
         ("mul", ops::mul, |a, b| a * b),

@@ -118,7 +118,7 @@ impl Gpu {
         )
     }
 
-    /// True for adapters that run on the CPU (lavapipe, SwiftShader, WARP).
+    /// True for adapters that run on the CPU (lavapipe, `SwiftShader`, WARP).
     pub fn is_software(&self) -> bool {
         self.info.device_type == DeviceType::Cpu
     }

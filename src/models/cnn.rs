@@ -1,4 +1,4 @@
-//! A small convolutional network: 3x3 convolutions of 32, 64 and 128 channels, ReLU and 2x2 max
+//! A small convolutional network: 3x3 convolutions of 32, 64 and 128 channels, `ReLU` and 2x2 max
 //! pooling after each, one linear layer.
 
 use super::{Model, Norm};

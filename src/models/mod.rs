@@ -1,4 +1,4 @@
-//! Networks as configuration to layers. Names of parameters are those that PyTorch would give.
+//! Networks as configuration to layers. Names of parameters are those that `PyTorch` would give.
 
 mod cnn;
 mod linear;
@@ -15,7 +15,7 @@ pub enum Architecture {
     Linear,
     /// Three hidden layers of 128 sigmoid units (the paper's MLP).
     Mlp,
-    /// 3x3 convolutions of 32, 64 and 128 channels, ReLU and 2x2 max pooling after each, one
+    /// 3x3 convolutions of 32, 64 and 128 channels, `ReLU` and 2x2 max pooling after each, one
     /// linear layer.
     Cnn,
 }

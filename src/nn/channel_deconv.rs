@@ -14,8 +14,8 @@ use crate::{Error, Result};
 ///
 /// Channel b * blocks + j is component b of block j. Statistics are taken of every
 /// `sampling_stride`^2-th column where the image is at least `sampling_stride` in both directions.
-/// States: `running_mean` [block], `running_deconv` [block, block], with a rest `running_rest_mean`
-/// and `running_rest_var` [1], and `num_batches_tracked`: the first batch is copied.
+/// States: `running_mean` `[block]`, `running_deconv` [block, block], with a rest `running_rest_mean`
+/// and `running_rest_var` `[1]`, and `num_batches_tracked`: the first batch is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelDeconv {
     /// C.

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::graph::{Graph, TensorId};
 use crate::ops::{self, Conv2dGeometry};
 
-/// States: `weight` [O, C / groups, k, k] and `bias` [O].
+/// States: `weight` [O, C / groups, k, k] and `bias` `[O]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2d {
     /// C.
@@ -21,7 +21,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// `x` [N, C, H, W] to [N, O, out_h, out_w].
+    /// `x` [N, C, H, W] to [N, O, `out_h`, `out_w`].
     ///
     /// # Errors
     /// [`crate::Error::Shape`] if the sizes do not fit.

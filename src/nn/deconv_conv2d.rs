@@ -9,7 +9,7 @@ use crate::ops::{self, Conv2dGeometry, Window, im2col, permute, reshape, slice};
 /// y = conv(x, weight D) + (bias - (weight D) mean), D the inverse square root of the covariance
 /// of the patches of x.
 ///
-/// States: `weight` [O, C / groups, k, k], `bias` [O], `running_mean` [groups, features],
+/// States: `weight` [O, C / groups, k, k], `bias` `[O]`, `running_mean` [groups, features],
 /// `running_deconv` [groups, features, features], features = block * k * k.
 #[derive(Clone, Copy, Debug)]
 pub struct DeconvConv2d {
@@ -28,7 +28,7 @@ pub struct DeconvConv2d {
 }
 
 impl DeconvConv2d {
-    /// `x` [N, C, H, W] to [N, O, out_h, out_w].
+    /// `x` [N, C, H, W] to [N, O, `out_h`, `out_w`].
     ///
     /// # Errors
     /// [`crate::Error::Shape`] if the sizes do not fit.

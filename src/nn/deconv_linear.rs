@@ -9,7 +9,7 @@ use crate::ops::{Transpose, matmul_with, reshape};
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
 /// mean and one covariance.
 ///
-/// States: `weight` [out, in], `bias` [out], `running_mean` [block], `running_deconv`
+/// States: `weight` [out, in], `bias` `[out]`, `running_mean` `[block]`, `running_deconv`
 /// [block, block].
 #[derive(Clone, Copy, Debug)]
 pub struct DeconvLinear {

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::graph::{Graph, TensorId};
 use crate::ops::{Transpose, matmul_with};
 
-/// y = x weight^T + bias. States: `weight` [out, in] and `bias` [out].
+/// y = x weight^T + bias. States: `weight` [out, in] and `bias` `[out]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// Inputs.

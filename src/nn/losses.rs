@@ -12,7 +12,7 @@ use crate::ops::{
 pub enum Loss {
     /// Softmax cross-entropy.
     CrossEntropy {
-        /// PyTorch's `label_smoothing`.
+        /// `PyTorch`'s `label_smoothing`.
         smoothing: f32,
     },
     /// [`logistic`].
@@ -22,10 +22,10 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss of every row, [N]; training minimises its mean.
+    /// The loss of every row, `[N]`; training minimises its mean.
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] if `logits` [N, classes] and `labels` [N] do not fit.
+    /// [`crate::Error::Shape`] if `logits` [N, classes] and `labels` `[N]` do not fit.
     pub fn per_row(self, g: &mut Graph, logits: TensorId, labels: TensorId) -> Result<TensorId> {
         match self {
             Self::CrossEntropy { smoothing } => cross_entropy(g, logits, labels, smoothing),
@@ -35,7 +35,7 @@ impl Loss {
     }
 }
 
-/// Softmax cross-entropy, [N].
+/// Softmax cross-entropy, `[N]`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.
@@ -48,7 +48,7 @@ pub fn cross_entropy(
     softmax_cross_entropy(g, logits, labels, smoothing)
 }
 
-/// Binary logistic loss against one-hot targets, summed over classes, [N].
+/// Binary logistic loss against one-hot targets, summed over classes, `[N]`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.
@@ -68,7 +68,7 @@ pub fn logistic(g: &mut Graph, logits: TensorId, labels: TensorId) -> Result<Ten
     sum_rows(g, loss)
 }
 
-/// Half the squared error against one-hot targets, summed over classes, [N] (Eq. 6).
+/// Half the squared error against one-hot targets, summed over classes, `[N]` (Eq. 6).
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.

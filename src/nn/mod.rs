@@ -1,5 +1,5 @@
 //! Layers, built of ops only. A layer is plain configuration; `forward` appends its nodes, with
-//! its parameters and running statistics as states under the current scope, in PyTorch's names.
+//! its parameters and running statistics as states under the current scope, in `PyTorch`'s names.
 
 mod batch_norm;
 mod channel_deconv;
@@ -32,8 +32,8 @@ pub enum Mode {
     Eval,
 }
 
-/// PyTorch's default for weights and biases of linear and convolution layers: uniform within
-/// 1 / sqrt(fan_in).
+/// `PyTorch`'s default for weights and biases of linear and convolution layers: uniform within
+/// 1 / `sqrt(fan_in)`.
 pub(crate) fn default_init(fan_in: usize) -> Init {
     Init::Uniform(1.0 / (fan_in as f32).sqrt())
 }

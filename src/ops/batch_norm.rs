@@ -48,7 +48,7 @@ pub fn batch_statistics(g: &mut Graph, x: TensorId) -> Result<BatchStatistics> {
 }
 
 /// `x` normalised by `statistics`, which must be [`batch_statistics`] of this very `x`: the
-/// gradient with respect to `x` includes the path through them. `weight`, `bias`: [C].
+/// gradient with respect to `x` includes the path through them. `weight`, `bias`: `[C]`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.

@@ -6,7 +6,7 @@ use crate::graph::{Graph, Op, TensorId};
 use crate::ops::slice;
 use crate::shape::Shape;
 
-/// See [`concat`].
+/// See [`concat()`].
 #[derive(Debug)]
 pub struct Concat {
     dim: usize,

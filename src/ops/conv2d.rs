@@ -1,4 +1,4 @@
-//! 2-D convolution (cross-correlation, as in PyTorch) as an implicit matrix product, and its
+//! 2-D convolution (cross-correlation, as in `PyTorch`) as an implicit matrix product, and its
 //! gradients.
 //!
 //! The padded image is one node and the convolution itself reads only inside it: no kernel tests
@@ -7,7 +7,7 @@
 //! the convolution of the output gradient, zeros put in for the stride, with the reversed kernels:
 //! its multiplications by those zeros are wasted, stride^2 times the work of the forward pass.
 //!
-//! Bound: 2 N O out_h out_w (C / groups) k_h k_w operations, each direction.
+//! Bound: 2 N O `out_h` `out_w` (C / groups) `k_h` `k_w` operations, each direction.
 
 use crate::graph::op::{Lowered, Lowering, Slot};
 use crate::graph::{Cost, Graph, Op, TensorId};
@@ -17,7 +17,7 @@ use crate::ops::{Padding2d, pad2d, reduce_sum, reshape};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// Stride, padding, dilation and groups, as in PyTorch's `Conv2d`.
+/// Stride, padding, dilation and groups, as in `PyTorch`'s `Conv2d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dGeometry {
     /// Distance between neighbouring outputs in pixels.
@@ -54,8 +54,8 @@ pub struct Conv2dWeightGrad {
     kernel_size: [usize; 2],
 }
 
-/// `x` [N, C, H, W] with `weight` [O, C / groups, k_h, k_w] and `bias` [O], giving
-/// [N, O, out_h, out_w].
+/// `x` [N, C, H, W] with `weight` [O, C / groups, `k_h`, `k_w`] and `bias` `[O]`, giving
+/// [N, O, `out_h`, `out_w`].
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.

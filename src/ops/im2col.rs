@@ -45,7 +45,7 @@ pub struct Col2im {
     image: Shape,
 }
 
-/// The patches of `x` [N, C, H, W] as [N * out_h * out_w, C * k_h * k_w]: row (n, oh, ow), column
+/// The patches of `x` [N, C, H, W] as [N * `out_h` * `out_w`, C * `k_h` * `k_w`]: row (n, oh, ow), column
 /// (c, ky, kx).
 ///
 /// # Errors

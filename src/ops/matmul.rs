@@ -35,7 +35,7 @@ pub fn matmul(g: &mut Graph, a: TensorId, b: TensorId, transpose: Transpose) -> 
     matmul_with(g, a, b, None, transpose, 1.0, 0.0)
 }
 
-/// `alpha` * op(a) op(b) + `diag` * I + `bias` (one value a column, [n]), in one kernel.
+/// `alpha` * op(a) op(b) + `diag` * I + `bias` (one value a column, `[n]`), in one kernel.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.

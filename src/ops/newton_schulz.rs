@@ -1,12 +1,12 @@
 //! Inverse square root of covariances by the Denman–Beavers iteration in its coupled,
 //! inverse-free form (section 3.5), known as Newton–Schulz.
 //!
-//! s = |cov|_F, Y = cov / s, Z = I; n_iter times T = (3 I - Z Y) / 2, Y = Y T, Z = T Z; the result
+//! s = |cov|_F, Y = cov / s, Z = I; `n_iter` times T = (3 I - Z Y) / 2, Y = Y T, Z = T Z; the result
 //! is Z / sqrt(s). This order of products is the stable one: orders equal in exact arithmetic
 //! overflow after 15 to 20 iterations in f32.
 //!
 //! A function of other ops, so that its gradient is exact through every iteration and the norm.
-//! Bound: 6 n_iter features^3 operations forward, twice that backward.
+//! Bound: 6 `n_iter` features^3 operations forward, twice that backward.
 
 use crate::graph::{Graph, TensorId};
 use crate::ops::{Transpose, constant, div, matmul_with, mul, reduce_sum, rsqrt, sqrt, square};

@@ -11,11 +11,11 @@ pub struct OneHot {
     classes: usize,
 }
 
-/// `labels` [N] (class numbers as floats) as [N, classes]; a label that is no class gives zeros.
+/// `labels` `[N]` (class numbers as floats) as [N, classes]; a label that is no class gives zeros.
 /// No gradient.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] if `labels` is not [N].
+/// [`crate::Error::Shape`] if `labels` is not `[N]`.
 pub fn one_hot(g: &mut Graph, labels: TensorId, classes: usize) -> Result<TensorId> {
     g.add(OneHot { classes }, &[labels])
 }

@@ -192,7 +192,7 @@ impl Op for ReduceSum {
 /// Adds the `splits` parts of `len` sums: itself a sum over columns, of one split.
 fn add_parts(len: usize, splits: usize) -> Result<Dispatch> {
     let domain = Shape::from([splits, len]);
-    let (width, lanes) = if len % 4 == 0 {
+    let (width, lanes) = if len.is_multiple_of(4) {
         (Width::Four, 4)
     } else {
         (Width::One, 1)

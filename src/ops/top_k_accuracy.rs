@@ -11,7 +11,7 @@ pub struct TopKAccuracy {
     k: usize,
 }
 
-/// 1 or 0 for every row of `logits` [N, classes] and `labels` [N]; the mean is the top-k accuracy.
+/// 1 or 0 for every row of `logits` [N, classes] and `labels` `[N]`; the mean is the top-k accuracy.
 /// No gradient.
 ///
 /// # Errors

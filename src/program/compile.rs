@@ -120,8 +120,7 @@ impl Program {
         check_bindings(&graph, &requests, limits.max_storage_buffer_binding_size)?;
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment).max(16);
         // An arena of the largest possible size may be more than a driver gives at once.
-        let max_arena = limits.max_buffer_size.min(1 << 30).max(256 << 20);
-        let max_arena = max_arena.min(limits.max_buffer_size);
+        let max_arena = limits.max_buffer_size.min(1 << 30);
         let plan = memory_plan(&requests, alignment, max_arena, options.passes.reuse_memory)?;
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let mut arenas = Vec::new();

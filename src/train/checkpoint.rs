@@ -1,4 +1,4 @@
-//! Checkpoints: safetensors with PyTorch's names and layouts (OIHW).
+//! Checkpoints: safetensors with `PyTorch`'s names and layouts (OIHW).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -11,8 +11,8 @@ use crate::shape::Shape;
 
 /// Forward, backward, optimiser, running statistics and metrics as one graph.
 ///
-/// Inputs: `images` of shape `images` [N, C, H, W], `labels` [N] (class numbers as floats), `lr`
-/// [1]. Outputs: `loss` (mean over the batch) and `top1` (share of hits).
+/// Inputs: `images` of shape `images` [N, C, H, W], `labels` `[N]` (class numbers as floats), `lr`
+/// `[1]`. Outputs: `loss` (mean over the batch) and `top1` (share of hits).
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
