@@ -3,6 +3,7 @@ pub mod autodiff;
 pub mod bench;
 pub mod data;
 pub mod error;
+pub mod figures;
 pub mod gpu;
 pub mod graph;
 pub mod models;

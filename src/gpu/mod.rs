@@ -11,4 +11,5 @@ pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
 pub use device::{Counters, Gpu, OPTIONAL_FEATURES};
 pub use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
+pub(crate) use ring::read_back;
 pub use ring::{Readback, Upload};

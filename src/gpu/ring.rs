@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use wgpu::{BufferUsages, MapMode};
 
@@ -34,11 +35,23 @@ impl Slot {
         });
     }
 
+    /// The mapped bytes, given to `read`; unmaps.
+    fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let result = {
+            let view = self.buffer.get_mapped_range(..);
+            let view = view.map_err(|e| Error::DeviceLost(format!("reading back: {e}")))?;
+            read(&view)
+        };
+        self.buffer.unmap();
+        Ok(result)
+    }
+
     /// True once mapped; waits for it if `wait`.
     fn ready(&mut self, gpu: &Gpu, wait: bool) -> Result<bool> {
         if self.state.load(Ordering::Acquire) == PENDING {
             if wait {
                 gpu.wait(self.submission.take())?;
+                self.wait_for_callback(gpu)?;
             } else {
                 gpu.poll()?;
             }
@@ -52,6 +65,37 @@ impl Slot {
             }
         }
     }
+
+    /// The work is done, but the callback may still be running: whichever thread polls the device
+    /// runs those of all.
+    fn wait_for_callback(&self, gpu: &Gpu) -> Result<()> {
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.state.load(Ordering::Acquire) == PENDING && Instant::now() < patience {
+            std::thread::yield_now();
+            gpu.poll()?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of `buffer` (usage `MAP_READ`) once `submission` is done, given to `read`.
+///
+/// # Errors
+/// What the device reported.
+pub(crate) fn read_back<T>(
+    gpu: &Gpu,
+    buffer: wgpu::Buffer,
+    submission: wgpu::SubmissionIndex,
+    read: impl FnOnce(&[u8]) -> T,
+) -> Result<T> {
+    let mut slot = Slot {
+        buffer,
+        state: Arc::default(),
+        submission: Some(submission),
+    };
+    slot.map(MapMode::Read);
+    slot.ready(gpu, true)?;
+    slot.read(read)
 }
 
 /// Buffers that the host fills while the GPU reads others.
@@ -191,14 +235,7 @@ impl Readback {
         let Some((step, slot)) = self.under_way.pop_front() else {
             return Ok(None);
         };
-        let result = {
-            let view = slot
-                .buffer
-                .get_mapped_range(..)
-                .map_err(|e| Error::DeviceLost(format!("readback buffer: {e}")))?;
-            read(step, bytemuck::cast_slice(&view))
-        };
-        slot.buffer.unmap();
+        let result = slot.read(|bytes| read(step, bytemuck::cast_slice(bytes)))?;
         self.free.push(slot);
         Ok(Some(result))
     }

@@ -3,6 +3,7 @@
 use wgpu::BufferUsages;
 
 use super::Program;
+use crate::gpu::read_back;
 use crate::{Error, Result};
 
 /// Queries of one set (WebGPU's limit is 4096).
@@ -77,12 +78,8 @@ impl Program {
             if is_first {
                 self.upload.submitted(&submission);
             }
-            read.map_async(wgpu::MapMode::Read, .., |_| {});
-            gpu.wait(Some(submission))?;
-            let view = read
-                .get_mapped_range(..)
-                .map_err(|e| Error::DeviceLost(format!("kernel times: {e}")))?;
-            let stamps: &[u64] = bytemuck::cast_slice(&view);
+            let stamps: Vec<u64> =
+                read_back(&gpu, read, submission, |b| bytemuck::cast_slice(b).to_vec())?;
             let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
             for (dispatch, pair) in chunk.iter().zip(stamps.chunks(2)) {
                 times.push(KernelTime {

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wgpu::BufferUsages;
 
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, read_back};
 use crate::graph::{Init, Role};
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -61,12 +61,9 @@ impl Store {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&entry.buffer, 0, &copy, 0, size);
         let submission = self.gpu.queue.submit([encoder.finish()]);
-        copy.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.gpu.wait(Some(submission))?;
-        let view = copy
-            .get_mapped_range(..)
-            .map_err(|e| Error::DeviceLost(format!("reading {name}: {e}")))?;
-        Ok(bytemuck::cast_slice::<u8, f32>(&view)[..len].to_vec())
+        read_back(&self.gpu, copy, submission, |bytes| {
+            bytemuck::cast_slice::<u8, f32>(bytes)[..len].to_vec()
+        })
     }
 
     /// Overwrites a state.

@@ -17,16 +17,20 @@ use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::Graph;
 use decorr::program::{CompileOptions, Program, Store};
 
+/// The adapter that the environment chooses.
+pub fn choice() -> AdapterChoice {
+    AdapterChoice {
+        adapter: std::env::var("DECORR_ADAPTER").ok(),
+        backend: std::env::var("DECORR_BACKEND").ok(),
+    }
+}
+
 /// The device of all tests, opened with WebGPU's default limits.
 /// `DECORR_ADAPTER` and `DECORR_BACKEND` choose another adapter.
 pub fn gpu() -> Arc<Gpu> {
     static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
     let open = || {
-        let choice = AdapterChoice {
-            adapter: std::env::var("DECORR_ADAPTER").ok(),
-            backend: std::env::var("DECORR_BACKEND").ok(),
-        };
-        let gpu = Gpu::open_with_default_limits(&choice);
+        let gpu = Gpu::open_with_default_limits(&choice());
         let gpu = gpu.unwrap_or_else(|error| panic!("the tests need an adapter: {error}"));
         eprintln!("adapter: {}", gpu.describe());
         gpu

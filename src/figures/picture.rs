@@ -1,0 +1,137 @@
+//! Pictures: from files to planes of numbers, and back.
+
+use std::path::Path;
+
+use image::{DynamicImage, RgbImage};
+
+use crate::{Error, Result};
+
+/// Pixels as planes [C, H, W].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// 1 for grey, 3 for red, green, blue.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// [C, H, W].
+    pub data: Vec<f32>,
+}
+
+impl Picture {
+    /// Reads any file that the `image` crate opens, in [0, 1]. Grey files have one channel;
+    /// transparency is left out; 16 bits stay 16 bits.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no picture.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        Self::decode(path, &bytes)
+    }
+
+    /// As [`Picture::read`], from the bytes of a file; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it is no picture.
+    pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let image = image::load_from_memory(bytes)
+            .map_err(|e| Error::data(path, format!("is no picture that can be read: {e}")))?;
+        Ok(Self::from_image(&image))
+    }
+
+    fn from_image(image: &DynamicImage) -> Self {
+        let channels = if image.color().has_color() { 3 } else { 1 };
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let interleaved: Vec<f32> = match channels {
+            3 => image.to_rgb32f().into_raw(),
+            // Not by way of colour, which would weight the channels and round.
+            _ => image.to_luma32f().into_raw(),
+        };
+        let plane = height * width;
+        let mut data = vec![0.0; channels * plane];
+        for (i, pixel) in interleaved.chunks_exact(channels).enumerate() {
+            for (c, &value) in pixel.iter().enumerate() {
+                data[c * plane + i] = value;
+            }
+        }
+        Self {
+            channels,
+            height,
+            width,
+            data,
+        }
+    }
+
+    /// The picture with its values stretched from `low` to `high` over black to white; values
+    /// outside are cut. Grey becomes grey RGB.
+    pub fn to_rgb(&self, low: f32, high: f32) -> RgbImage {
+        let plane = self.height * self.width;
+        let span = if high > low { high - low } else { 1.0 };
+        let level = |value: f32| (((value - low) / span).clamp(0.0, 1.0) * 255.0).round() as u8;
+        let (width, height) = (self.width as u32, self.height as u32);
+        RgbImage::from_fn(width, height, |x, y| {
+            let i = y as usize * self.width + x as usize;
+            let channel = |c: usize| level(self.data[c.min(self.channels - 1) * plane + i]);
+            image::Rgb([channel(0), channel(1), channel(2)])
+        })
+    }
+
+    /// The sizes of all values.
+    pub fn abs(&self) -> Self {
+        let data = self.data.iter().map(|v| v.abs()).collect();
+        Self {
+            data,
+            ..self.clone()
+        }
+    }
+
+    /// The values under which the given shares of all values lie.
+    pub fn quantiles(&self, low: f64, high: f64) -> (f32, f32) {
+        let mut sorted = self.data.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let last = sorted.len().saturating_sub(1) as f64;
+        let at = |share: f64| sorted.get((share * last).round() as usize);
+        let value = |share| at(share).copied().unwrap_or(0.0);
+        (value(low), value(high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(image: &DynamicImage) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Picture> {
+        Picture::decode(Path::new("test.png"), bytes)
+    }
+
+    #[test]
+    fn kinds_of_files() {
+        let grey =
+            DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(3, 2, image::Luma([32768])));
+        let picture = decode(&png(&grey)).unwrap();
+        assert_eq!((picture.channels, picture.height, picture.width), (1, 2, 3));
+        assert!((picture.data[0] - 32768.0 / 65535.0).abs() < 1e-6);
+        let rgba = DynamicImage::ImageRgba8(image::ImageBuffer::from_pixel(
+            1,
+            1,
+            image::Rgba([255, 0, 51, 9]),
+        ));
+        assert_eq!(decode(&png(&rgba)).unwrap().data, [1.0, 0.0, 0.2]);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_named() {
+        let whole = png(&DynamicImage::new_rgb8(20, 20));
+        for bytes in [&b"hello"[..], &[], &whole[..whole.len() / 2]] {
+            let text = decode(bytes).unwrap_err().to_string();
+            assert!(text.contains("test.png: is no picture"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Each pass leaves results unchanged, and the memory plan never lets live tensors overlap.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use decorr::graph::Graph;
+use decorr::models::{Architecture, DeconvSettings, Model, Norm};
+use decorr::nn::{Loss, Mode};
+use decorr::optim::{Optimizer, Sgd};
+use decorr::passes::{Lifetime, Passes, Request, liveness, memory_plan, optimise, storage_roots};
+use decorr::program::{CompileOptions, Program, Store};
+use decorr::train::training_step;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const BATCH: usize = 9;
+
+fn graph(norm: Norm) -> Graph {
+    let model = Model {
+        architecture: Architecture::Cnn,
+        norm,
+        deconv: DeconvSettings {
+            block: Some(8),
+            ..DeconvSettings::default()
+        },
+        classes: 10,
+    };
+    let optimizer = Optimizer::Sgd(Sgd {
+        momentum: 0.9,
+        weight_decay: 1e-3,
+        nesterov: true,
+    });
+    let loss = Loss::CrossEntropy { smoothing: 0.1 };
+    training_step(&model, loss, &optimizer, [BATCH, 1, 14, 14], Mode::Train).unwrap()
+}
+
+/// Losses of three steps and all states after them.
+fn run(graph: &Graph, passes: Passes) -> (Vec<f32>, BTreeMap<String, Vec<f32>>) {
+    let mut store = Store::new(&support::gpu(), 5);
+    let options = CompileOptions {
+        passes,
+        ..CompileOptions::default()
+    };
+    let mut program = Program::compile(graph, &mut store, options).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let images: Vec<f32> = (0..BATCH * 196).map(|_| rng.random()).collect();
+    let labels: Vec<f32> = (0..BATCH).map(|i| (i % 10) as f32).collect();
+    let inputs = [("images", &*images), ("labels", &*labels), ("lr", &[0.05])];
+    let losses = (0..3)
+        .map(|_| program.run(&inputs).unwrap().scalar("loss"))
+        .collect();
+    let names: Vec<String> = store.states().map(|(name, ..)| name.to_string()).collect();
+    let values = names
+        .into_iter()
+        .map(|name| {
+            let values = store.read(&name).unwrap();
+            (name, values)
+        })
+        .collect();
+    (losses, values)
+}
+
+fn compare(graph: &Graph, with: Passes, without: Passes, tolerance: f64) {
+    let (losses, states) = run(graph, with);
+    let (other_losses, other_states) = run(graph, without);
+    let (error, _) = support::relative_error(&losses, &other_losses);
+    assert!(error <= tolerance, "losses {losses:?} and {other_losses:?}");
+    for (name, values) in &states {
+        let (error, at) = support::relative_error(values, &other_states[name]);
+        let (a, b) = (values[at], other_states[name][at]);
+        // Momenta of weights before a normalisation are differences that nearly cancel.
+        assert!(
+            error <= tolerance * 20.0,
+            "{name}[{at}]: {a} and {b}, error {error:.1e}"
+        );
+    }
+}
+
+#[test]
+fn each_pass_alone_leaves_the_numbers_as_they_are() {
+    for norm in [Norm::Batch, Norm::Deconv] {
+        let graph = graph(norm);
+        let all = Passes::ALL;
+        // These only drop, merge and place: the same arithmetic, the same bits.
+        compare(
+            &graph,
+            all,
+            Passes {
+                dead_code: false,
+                ..all
+            },
+            0.0,
+        );
+        compare(
+            &graph,
+            all,
+            Passes {
+                reuse_memory: false,
+                ..all
+            },
+            0.0,
+        );
+        compare(
+            &graph,
+            all,
+            Passes {
+                in_place: false,
+                ..all
+            },
+            0.0,
+        );
+        // Fusion lets the driver contract a * b + c; common expressions change what is fused.
+        compare(
+            &graph,
+            all,
+            Passes {
+                common_subexpr: false,
+                ..all
+            },
+            1e-5,
+        );
+        compare(&graph, all, Passes { fuse: false, ..all }, 1e-5);
+        compare(&graph, all, Passes::NONE, 1e-5);
+    }
+}
+
+#[test]
+fn passes_pay() {
+    for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
+        let graph = graph(norm);
+        let mut programs = [Passes::NONE, Passes::ALL].map(|passes| {
+            let options = CompileOptions {
+                passes,
+                ..CompileOptions::default()
+            };
+            Program::compile(&graph, &mut Store::new(&support::gpu(), 1), options).unwrap()
+        });
+        let [none, all] = &mut programs;
+        println!(
+            "{norm:?}: {} dispatches, {} without passes; {} bytes of arenas, {} without",
+            all.dispatch_count(),
+            none.dispatch_count(),
+            all.memory().arenas,
+            none.memory().arenas
+        );
+        assert!(4 * all.dispatch_count() < 3 * none.dispatch_count());
+        assert!(2 * all.memory().arenas < none.memory().arenas);
+    }
+}
+
+#[test]
+fn live_tensors_never_overlap() {
+    let graph = optimise(&graph(Norm::Deconv), Passes::ALL).unwrap();
+    let roots = storage_roots(&graph);
+    let lifetimes = liveness(&graph, &roots);
+    let mut requests: Vec<Request> = graph
+        .nodes()
+        .iter()
+        .zip(&lifetimes)
+        .filter_map(|(node, lifetime)| {
+            Some(Request {
+                size_bytes: node.shape.size_bytes(),
+                lifetime: (*lifetime)?,
+            })
+        })
+        .collect();
+    assert_disjoint(&requests, 1 << 30);
+    // And on random ones, with arenas so small that several are needed.
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for _ in 0..20 {
+        requests = (0..120)
+            .map(|_| {
+                let first = rng.random_range(0..200);
+                Request {
+                    size_bytes: rng.random_range(1..5000),
+                    lifetime: Lifetime {
+                        first,
+                        last: first + rng.random_range(0..40),
+                    },
+                }
+            })
+            .collect();
+        assert_disjoint(&requests, 16 << 10);
+    }
+}
+
+fn assert_disjoint(requests: &[Request], max_arena: u64) {
+    let plan = memory_plan(requests, 256, max_arena, true).unwrap();
+    for (i, a) in requests.iter().enumerate() {
+        let (arena, start) = plan.places[i];
+        assert!(start + a.size_bytes <= plan.arenas[arena] && plan.arenas[arena] <= max_arena);
+        for (j, b) in requests.iter().enumerate().skip(i + 1) {
+            let (other, other_start) = plan.places[j];
+            let together =
+                a.lifetime.first <= b.lifetime.last && b.lifetime.first <= a.lifetime.last;
+            let overlap = start < other_start + b.size_bytes && other_start < start + a.size_bytes;
+            assert!(
+                !(arena == other && together && overlap),
+                "requests {i} and {j}"
+            );
+        }
+    }
+}

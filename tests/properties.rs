@@ -1,0 +1,118 @@
+//! What must hold for any input.
+
+mod support;
+
+use decorr::graph::Graph;
+use decorr::nn::{DeconvConv2d, DeconvOptions, Mode};
+use decorr::ops::{self, Conv2dGeometry};
+use decorr::program::{CompileOptions, Program, Store};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..len).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect()
+}
+
+/// Largest |deconv cov deconv - I| after `n_iter` iterations, and largest asymmetry of deconv.
+fn residual(rows: &[f32], features: usize, n_iter: usize) -> (f32, f32) {
+    let count = rows.len() / features;
+    let mut g = Graph::new();
+    let x = g.input("x", [1, count, features]);
+    let mean = ops::mean_to(&mut g, x, [1, 1, features]).unwrap();
+    let centred = ops::sub(&mut g, x, mean).unwrap();
+    let cov = ops::covariance(&mut g, centred, 1e-5).unwrap();
+    let deconv = ops::newton_schulz(&mut g, cov, n_iter).unwrap();
+    let half = ops::matmul(&mut g, deconv, cov, Default::default()).unwrap();
+    let white = ops::matmul(&mut g, half, deconv, Default::default()).unwrap();
+    g.output("white", white);
+    g.output("deconv", deconv);
+    let outputs = support::run(&g, &[("x", rows)]).unwrap();
+    let eye = |i: usize| f32::from(u8::from(i / features == i % features));
+    let white = outputs["white"].iter().enumerate();
+    let far = white.map(|(i, v)| (v - eye(i)).abs()).fold(0.0, f32::max);
+    let d = &outputs["deconv"];
+    let largest = d.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let skew = (0..features * features)
+        .map(|i| (d[i] - d[i % features * features + i / features]).abs())
+        .fold(0.0, f32::max);
+    (far, skew / largest)
+}
+
+#[test]
+fn deconvolution_nears_whitening_with_iterations_not_at_five() {
+    for (seed, features) in [(1, 5), (2, 27), (3, 70)] {
+        let mut rows = random(seed, 400 * features);
+        // Neighbours correlate, as pixels do.
+        for i in 1..rows.len() {
+            rows[i] += 0.9 * rows[i - 1];
+        }
+        let residuals: Vec<f32> = [2, 5, 20]
+            .map(|n| residual(&rows, features, n))
+            .iter()
+            .map(|&(far, skew)| {
+                assert!(skew < 1e-5, "deconv is asymmetric by {skew}");
+                far
+            })
+            .collect();
+        println!("{features} features: {residuals:?}");
+        assert!(residuals[0] > residuals[1] && residuals[1] > residuals[2]);
+        assert!(residuals[2] < 1e-3, "{residuals:?}");
+    }
+}
+
+#[test]
+fn a_step_has_the_same_bits_every_time() {
+    let run = || {
+        let mut g = Graph::new();
+        let x = g.input("x", [3, 5, 11, 9]);
+        let layer = DeconvConv2d {
+            in_channels: 5,
+            out_channels: 7,
+            kernel_size: 3,
+            geometry: Conv2dGeometry {
+                padding: 1,
+                ..Conv2dGeometry::default()
+            },
+            bias: true,
+            options: DeconvOptions::default(),
+        };
+        let y = layer.forward(&mut g, x, Mode::Train).unwrap();
+        let total = ops::sum_to(&mut g, y, [1]).unwrap();
+        let parameters = g.parameters();
+        let grads = decorr::autodiff::gradients(&mut g, total, &parameters).unwrap();
+        g.output("y", y);
+        g.output("weight_grad", grads[0]);
+        support::run(&g, &[("x", &random(9, 3 * 5 * 99))]).unwrap()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
+    // y depends on the input by its whitened form alone, up to eps: scale by 8, shift by 3.
+    let image = random(4, 2 * 4 * 100);
+    let moved: Vec<f32> = image.iter().map(|v| 8.0 * v + 3.0).collect();
+    let mut g = Graph::new();
+    let x = g.input("x", [2, 4, 10, 10]);
+    let layer = DeconvConv2d {
+        in_channels: 4,
+        out_channels: 6,
+        kernel_size: 3,
+        geometry: Conv2dGeometry::default(),
+        bias: true,
+        options: DeconvOptions {
+            eps: 1e-6,
+            sampling_stride: 1,
+            ..DeconvOptions::default()
+        },
+    };
+    let y = layer.forward(&mut g, x, Mode::Train).unwrap();
+    g.output("y", y);
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+    let a = program.run(&[("x", &image)]).unwrap();
+    let b = program.run(&[("x", &moved)]).unwrap();
+    let (error, at) = support::relative_error(&a.values["y"], &b.values["y"]);
+    assert!(error < 1e-3, "error {error} at {at}");
+}
