@@ -202,3 +202,14 @@ fn assert_disjoint(requests: &[Request], max_arena: u64) {
         }
     }
 }
+
+/// `sub(x, x)` has one input after equal inputs are merged, but two operands.
+#[test]
+fn an_op_that_reads_one_tensor_twice_survives_fusion() {
+    let mut g = Graph::new();
+    let x = g.input("x", [5]);
+    let y = decorr::ops::sub(&mut g, x, x).unwrap();
+    g.output("y", y);
+    let outputs = support::run(&g, &[("x", &[1.0, 2.0, 3.0, 4.0, 5.0])]).unwrap();
+    assert_eq!(outputs["y"], [0.0; 5]);
+}

@@ -145,7 +145,9 @@ pub fn fuse(graph: &Graph) -> Result<Graph> {
 /// Appends an element-wise node with all that it took in.
 fn store(new: &mut Graph, inner: &Inlined) -> TensorId {
     let mut node = inner.node.clone();
-    if inner.program.steps.len() > 1 {
+    let unchanged =
+        matches!(&node.kind, Kind::Op(op) if op.pointwise() == Some(inner.program.clone()));
+    if !unchanged {
         node.kind = Kind::Op(Arc::new(Fused {
             program: inner.program.clone(),
             shape: node.shape.clone(),

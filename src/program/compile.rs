@@ -1,6 +1,7 @@
 //! Graph to program: passes, memory, pipelines, bind groups.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use wgpu::BufferUsages;
@@ -55,6 +56,11 @@ impl Program {
             .variants
             .unwrap_or_else(|| passes::select_variant(&gpu));
         let graph = optimise(graph, options.passes)?;
+        let max_binding = gpu.limits().max_storage_buffer_binding_size;
+        for node in graph.nodes() {
+            let size_bytes = padded(node.shape.size_bytes());
+            check_binding(&node.name, &node.shape, size_bytes, max_binding)?;
+        }
         let roots = storage_roots(&graph);
         let updates = if options.passes.in_place {
             in_place(&graph, &roots)
@@ -104,8 +110,10 @@ impl Program {
             })?;
             let scratch = requests.len();
             for &len in &lowered.scratch {
+                let size_bytes = padded(len as u64 * 4);
+                check_binding(&node.name, "scratch memory", size_bytes, max_binding)?;
                 requests.push(Request {
-                    size_bytes: padded(len as u64 * 4),
+                    size_bytes,
                     lifetime: Lifetime { first: i, last: i },
                 });
             }
@@ -117,7 +125,6 @@ impl Program {
         }
 
         let limits = gpu.limits();
-        check_bindings(&graph, &requests, limits.max_storage_buffer_binding_size)?;
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment).max(16);
         // An arena of the largest possible size may be more than a driver gives at once.
         let max_arena = limits.max_buffer_size.min(1 << 30);
@@ -294,25 +301,15 @@ fn place_inputs(
     Ok((inputs, buffer))
 }
 
-fn check_bindings(graph: &Graph, requests: &[Request], max_binding: u64) -> Result<()> {
-    for node in graph.nodes() {
-        if padded(node.shape.size_bytes()) > max_binding {
-            return Err(Error::Limit(format!(
-                "tensor {} {} has {} bytes; the device binds at most {max_binding} at once. \
-                 A smaller batch makes smaller tensors",
-                node.name,
-                node.shape,
-                node.shape.size_bytes()
-            )));
-        }
+/// Every tensor, and all scratch memory of a kernel, must fit one binding.
+fn check_binding(name: &str, what: impl Display, size_bytes: u64, max_binding: u64) -> Result<()> {
+    if size_bytes > max_binding {
+        return Err(Error::Limit(format!(
+            "tensor {name} {what} has {size_bytes} bytes; the device binds at most {max_binding} \
+             at once. A smaller batch makes smaller tensors"
+        )));
     }
-    match requests.iter().find(|r| r.size_bytes > max_binding) {
-        Some(r) => Err(Error::Limit(format!(
-            "scratch memory of {} bytes",
-            r.size_bytes
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Collects dispatches and their parameters, then makes one parameter buffer for all.

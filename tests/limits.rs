@@ -1,0 +1,102 @@
+//! Sizes that the device cannot hold, and shapes that do not fit, are errors with names.
+
+mod support;
+
+use decorr::graph::{Graph, Init};
+use decorr::ops::{self, Transpose};
+use decorr::program::{CompileOptions, Program, Store};
+use decorr::{Error, nn};
+
+fn compile(g: &Graph) -> Result<Program, Error> {
+    Program::compile(
+        g,
+        &mut Store::new(&support::gpu(), 1),
+        CompileOptions::default(),
+    )
+}
+
+#[test]
+fn a_tensor_beyond_the_binding_limit_is_named() {
+    let mut g = Graph::new();
+    let x = g.input("images", [1 << 13]);
+    let y = ops::reshape(&mut g, x, [1, 1 << 13]).unwrap();
+    let z = ops::reshape(&mut g, x, [1 << 13, 1]).unwrap();
+    let huge = ops::mul(&mut g, y, z).unwrap();
+    g.rename(huge, "everything");
+    let total = ops::sum_to(&mut g, huge, [1]).unwrap();
+    g.output("total", total);
+    let options = CompileOptions {
+        passes: decorr::passes::Passes::NONE,
+        ..CompileOptions::default()
+    };
+    let error = Program::compile(&g, &mut Store::new(&support::gpu(), 1), options).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Limit(_)), "{text}");
+    assert!(
+        text.contains("everything") && text.contains("batch"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_state_beyond_the_buffer_limit_is_named() {
+    let mut g = Graph::new();
+    let weight = g
+        .parameter("weight", [1 << 15, 1 << 14], Init::Constant(0.0))
+        .unwrap();
+    let total = ops::sum_to(&mut g, weight, [1]).unwrap();
+    g.output("total", total);
+    let error = compile(&g).unwrap_err();
+    assert!(matches!(error, Error::Limit(_)), "{error}");
+    assert!(error.to_string().contains("weight"), "{error}");
+}
+
+#[test]
+fn shapes_that_do_not_fit_name_tensors_and_both_shapes() {
+    let mut g = Graph::new();
+    let x = g.input("x", [4, 8]);
+    let w = g.input("w", [9, 5]);
+    let error = g.scope("fc", |g| ops::matmul(g, x, w, Transpose::default()));
+    let text = error.unwrap_err().to_string();
+    for part in ["matmul", "fc", "x [4, 8]", "w [9, 5]"] {
+        assert!(text.contains(part), "no {part} in: {text}");
+    }
+    let layer = nn::BatchNorm::new(3);
+    assert!(layer.forward(&mut g, x, nn::Mode::Train).is_err());
+}
+
+#[test]
+fn inputs_of_a_step_are_checked() {
+    let mut g = Graph::new();
+    let x = g.input("x", [3]);
+    let y = ops::relu(&mut g, x).unwrap();
+    g.output("y", y);
+    let mut program = compile(&g).unwrap();
+    let text = |inputs: &[(&str, &[f32])], program: &mut Program| {
+        program.step(inputs).unwrap_err().to_string()
+    };
+    assert!(text(&[("x", &[1.0])], &mut program).contains("3 values, not 1"));
+    assert!(text(&[], &mut program).contains("x is missing"));
+    assert!(text(&[("z", &[1.0; 3])], &mut program).contains("no input is called z"));
+    assert_eq!(
+        program.run(&[("x", &[-1.0, 0.0, 2.0])]).unwrap().values["y"],
+        [0.0, 0.0, 2.0]
+    );
+}
+
+#[test]
+fn kernels_can_be_timed_where_the_adapter_has_timestamps() {
+    let mut g = Graph::new();
+    let a = g.parameter("a", [64, 64], Init::Uniform(1.0)).unwrap();
+    let c = ops::matmul(&mut g, a, a, Transpose::default()).unwrap();
+    g.output("c", c);
+    let mut program = compile(&g).unwrap();
+    if !program.gpu().has_timestamps() {
+        assert!(matches!(program.profile(&[]), Err(Error::Adapter(_))));
+        println!("the adapter has no timestamps: only the refusal was tested");
+        return;
+    }
+    let times = program.profile(&[]).unwrap();
+    assert_eq!(times.len(), program.dispatch_count());
+    assert!(times.iter().all(|t| t.seconds >= 0.0) && times[0].flops == 2 * 64 * 64 * 64);
+}
