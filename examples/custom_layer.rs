@@ -21,11 +21,7 @@ struct GatedLinear {
 
 impl GatedLinear {
     fn forward(&self, g: &mut Graph, x: TensorId) -> Result<TensorId> {
-        let linear = Linear {
-            in_features: self.in_features,
-            out_features: self.out_features,
-            bias: true,
-        };
+        let linear = Linear::new(self.in_features, self.out_features);
         let gate = g.scope("gate", |g| linear.forward(g, x))?;
         let value = g.scope("value", |g| linear.forward(g, x))?;
         let gate = sigmoid(g, gate)?;
@@ -44,12 +40,7 @@ fn main() -> Result<()> {
         out_features: 32,
     };
     let h = g.scope("hidden", |g| hidden.forward(g, x))?;
-    let last = Linear {
-        in_features: 32,
-        out_features: 1,
-        bias: true,
-    };
-    let y = g.scope("last", |g| last.forward(g, h))?;
+    let y = g.scope("last", |g| Linear::new(32, 1).forward(g, h))?;
     let error = sub(&mut g, y, target)?;
     let squared = square(&mut g, error)?;
     let loss = mean_to(&mut g, squared, [1])?;

@@ -1,64 +1,39 @@
-//! Linear regression, plain and on deconvolved inputs: with those, one step of length 1 solves it
-//! (paper section 3.3).
+//! Linear regression on three features that are almost the same. Gradient descent crawls; on
+//! deconvolved inputs one step of length 1 solves it (paper section 3.3).
 //!
 //! `cargo run --release --example linear_regression` prints both losses over five steps.
 
-use decorr::Result;
-use decorr::autodiff::gradients;
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::{Graph, Init};
 use decorr::nn::{DeconvLinear, DeconvOptions, Linear, Mode};
 use decorr::ops::{mean_to, scale, square, sub};
 use decorr::optim::{Optimizer, Sgd, update};
 use decorr::program::{CompileOptions, Program, Store};
-
-const ROWS: usize = 512;
+use decorr::{Result, autodiff::gradients};
 
 fn main() -> Result<()> {
-    let gpu = Gpu::open(&AdapterChoice::default())?;
-    // Three features that are almost the same, and a target that needs their differences.
-    let noise = |i: usize| {
-        (
-            (i * 7919 % 1009) as f32 / 1009.0 - 0.5,
-            (i * 104_729 % 997) as f32 / 997.0 - 0.5,
-        )
-    };
-    let x: Vec<f32> = (0..ROWS)
-        .flat_map(|i| {
-            [
-                noise(i).0,
-                noise(i).0 + 0.1 * noise(i).1,
-                noise(i).0 - 0.1 * noise(i).1,
-            ]
-        })
-        .collect();
+    const ROWS: usize = 512;
+    // Two sequences without relation to each other; the target needs differences of features.
+    let noise = |i: usize, step: usize| (i * step % 1009) as f32 / 1009.0 - 0.5;
+    let row = |i| (noise(i, 7919), 0.1 * noise(i, 331));
+    let row = |i| [row(i).0, row(i).0 + row(i).1, row(i).0 - row(i).1];
+    let x: Vec<f32> = (0..ROWS).flat_map(row).collect();
     let y: Vec<f32> = x.chunks(3).map(|r| 5.0 * (r[1] - r[2]) + r[0]).collect();
 
-    for (name, deconv, lr) in [("plain", false, 1.0), ("deconvolved", true, 1.0)] {
+    let gpu = Gpu::open(&AdapterChoice::default())?;
+    for deconvolve in [false, true] {
+        // The graph: prediction, loss, gradients and the update of the weights, all in one.
         let mut g = Graph::new();
         let inputs = g.input("x", [ROWS, 3]);
         let target = g.input("y", [ROWS, 1]);
-        let lr_input = g.input("lr", [1]);
+        let lr = g.input("lr", [1]);
         g.parameter("weight", [1, 3], Init::Constant(0.0))?;
-        let options = DeconvOptions {
-            eps: 1e-7,
-            n_iter: 20,
-            ..DeconvOptions::default()
-        };
-        let layer = DeconvLinear {
-            in_features: 3,
-            out_features: 1,
-            bias: true,
-            options,
-        };
-        let prediction = match deconv {
-            true => layer.forward(&mut g, inputs, Mode::Train)?,
-            false => Linear {
-                in_features: 3,
-                out_features: 1,
-                bias: true,
-            }
-            .forward(&mut g, inputs)?,
+        let prediction = if deconvolve {
+            let mut options = DeconvOptions::default();
+            (options.eps, options.n_iter) = (1e-7, 20);
+            DeconvLinear::new(3, 1, options).forward(&mut g, inputs, Mode::Train)?
+        } else {
+            Linear::new(3, 1).forward(&mut g, inputs)?
         };
         let error = sub(&mut g, prediction, target)?;
         let squared = square(&mut g, error)?;
@@ -66,19 +41,17 @@ fn main() -> Result<()> {
         let loss = scale(&mut g, mean, 0.5)?;
         let parameters = g.parameters();
         let grads = gradients(&mut g, loss, &parameters)?;
-        update(
-            &mut g,
-            &Optimizer::Sgd(Sgd::default()),
-            &parameters,
-            &grads,
-            lr_input,
-        )?;
+        let sgd = Optimizer::Sgd(Sgd::default());
+        update(&mut g, &sgd, &parameters, &grads, lr)?;
         g.output("loss", loss);
-        let mut program =
-            Program::compile(&g, &mut Store::new(&gpu, 1), CompileOptions::default())?;
-        for step in 0..5 {
-            let outputs = program.run(&[("x", &x), ("y", &y), ("lr", &[lr])])?;
-            println!("{name:<12} step {step}: loss {:.6}", outputs.scalar("loss"));
+
+        // Compiled once, replayed every step.
+        let mut store = Store::new(&gpu, 1);
+        let mut step = Program::compile(&g, &mut store, CompileOptions::default())?;
+        for i in 0..5 {
+            let outputs = step.run(&[("x", &x), ("y", &y), ("lr", &[1.0])])?;
+            let loss = outputs.scalar("loss");
+            println!("deconvolve: {deconvolve:<5} step {i} loss {loss:.6}");
         }
     }
     Ok(())

@@ -768,15 +768,11 @@ impl TinyNet {
         let h = ops::global_avg_pool(g, h)?;
         let batch = g.shape(h).dims()[0];
         let h = ops::reshape(g, h, [batch, 12])?;
-        let fc = DeconvLinear {
-            in_features: 12,
-            out_features: classes,
-            bias: true,
-            options: DeconvOptions {
-                block: 512,
-                ..self.options
-            },
+        let options = DeconvOptions {
+            block: 512,
+            ..self.options
         };
+        let fc = DeconvLinear::new(12, classes, options);
         g.scope("fc", |g| fc.forward(g, h, mode))
     }
 }

@@ -116,16 +116,12 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     g.parameter("weight", [1, FEATURES], Init::Constant(0.0))
         .unwrap();
     g.parameter("bias", [1], Init::Constant(0.0)).unwrap();
-    let layer = DeconvLinear {
-        in_features: FEATURES,
-        out_features: 1,
-        bias: true,
-        options: DeconvOptions {
-            eps: 1e-7,
-            n_iter: 20,
-            ..DeconvOptions::default()
-        },
+    let options = DeconvOptions {
+        eps: 1e-7,
+        n_iter: 20,
+        ..DeconvOptions::default()
     };
+    let layer = DeconvLinear::new(FEATURES, 1, options);
     let prediction = layer.forward(&mut g, input, Mode::Train).unwrap();
     let error = ops::sub(&mut g, prediction, target).unwrap();
     let squared = ops::square(&mut g, error).unwrap();

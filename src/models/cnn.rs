@@ -63,22 +63,14 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
         h = g.scope("norm4", |g| layer.forward(g, h, mode))?;
     }
     if model.norm == Norm::Deconv {
-        let layer = DeconvLinear {
-            in_features,
-            out_features: model.classes,
-            bias: true,
-            // `block` is of the convolutions; the paper's 512 stays for the linear layer.
-            options: DeconvOptions {
-                block: 512,
-                ..model.deconv.linear()
-            },
+        // `block` is of the convolutions; the paper's 512 stays for the linear layer.
+        let options = DeconvOptions {
+            block: 512,
+            ..model.deconv.linear()
         };
+        let layer = DeconvLinear::new(in_features, model.classes, options);
         return g.scope("fc", |g| layer.forward(g, h, mode));
     }
-    let layer = Linear {
-        in_features,
-        out_features: model.classes,
-        bias: true,
-    };
+    let layer = Linear::new(in_features, model.classes);
     g.scope("fc", |g| layer.forward(g, h))
 }

@@ -11,12 +11,7 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
     let in_features = g.shape(x).len() / batch;
     let mut h = reshape(g, x, [batch, in_features])?;
     if model.norm == Norm::Deconv {
-        let layer = DeconvLinear {
-            in_features,
-            out_features: model.classes,
-            bias: true,
-            options: model.deconv.linear(),
-        };
+        let layer = DeconvLinear::new(in_features, model.classes, model.deconv.linear());
         return g.scope("fc", |g| layer.forward(g, h, mode));
     }
     if model.norm == Norm::Batch {
@@ -30,10 +25,6 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
         let layer = model.deconv.channel(in_features);
         h = g.scope("norm", |g| layer.forward(g, h, mode))?;
     }
-    let layer = Linear {
-        in_features,
-        out_features: model.classes,
-        bias: true,
-    };
+    let layer = Linear::new(in_features, model.classes);
     g.scope("fc", |g| layer.forward(g, h))
 }

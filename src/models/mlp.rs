@@ -21,20 +21,14 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
         }
         let name = format!("fc{i}");
         h = if model.norm == Norm::Deconv {
-            let layer = DeconvLinear {
-                in_features,
-                out_features,
-                bias: true,
-                options: model.deconv.linear(),
-            };
+            let layer = DeconvLinear::new(in_features, out_features, model.deconv.linear());
             g.scope(&name, |g| layer.forward(g, h, mode))?
         } else {
             // Batch norm's own bias makes the layer's one idle.
             let bias = is_last || model.norm != Norm::Batch;
             let layer = Linear {
-                in_features,
-                out_features,
                 bias,
+                ..Linear::new(in_features, out_features)
             };
             g.scope(&name, |g| layer.forward(g, h))?
         };

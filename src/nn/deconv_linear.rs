@@ -24,6 +24,17 @@ pub struct DeconvLinear {
 }
 
 impl DeconvLinear {
+    /// With a bias.
+    #[must_use]
+    pub const fn new(in_features: usize, out_features: usize, options: DeconvOptions) -> Self {
+        Self {
+            in_features,
+            out_features,
+            bias: true,
+            options,
+        }
+    }
+
     /// `x` [N, in] to [N, out].
     ///
     /// # Errors

@@ -17,6 +17,16 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// With a bias.
+    #[must_use]
+    pub const fn new(in_features: usize, out_features: usize) -> Self {
+        Self {
+            in_features,
+            out_features,
+            bias: true,
+        }
+    }
+
     /// `x` [N, in] to [N, out].
     ///
     /// # Errors
