@@ -3,6 +3,7 @@
 //! Workloads that are compared are run in turn, several rounds, and the best round counts: on a
 //! shared machine the best is the least disturbed.
 
+mod peak;
 mod workloads;
 
 use std::sync::Arc;
@@ -27,8 +28,10 @@ pub struct Figure {
     pub gflop: f64,
     /// `gflop` over time.
     pub gflops: f64,
-    /// `gflops` over the fastest product of this run (the measured peak of the adapter).
+    /// `gflops` over what the adapter reaches with multiply-adds alone, measured beside it.
     pub share_of_peak: f64,
+    /// Bytes that must move (each tensor of each kernel once) over time, in GB/s.
+    pub gb_per_s: f64,
     /// Dispatches a step.
     pub dispatches: usize,
     /// Planned device memory in MiB.
@@ -79,7 +82,8 @@ struct Compiled {
 pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let mut compiled = Vec::new();
     for workload in workloads()? {
-        if !workload.name.contains(&options.filter) {
+        // The peak is always measured: shares are of it.
+        if workload.name != workloads::PEAK && !workload.name.contains(&options.filter) {
             continue;
         }
         progress(&format!("compiling {}", workload.name));
@@ -140,7 +144,8 @@ impl Compiled {
 
 fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
     let rate = |c: &Compiled| c.program.cost().flops as f64 / c.best / 1e9;
-    let peak = compiled.iter().map(rate).fold(0.0, f64::max);
+    let peak = compiled.iter().find(|c| c.workload.name == workloads::PEAK);
+    let peak = peak.map_or(f64::NAN, rate);
     let figures = compiled
         .iter()
         .map(|c| {
@@ -154,6 +159,7 @@ fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
                 gflop: c.program.cost().flops as f64 / 1e9,
                 gflops: rate(c),
                 share_of_peak: rate(c) / peak,
+                gb_per_s: c.program.cost().bytes as f64 / c.best / 1e9,
                 dispatches: c.program.dispatch_count(),
                 peak_mib: c.program.memory().peak() as f64 / f64::from(1 << 20),
                 ratio: base.map(|b| (b.workload.name.clone(), c.best / b.best)),
@@ -175,7 +181,7 @@ impl Report {
     /// The table for people.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{}, {} kernels, best of {} rounds\n{:<28} {:>10} {:>9} {:>9} {:>7} {:>10} {:>9}  {}\n",
+            "{}, {} kernels, best of {} rounds\n{:<28} {:>10} {:>9} {:>9} {:>7} {:>8} {:>10} {:>9}  {}\n",
             self.adapter,
             self.variant,
             self.rounds,
@@ -183,7 +189,8 @@ impl Report {
             "ms",
             "GFLOP",
             "GFLOP/s",
-            "peak",
+            "of peak",
+            "GB/s",
             "dispatches",
             "MiB",
             "ratio"
@@ -194,12 +201,13 @@ impl Report {
                 None => String::new(),
             };
             text.push_str(&format!(
-                "{:<28} {:>10.3} {:>9.3} {:>9.2} {:>6.0}% {:>10} {:>9.1}  {ratio}\n",
+                "{:<28} {:>10.3} {:>9.3} {:>9.2} {:>6.0}% {:>8.2} {:>10} {:>9.1}  {ratio}\n",
                 f.name,
                 f.ms,
                 f.gflop,
                 f.gflops,
                 100.0 * f.share_of_peak,
+                f.gb_per_s,
                 f.dispatches,
                 f.peak_mib
             ));

@@ -3,6 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::peak;
 use crate::Result;
 use crate::autodiff::gradients_from;
 use crate::graph::{Graph, Init, TensorId};
@@ -25,12 +26,17 @@ pub struct Workload {
     pub compared_with: Option<&'static str>,
 }
 
+/// Name of the workload that measures the adapter's peak.
+pub(super) const PEAK: &str = "multiply-add peak";
+
 /// All workloads, in the order of the table.
 ///
 /// # Errors
 /// None but bugs.
 pub fn workloads() -> Result<Vec<Workload>> {
     let mut all = vec![
+        of_graph(PEAK, peak::multiply_adds)?,
+        of_graph("memory stream", peak::stream)?,
         product(512, 512, 512)?,
         product(1024, 1024, 1024)?,
         product(128, 128, 784)?,
@@ -49,7 +55,7 @@ pub fn workloads() -> Result<Vec<Workload>> {
 }
 
 /// A random state, so that its upload is not part of the step.
-fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
+pub(super) fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
     g.parameter(name, shape, Init::Uniform(1.0))
 }
 
@@ -67,10 +73,16 @@ fn finish(mut g: Graph, name: String, results: &[TensorId]) -> Workload {
 }
 
 /// Keeps `result` on the GPU as a state: written by its own kernel, nothing added.
-fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
+pub(super) fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
     let shape = g.shape(result).clone();
     let state = g.parameter(name, shape, Init::Constant(0.0))?;
     g.assign(state, result)
+}
+
+fn of_graph(name: &str, build: fn(&mut Graph) -> Result<()>) -> Result<Workload> {
+    let mut g = Graph::new();
+    build(&mut g)?;
+    Ok(finish(g, name.into(), &[]))
 }
 
 fn product(m: usize, n: usize, k: usize) -> Result<Workload> {

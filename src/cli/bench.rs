@@ -51,7 +51,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         }),
     };
     let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
-    if report.figures.is_empty() {
+    if !report.figures.iter().any(|f| f.name.contains(&args.filter)) {
         let message = format!("no workload's name contains {:?}", args.filter);
         return Err(Error::Config(message));
     }

@@ -33,7 +33,7 @@ pub struct Record {
     pub top1: Option<f64>,
     /// Learning rate of a training step.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lr: Option<f64>,
+    pub lr: Option<f32>,
     /// Since training began.
     pub seconds: f64,
 }

@@ -227,7 +227,7 @@ impl Run<'_> {
                     epoch: step / self.per_epoch,
                     loss: finite(loss),
                     top1: finite(top1),
-                    lr: finite(self.schedule.lr(self.config.lr, step)),
+                    lr: Some(self.schedule.lr(self.config.lr, step)),
                     seconds,
                 })?;
             }

@@ -1,0 +1,109 @@
+//! What the adapter can do at all, as the measure of what is done with it: multiply-adds without
+//! memory, and memory without arithmetic.
+
+use crate::Result;
+use crate::graph::op::{Cost, Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::ops::affine;
+use crate::shape::Shape;
+
+/// Chains of multiply-adds in registers, long enough to hide their latency.
+const SOURCE: &str = "
+#import grid
+const STEPS: u32 = 1u;
+
+struct Params { len: u32, _0: u32, _1: u32, _2: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = linear_workgroup(workgroup, workgroups) * 64u + local;
+    if (i >= params.len) {
+        return;
+    }
+    let m = vec4(x[i]);
+    var a = m;
+    var b = m + 1.0;
+    var c = m + 2.0;
+    for (var step = 0u; step < STEPS; step++) {
+        a = fma(a, m, m);
+        b = fma(b, m, m);
+        c = fma(c, m, m);
+        a = fma(a, m, m);
+        b = fma(b, m, m);
+        c = fma(c, m, m);
+        a = fma(a, m, m);
+        b = fma(b, m, m);
+        c = fma(c, m, m);
+        a = fma(a, m, m);
+        b = fma(b, m, m);
+        c = fma(c, m, m);
+    }
+    let sum = a + b + c;
+    y[i] = sum.x + sum.y + sum.z + sum.w;
+}
+";
+const STEPS: u32 = 256;
+/// Elements: enough invocations for any GPU, a few milliseconds of work on a CPU.
+const INVOCATIONS: usize = 1 << 16;
+/// 64 MiB: beyond the caches.
+const STREAMED: usize = 1 << 24;
+
+#[derive(Debug)]
+struct MultiplyAdd;
+
+impl Op for MultiplyAdd {
+    fn name(&self) -> &'static str {
+        "multiply_add"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None])
+    }
+
+    fn cost(&self, _: &[&Shape], output: &Shape) -> Cost {
+        Cost {
+            flops: output.len() as u64 * u64::from(STEPS) * 12 * 4 * 2,
+            bytes: 2 * output.size_bytes(),
+        }
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "multiply_add",
+                source: SOURCE.into(),
+                entry: "main",
+                constants: vec![("STEPS", STEPS)],
+            },
+            params: vec![word(ctx.output.len())?, 0, 0, 0],
+            bindings: vec![Slot::Input(0), Slot::Output],
+            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+        }
+        .into())
+    }
+}
+
+/// `x` through chains of multiply-adds that touch no memory.
+pub(super) fn multiply_adds(g: &mut Graph) -> Result<()> {
+    let x = super::workloads::operand(g, "x", &[INVOCATIONS])?;
+    let y = g.add(MultiplyAdd, &[x])?;
+    super::workloads::keep(g, "y", y)
+}
+
+/// A large tensor read once and written once, in place.
+pub(super) fn stream(g: &mut Graph) -> Result<()> {
+    let x = super::workloads::operand(g, "x", &[STREAMED])?;
+    let y = affine(g, x, 0.5, 1.0)?;
+    g.assign(x, y)
+}
