@@ -4,19 +4,23 @@
 
 #import grid
 
+// Constants: compilers make multiplications of divisions by them, and unroll the loop over the taps.
+const CHANNELS: u32 = 1u;
+const HEIGHT: u32 = 1u;
+const WIDTH: u32 = 1u;
+const OUT_H: u32 = 1u;
+const OUT_W: u32 = 1u;
+const K_H: u32 = 1u;
+const K_W: u32 = 1u;
+const STRIDE: u32 = 1u;
+const PADDING: u32 = 0u;
+const DILATION: u32 = 1u;
+
 struct Params {
     batch: u32,
-    channels: u32,
-    height: u32,
-    width: u32,
-    out_h: u32,
-    out_w: u32,
-    k_h: u32,
-    k_w: u32,
-    stride: u32,
-    padding: u32,
-    dilation: u32,
     _0: u32,
+    _1: u32,
+    _2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,30 +34,29 @@ fn forward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let p = params;
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
-    let taps = p.k_h * p.k_w;
-    let columns = p.channels * taps;
-    let positions = p.out_h * p.out_w;
-    if (i >= p.batch * positions * columns) {
+    let taps = K_H * K_W;
+    let columns = CHANNELS * taps;
+    let positions = OUT_H * OUT_W;
+    if (i >= params.batch * positions * columns) {
         return;
     }
     let row = i / columns;
     let column = i - row * columns;
     let n = row / positions;
     let position = row - n * positions;
-    let oh = position / p.out_w;
-    let ow = position - oh * p.out_w;
+    let oh = position / OUT_W;
+    let ow = position - oh * OUT_W;
     let c = column / taps;
     let tap = column - c * taps;
-    let ky = tap / p.k_w;
-    let kx = tap - ky * p.k_w;
+    let ky = tap / K_W;
+    let kx = tap - ky * K_W;
     // Wraps below zero, which the comparison then refuses too.
-    let y = oh * p.stride + ky * p.dilation - p.padding;
-    let x = ow * p.stride + kx * p.dilation - p.padding;
+    let y = oh * STRIDE + ky * DILATION - PADDING;
+    let x = ow * STRIDE + kx * DILATION - PADDING;
     var value = 0.0;
-    if (y < p.height && x < p.width) {
-        value = source[((n * p.channels + c) * p.height + y) * p.width + x];
+    if (y < HEIGHT && x < WIDTH) {
+        value = source[((n * CHANNELS + c) * HEIGHT + y) * WIDTH + x];
     }
     target_[i] = value;
 }
@@ -66,30 +69,29 @@ fn adjoint(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let p = params;
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
-    if (i >= p.batch * p.channels * p.height * p.width) {
+    if (i >= params.batch * CHANNELS * HEIGHT * WIDTH) {
         return;
     }
-    let x = i % p.width;
-    let y = (i / p.width) % p.height;
-    let plane = i / (p.width * p.height);
-    let c = plane % p.channels;
-    let n = plane / p.channels;
-    let columns = p.channels * p.k_h * p.k_w;
+    let x = i % WIDTH;
+    let y = (i / WIDTH) % HEIGHT;
+    let plane = i / (WIDTH * HEIGHT);
+    let c = plane % CHANNELS;
+    let n = plane / CHANNELS;
+    let columns = CHANNELS * K_H * K_W;
     var sum = 0.0;
-    for (var ky = 0u; ky < p.k_h; ky++) {
-        let top = y + p.padding - ky * p.dilation;
-        let oh = top / p.stride;
-        if (oh >= p.out_h || oh * p.stride != top) {
+    for (var ky = 0u; ky < K_H; ky++) {
+        let top = y + PADDING - ky * DILATION;
+        let oh = top / STRIDE;
+        if (oh >= OUT_H || oh * STRIDE != top) {
             continue;
         }
-        for (var kx = 0u; kx < p.k_w; kx++) {
-            let left = x + p.padding - kx * p.dilation;
-            let ow = left / p.stride;
-            if (ow < p.out_w && ow * p.stride == left) {
-                let row = (n * p.out_h + oh) * p.out_w + ow;
-                sum += source[row * columns + (c * p.k_h + ky) * p.k_w + kx];
+        for (var kx = 0u; kx < K_W; kx++) {
+            let left = x + PADDING - kx * DILATION;
+            let ow = left / STRIDE;
+            if (ow < OUT_W && ow * STRIDE == left) {
+                let row = (n * OUT_H + oh) * OUT_W + ow;
+                sum += source[row * columns + (c * K_H + ky) * K_W + kx];
             }
         }
     }

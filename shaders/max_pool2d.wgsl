@@ -2,17 +2,7 @@
 // goes to the first largest pixel of every window, in the order of rows.
 
 #import grid
-
-struct Params {
-    planes: u32,
-    height: u32,
-    width: u32,
-    out_h: u32,
-    out_w: u32,
-    kernel_size: u32,
-    stride: u32,
-    padding: u32,
-}
+#import pool2d
 
 const LOWEST: f32 = -3.4028235e38;
 
@@ -27,23 +17,22 @@ fn forward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let p = params;
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
-    if (i >= p.planes * p.out_h * p.out_w) {
+    if (i >= params.planes * OUT_H * OUT_W) {
         return;
     }
-    let ow = i % p.out_w;
-    let oh = (i / p.out_w) % p.out_h;
-    let plane = i / (p.out_w * p.out_h);
+    let ow = i % OUT_W;
+    let oh = (i / OUT_W) % OUT_H;
+    let plane = i / (OUT_W * OUT_H);
     var largest = LOWEST;
-    for (var ky = 0u; ky < p.kernel_size; ky++) {
-        let y = oh * p.stride + ky - p.padding;
-        for (var kx = 0u; kx < p.kernel_size; kx++) {
-            let column = ow * p.stride + kx - p.padding;
-            if (y < p.height && column < p.width) {
-                let value = x[(plane * p.height + y) * p.width + column];
-                // A NaN stays, so that the loss shows it.
-                if (!(value <= largest)) {
+    for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
+        let y = oh * STRIDE + ky - PADDING;
+        for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
+            let column = ow * STRIDE + kx - PADDING;
+            if (y < HEIGHT && column < WIDTH) {
+                let value = x[(plane * HEIGHT + y) * WIDTH + column];
+                // A NaN stays, so that the loss shows it (where the driver keeps to IEEE 754).
+                if (value > largest || value != value) {
                     largest = value;
                 }
             }
@@ -63,26 +52,20 @@ fn backward(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let p = params;
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
-    if (i >= p.planes * p.height * p.width) {
+    if (i >= params.planes * HEIGHT * WIDTH) {
         return;
     }
-    let column = i % p.width;
-    let y = (i / p.width) % p.height;
-    let plane = i / (p.width * p.height);
+    let column = i % WIDTH;
+    let y = (i / WIDTH) % HEIGHT;
+    let plane = i / (WIDTH * HEIGHT);
     let value = x[i];
-    // Windows that hold row y: oh * stride <= y + padding < oh * stride + kernel_size.
-    let bottom = y + p.padding;
-    let right = column + p.padding;
-    let first_oh = select(0u, (bottom - p.kernel_size) / p.stride + 1u, bottom >= p.kernel_size);
-    let first_ow = select(0u, (right - p.kernel_size) / p.stride + 1u, right >= p.kernel_size);
-    let last_oh = min(bottom / p.stride, p.out_h - 1u);
-    let last_ow = min(right / p.stride, p.out_w - 1u);
+    let last_oh = last_window(y + PADDING, OUT_H);
+    let last_ow = last_window(column + PADDING, OUT_W);
     var sum = 0.0;
-    for (var oh = first_oh; oh <= last_oh; oh++) {
-        for (var ow = first_ow; ow <= last_ow; ow++) {
-            let window = (plane * p.out_h + oh) * p.out_w + ow;
+    for (var oh = first_window(y + PADDING); oh <= last_oh; oh++) {
+        for (var ow = first_window(column + PADDING); ow <= last_ow; ow++) {
+            let window = (plane * OUT_H + oh) * OUT_W + ow;
             if (value == in1[window] && is_first(plane, oh, ow, y, column, value)) {
                 sum += y_grad[window];
             }
@@ -93,20 +76,60 @@ fn backward(
 
 // True if no pixel of the window before (y, column) equals its largest value.
 fn is_first(plane: u32, oh: u32, ow: u32, y: u32, column: u32, largest: f32) -> bool {
-    let p = params;
-    for (var ky = 0u; ky < p.kernel_size; ky++) {
-        let row = oh * p.stride + ky - p.padding;
-        for (var kx = 0u; kx < p.kernel_size; kx++) {
-            let other = ow * p.stride + kx - p.padding;
+    for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
+        let row = oh * STRIDE + ky - PADDING;
+        for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
+            let other = ow * STRIDE + kx - PADDING;
             if (row == y && other == column) {
                 return true;
             }
-            if (row < p.height && other < p.width) {
-                if (x[(plane * p.height + row) * p.width + other] == largest) {
+            if (row < HEIGHT && other < WIDTH) {
+                if (x[(plane * HEIGHT + row) * WIDTH + other] == largest) {
                     return false;
                 }
             }
         }
     }
     return true;
+}
+
+// The same for windows that do not overlap, without looking twice at a pixel. Each invocation
+// writes the STRIDE x STRIDE pixels that begin with a window.
+@compute @workgroup_size(64)
+fn backward_apart(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // Pixels past the last window have no gradient, but must be written.
+    let cells_h = (HEIGHT + PADDING + STRIDE - 1u) / STRIDE;
+    let cells_w = (WIDTH + PADDING + STRIDE - 1u) / STRIDE;
+    let i = linear_workgroup(workgroup, workgroups) * 64u + local;
+    if (i >= params.planes * cells_h * cells_w) {
+        return;
+    }
+    let ow = i % cells_w;
+    let oh = (i / cells_w) % cells_h;
+    let plane = i / (cells_w * cells_h);
+    var is_pending = oh < OUT_H && ow < OUT_W;
+    var largest = 0.0;
+    var grad = 0.0;
+    if (is_pending) {
+        let window = (plane * OUT_H + oh) * OUT_W + ow;
+        largest = in1[window];
+        grad = y_grad[window];
+    }
+    for (var ky = 0u; ky < STRIDE; ky++) {
+        let y = oh * STRIDE + ky - PADDING;
+        for (var kx = 0u; kx < STRIDE; kx++) {
+            let column = ow * STRIDE + kx - PADDING;
+            if (y < HEIGHT && column < WIDTH) {
+                let at = (plane * HEIGHT + y) * WIDTH + column;
+                let in_window = ky < KERNEL_SIZE && kx < KERNEL_SIZE;
+                let is_first = is_pending && in_window && x[at] == largest;
+                x_grad[at] = select(0.0, grad, is_first);
+                is_pending = is_pending && !is_first;
+            }
+        }
+    }
 }

@@ -5,11 +5,20 @@
 
 #import grid
 
+// Divisors as constants: compilers make multiplications of them. Sizes of the last three
+// dimensions, and the divisors of the map.
+const SIZE_1: u32 = 1u;
+const SIZE_2: u32 = 1u;
+const SIZE_3: u32 = 1u;
+const DIV_0: u32 = 1u;
+const DIV_1: u32 = 1u;
+const DIV_2: u32 = 1u;
+const DIV_3: u32 = 1u;
+
 struct Params {
     shape: vec4<u32>,
     mul: vec4<i32>,
     add: vec4<i32>,
-    div: vec4<i32>,
     source_shape: vec4<i32>,
     source_strides: vec4<i32>,
 }
@@ -29,13 +38,14 @@ fn main(
     if (i >= s.x * s.y * s.z * s.w) {
         return;
     }
-    let upper = i / s.w;
-    let upper2 = upper / s.z;
-    let c = vec4<i32>(vec4<u32>(upper2 / s.y, upper2 % s.y, upper % s.z, i % s.w));
-    let scaled = c * params.mul + params.add;
-    let source = scaled / params.div;
-    let inside = scaled >= vec4<i32>(0) & source < params.source_shape
-        & source * params.div == scaled;
+    let i_2 = i / SIZE_3;
+    let i_1 = i_2 / SIZE_2;
+    let i_0 = i_1 / SIZE_1;
+    let c = vec4<u32>(i_0, i_1 - i_0 * SIZE_1, i_2 - i_1 * SIZE_2, i - i_2 * SIZE_3);
+    let scaled = vec4<i32>(c) * params.mul + params.add;
+    let div = vec4<i32>(vec4<u32>(DIV_0, DIV_1, DIV_2, DIV_3));
+    let source = scaled / div;
+    let inside = scaled >= vec4<i32>(0) & source < params.source_shape & source * div == scaled;
     var value = 0.0;
     if (all(inside)) {
         let at = source * params.source_strides;

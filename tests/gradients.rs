@@ -369,7 +369,7 @@ fn convolution_cases() -> Vec<Case> {
             move |t| reference::col2im(&t[0], [3, 2], g, &image),
         ));
     }
-    for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1)] {
+    for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)] {
         let pool = Pool2d {
             kernel_size,
             stride,

@@ -13,6 +13,7 @@ const SHARED: &[(&str, &str)] = &[
         include_str!("../../shaders/shared/contraction.wgsl"),
     ),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("pool2d", include_str!("../../shaders/shared/pool2d.wgsl")),
 ];
 
 /// Puts in imports and constants.
@@ -24,16 +25,21 @@ pub fn expand(name: &str, source: &str, constants: &[(&'static str, u32)]) -> Re
         name: name.to_string(),
         message,
     };
+    let mut lines = Vec::new();
+    for line in source.lines() {
+        match line.strip_prefix("#import ") {
+            None => lines.push(line),
+            Some(import) => {
+                let shared = SHARED.iter().find(|(stem, _)| *stem == import.trim());
+                let (_, shared) =
+                    shared.ok_or_else(|| fail(format!("shaders/shared has no {import}")))?;
+                lines.extend(shared.lines());
+            }
+        }
+    }
     let mut text = String::with_capacity(source.len());
     let mut set = vec![false; constants.len()];
-    for line in source.lines() {
-        if let Some(import) = line.strip_prefix("#import ") {
-            let shared = SHARED.iter().find(|(stem, _)| *stem == import.trim());
-            let (_, shared) =
-                shared.ok_or_else(|| fail(format!("shaders/shared has no {import}")))?;
-            text.push_str(shared);
-            continue;
-        }
+    for line in lines {
         let constant = constants
             .iter()
             .position(|(key, _)| line.starts_with(&format!("const {key}: u32 = ")));

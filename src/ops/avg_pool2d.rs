@@ -1,6 +1,6 @@
 //! Average pooling and its gradient. Bound: bytes of x and y, once each.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups};
+use crate::graph::op::{Kernel, Lowered, Lowering, Slot};
 use crate::graph::{Graph, Op, TensorId};
 use crate::ops::{Pool2d, mean_to};
 use crate::shape::Shape;
@@ -40,19 +40,16 @@ pub fn global_avg_pool(g: &mut Graph, x: TensorId) -> Result<TensorId> {
     mean_to(g, x, [n, c, 1, 1])
 }
 
-fn dispatch(entry: &'static str, params: Vec<u32>, output_len: usize) -> Lowered {
-    Dispatch {
-        kernel: Kernel {
-            name: "avg_pool2d",
-            source: include_str!("../../shaders/avg_pool2d.wgsl").into(),
-            entry,
-            constants: vec![],
-        },
-        params,
-        bindings: vec![Slot::Input(0), Slot::Output],
-        workgroups: fold_workgroups(output_len.div_ceil(64)),
-    }
-    .into()
+/// `items`: what one plane of the result has.
+fn lower(pool: &Pool2d, entry: &'static str, shapes: [&Shape; 2], items: usize) -> Result<Lowered> {
+    let kernel = Kernel {
+        name: "avg_pool2d",
+        source: include_str!("../../shaders/avg_pool2d.wgsl").into(),
+        entry,
+        constants: vec![],
+    };
+    let bindings = vec![Slot::Input(0), Slot::Output];
+    Ok(pool.dispatch(kernel, shapes, items, bindings)?.into())
 }
 
 impl Op for AvgPool2d {
@@ -76,8 +73,13 @@ impl Op for AvgPool2d {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let params = self.pool.params(ctx.inputs[0], ctx.output)?;
-        Ok(dispatch("forward", params, ctx.output.len()))
+        let [out_h, out_w] = [2, 3].map(|d| ctx.output.dims()[d]);
+        lower(
+            &self.pool,
+            "forward",
+            [ctx.inputs[0], ctx.output],
+            out_h * out_w,
+        )
     }
 }
 
@@ -104,7 +106,7 @@ impl Op for AvgPool2dGrad {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let params = self.pool.params(&self.x, ctx.inputs[0])?;
-        Ok(dispatch("backward", params, ctx.output.len()))
+        let [h, w] = [2, 3].map(|d| self.x.dims()[d]);
+        lower(&self.pool, "backward", [&self.x, ctx.inputs[0]], h * w)
     }
 }

@@ -92,9 +92,19 @@ fn dispatch(
     let [out_h, out_w] = window.positions(h, w).unwrap_or([0, 0]);
     let [k_h, k_w] = window.kernel_size;
     let (stride, padding, dilation) = (window.stride, window.padding, window.dilation);
-    let values = [
-        n, c, h, w, out_h, out_w, k_h, k_w, stride, padding, dilation, 0,
+    let constants = [
+        ("CHANNELS", c),
+        ("HEIGHT", h),
+        ("WIDTH", w),
+        ("OUT_H", out_h),
+        ("OUT_W", out_w),
+        ("K_H", k_h),
+        ("K_W", k_w),
+        ("STRIDE", stride),
+        ("PADDING", padding),
+        ("DILATION", dilation),
     ];
+    let constants = constants.map(|(name, value)| Ok((name, word(value)?)));
     word(output_len)?;
     word(n * out_h * out_w * c * k_h * k_w)?;
     Ok(Dispatch {
@@ -102,9 +112,9 @@ fn dispatch(
             name: "im2col",
             source: include_str!("../../shaders/im2col.wgsl").into(),
             entry,
-            constants: vec![],
+            constants: constants.into_iter().collect::<Result<_>>()?,
         },
-        params: values.into_iter().map(word).collect::<Result<_>>()?,
+        params: vec![word(n)?, 0, 0, 0],
         bindings: vec![Slot::Input(0), Slot::Output],
         workgroups: fold_workgroups(output_len.div_ceil(64)),
     }

@@ -1,20 +1,10 @@
 //! Max pooling and its gradient. Bound: bytes of x and y, once each.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use super::Pool2d;
+use crate::graph::op::{Kernel, Lowered, Lowering, Slot};
 use crate::graph::{Graph, Op, TensorId};
-use crate::shape::{Shape, window_positions};
+use crate::shape::Shape;
 use crate::{Error, Result};
-
-/// Square pooling windows, as in `PyTorch`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool2d {
-    /// Height and width of a window in pixels.
-    pub kernel_size: usize,
-    /// Distance between neighbouring windows in pixels.
-    pub stride: usize,
-    /// Padding around the image in pixels, at most half of `kernel_size`.
-    pub padding: usize,
-}
 
 /// See [`max_pool2d`].
 #[derive(Debug)]
@@ -37,44 +27,14 @@ pub fn max_pool2d(g: &mut Graph, x: TensorId, pool: Pool2d) -> Result<TensorId> 
     g.add(MaxPool2d { pool }, &[x])
 }
 
-impl Pool2d {
-    /// The pooled shape of NCHW `x`.
-    pub(crate) fn output_shape(&self, x: &Shape) -> Result<Shape, String> {
-        let &[n, c, h, w] = x.dims() else {
-            return Err(format!("{x} is not NCHW"));
-        };
-        let count = |size| window_positions(size, self.kernel_size, self.stride, self.padding, 1);
-        match (count(h), count(w)) {
-            (Some(out_h), Some(out_w)) if 2 * self.padding <= self.kernel_size => {
-                Ok([n, c, out_h, out_w].into())
-            }
-            _ => Err(format!("{self:?} does not fit {x}")),
-        }
-    }
-
-    /// The words of the shaders' `Params` for NCHW `x` pooled to `y`.
-    pub(crate) fn params(&self, x: &Shape, y: &Shape) -> Result<Vec<u32>> {
-        let (&[n, c, h, w], &[.., out_h, out_w]) = (x.dims(), y.dims()) else {
-            return Err(Error::shape("pool2d", format!("{x} is not NCHW")));
-        };
-        word(x.len())?;
-        [
-            n * c,
-            h,
-            w,
-            out_h,
-            out_w,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-        ]
-        .into_iter()
-        .map(word)
-        .collect()
+fn kernel(entry: &'static str) -> Kernel {
+    Kernel {
+        name: "max_pool2d",
+        source: include_str!("../../shaders/max_pool2d.wgsl").into(),
+        entry,
+        constants: vec![],
     }
 }
-
-const SOURCE: &str = include_str!("../../shaders/max_pool2d.wgsl");
 
 impl Op for MaxPool2d {
     fn name(&self) -> &'static str {
@@ -99,18 +59,13 @@ impl Op for MaxPool2d {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Dispatch {
-            kernel: Kernel {
-                name: "max_pool2d",
-                source: SOURCE.into(),
-                entry: "forward",
-                constants: vec![],
-            },
-            params: self.pool.params(ctx.inputs[0], ctx.output)?,
-            bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
-        }
-        .into())
+        let [out_h, out_w] = [2, 3].map(|d| ctx.output.dims()[d]);
+        let bindings = vec![Slot::Input(0), Slot::Output];
+        let shapes = [ctx.inputs[0], ctx.output];
+        let pool = &self.pool;
+        Ok(pool
+            .dispatch(kernel("forward"), shapes, out_h * out_w, bindings)?
+            .into())
     }
 }
 
@@ -135,17 +90,18 @@ impl Op for MaxPool2dGrad {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Dispatch {
-            kernel: Kernel {
-                name: "max_pool2d",
-                source: SOURCE.into(),
-                entry: "backward",
-                constants: vec![],
-            },
-            params: self.pool.params(ctx.inputs[0], ctx.inputs[1])?,
-            bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
-        }
-        .into())
+        let pool = &self.pool;
+        let [h, w] = [2, 3].map(|d| ctx.output.dims()[d]);
+        let (entry, items) = if pool.stride >= pool.kernel_size {
+            let cells = |size: usize| (size + pool.padding).div_ceil(pool.stride);
+            ("backward_apart", cells(h) * cells(w))
+        } else {
+            ("backward", h * w)
+        };
+        let bindings = vec![Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output];
+        let shapes = [ctx.inputs[0], ctx.inputs[1]];
+        Ok(pool
+            .dispatch(kernel(entry), shapes, items, bindings)?
+            .into())
     }
 }

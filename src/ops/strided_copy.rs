@@ -226,14 +226,26 @@ impl Op for StridedCopy {
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let strides = self.source.strides();
         // Four dimensions, the missing ones in front with one element each.
-        let mut columns = [[1, 1, 0, 1, 1, 0]; 4];
-        for (column, dim) in columns[4 - self.dims.len()..].iter_mut().zip(&self.dims) {
+        let mut columns = [[1, 1, 0, 1, 0]; 4];
+        let mut divisors = [1; 4];
+        for (i, dim) in (4 - self.dims.len()..).zip(&self.dims) {
             let source = to_i64(self.source.dims()[dim.source]);
             let stride = to_i64(strides[dim.source]);
-            *column = [to_i64(dim.size), dim.mul, dim.add, dim.div, source, stride];
+            columns[i] = [to_i64(dim.size), dim.mul, dim.add, source, stride];
+            divisors[i] = dim.div;
         }
-        let mut params = Vec::with_capacity(24);
-        for row in 0..6 {
+        let mut constants = Vec::new();
+        for (name, i) in ["SIZE_1", "SIZE_2", "SIZE_3"].into_iter().zip(1..) {
+            constants.push((name, signed_word(columns[i][0])?));
+        }
+        for (name, div) in ["DIV_0", "DIV_1", "DIV_2", "DIV_3"]
+            .into_iter()
+            .zip(divisors)
+        {
+            constants.push((name, signed_word(div)?));
+        }
+        let mut params = Vec::with_capacity(20);
+        for row in 0..5 {
             for column in &columns {
                 params.push(signed_word(column[row])?);
             }
@@ -245,7 +257,7 @@ impl Op for StridedCopy {
                 name: "strided_copy",
                 source: include_str!("../../shaders/strided_copy.wgsl").into(),
                 entry: "main",
-                constants: vec![],
+                constants,
             },
             params,
             bindings: vec![Slot::Input(0), Slot::Output],

@@ -1,0 +1,65 @@
+//! The windows of [`super::max_pool2d`] and [`super::avg_pool2d`].
+
+use crate::graph::op::{Dispatch, Kernel, Slot, fold_workgroups, word};
+use crate::shape::{Shape, window_positions};
+use crate::{Error, Result};
+
+/// Square pooling windows, as in `PyTorch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2d {
+    /// Height and width of a window in pixels.
+    pub kernel_size: usize,
+    /// Distance between neighbouring windows in pixels.
+    pub stride: usize,
+    /// Padding around the image in pixels, at most half of `kernel_size`.
+    pub padding: usize,
+}
+
+impl Pool2d {
+    /// The pooled shape of NCHW `x`.
+    pub(super) fn output_shape(&self, x: &Shape) -> Result<Shape, String> {
+        let &[n, c, h, w] = x.dims() else {
+            return Err(format!("{x} is not NCHW"));
+        };
+        let count = |size| window_positions(size, self.kernel_size, self.stride, self.padding, 1);
+        match (count(h), count(w)) {
+            (Some(out_h), Some(out_w)) if 2 * self.padding <= self.kernel_size => {
+                Ok([n, c, out_h, out_w].into())
+            }
+            _ => Err(format!("{self:?} does not fit {x}")),
+        }
+    }
+
+    /// A dispatch of one invocation for every item of every plane, for `x` pooled to `y`.
+    pub(super) fn dispatch(
+        &self,
+        kernel: Kernel,
+        [x, y]: [&Shape; 2],
+        items: usize,
+        bindings: Vec<Slot>,
+    ) -> Result<Dispatch> {
+        let (&[n, c, h, w], &[.., out_h, out_w]) = (x.dims(), y.dims()) else {
+            return Err(Error::shape("pool2d", format!("{x} is not NCHW")));
+        };
+        word(x.len())?;
+        let constants = [
+            ("HEIGHT", h),
+            ("WIDTH", w),
+            ("OUT_H", out_h),
+            ("OUT_W", out_w),
+            ("KERNEL_SIZE", self.kernel_size),
+            ("STRIDE", self.stride),
+            ("PADDING", self.padding),
+        ];
+        let constants = constants.map(|(name, value)| Ok((name, word(value)?)));
+        Ok(Dispatch {
+            kernel: Kernel {
+                constants: constants.into_iter().collect::<Result<_>>()?,
+                ..kernel
+            },
+            params: vec![word(n * c)?, 0, 0, 0],
+            bindings,
+            workgroups: fold_workgroups((n * c * items).div_ceil(64)),
+        })
+    }
+}
