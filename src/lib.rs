@@ -2,8 +2,10 @@
 pub mod autodiff;
 pub mod bench;
 pub mod data;
+mod drawing;
 pub mod error;
 pub mod figures;
+pub mod files;
 pub mod gpu;
 pub mod graph;
 pub mod models;

@@ -3,13 +3,13 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::peak;
+use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
 use crate::graph::{Graph, Init, TensorId};
 use crate::models::{Architecture, DeconvSettings, Model, Norm};
 use crate::nn::{Loss, Mode};
-use crate::ops::{Conv2dGeometry, Transpose, conv2d, covariance, matmul, newton_schulz};
+use crate::ops::{Conv2dGeometry, Transpose, affine, conv2d, covariance, matmul, newton_schulz};
 use crate::optim::{Optimizer, Sgd};
 use crate::train::training_step;
 
@@ -35,8 +35,8 @@ pub(super) const PEAK: &str = "multiply-add peak";
 /// None but bugs.
 pub fn workloads() -> Result<Vec<Workload>> {
     let mut all = vec![
-        of_graph(PEAK, peak::multiply_adds)?,
-        of_graph("memory stream", peak::stream)?,
+        peak()?,
+        stream()?,
         product(512, 512, 512)?,
         product(1024, 1024, 1024)?,
         product(128, 128, 784)?,
@@ -55,7 +55,7 @@ pub fn workloads() -> Result<Vec<Workload>> {
 }
 
 /// A random state, so that its upload is not part of the step.
-pub(super) fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
+fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
     g.parameter(name, shape, Init::Uniform(1.0))
 }
 
@@ -73,16 +73,28 @@ fn finish(mut g: Graph, name: String, results: &[TensorId]) -> Workload {
 }
 
 /// Keeps `result` on the GPU as a state: written by its own kernel, nothing added.
-pub(super) fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
+fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
     let shape = g.shape(result).clone();
     let state = g.parameter(name, shape, Init::Constant(0.0))?;
     g.assign(state, result)
 }
 
-fn of_graph(name: &str, build: fn(&mut Graph) -> Result<()>) -> Result<Workload> {
+fn peak() -> Result<Workload> {
+    // Enough invocations for any GPU, a few milliseconds of work on a CPU.
     let mut g = Graph::new();
-    build(&mut g)?;
-    Ok(finish(g, name.into(), &[]))
+    let x = operand(&mut g, "x", &[1 << 16])?;
+    let y = multiply_add(&mut g, x)?;
+    keep(&mut g, "y", y)?;
+    Ok(finish(g, PEAK.into(), &[]))
+}
+
+/// 64 MiB, beyond the caches, read once and written once in place.
+fn stream() -> Result<Workload> {
+    let mut g = Graph::new();
+    let x = operand(&mut g, "x", &[1 << 24])?;
+    let y = affine(&mut g, x, 0.5, 1.0)?;
+    g.assign(x, y)?;
+    Ok(finish(g, "memory stream".into(), &[]))
 }
 
 fn product(m: usize, n: usize, k: usize) -> Result<Workload> {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use decorr::Result;
+use decorr::files::write_atomically;
 use decorr::nn::Mode;
 use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{TrainConfig, TrainOptions, training_step, write_atomically};
+use decorr::train::{TrainConfig, TrainOptions, training_step};
 
 use super::AdapterArgs;
 

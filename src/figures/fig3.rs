@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use super::picture::Picture;
 use super::sparsity::{excess_kurtosis, hoyer, near_zero};
+use crate::drawing::{draw_png, encode_png};
+use crate::files::write_atomically;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
@@ -20,8 +22,6 @@ use crate::ops::{
     mean_to, newton_schulz, pad2d, permute, reshape, scale, slice, sub,
 };
 use crate::program::{CompileOptions, Program, Store};
-use crate::train::curves::{encode_png, register_fonts};
-use crate::train::write_atomically;
 use crate::{Error, Result};
 
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
@@ -292,7 +292,7 @@ impl Fig3 {
         let mut names = Vec::new();
         for (stem, _, picture) in &panels {
             let name = format!("{stem}.png");
-            let bytes = encode_png(picture.as_raw().clone(), picture.dimensions())?;
+            let bytes = encode_png(picture)?;
             write_atomically(&dir.join(&name), &bytes)?;
             names.push(name);
         }
@@ -303,7 +303,6 @@ impl Fig3 {
 
     /// All panels with titles and figures, as a PNG file.
     fn sheet(&self, panels: &[(&str, &str, RgbImage); 4]) -> Result<Vec<u8>> {
-        register_fonts();
         let height = (PANEL * self.input.height as u32).div_ceil(self.input.width.max(1) as u32);
         let height = height.clamp(40, 2 * PANEL);
         let (gap, title, caption) = (16, 34, 64);
@@ -319,13 +318,10 @@ impl Fig3 {
             let scaled = image::imageops::resize(picture, PANEL, height, filter);
             image::imageops::replace(&mut canvas, &scaled, i64::from(x), i64::from(y + title));
         }
-        let mut pixels = canvas.into_raw();
-        {
-            let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        draw_png(canvas, |root| {
             let write = |text: &str, x: u32, y: u32, points: f64| {
-                let style = ("sans-serif", points).into_text_style(&root);
+                let style = ("sans-serif", points).into_text_style(root);
                 root.draw_text(text, &style, (x as i32, y as i32))
-                    .map_err(|e| Error::Config(format!("drawing text: {e}")))
             };
             for (i, (_, text, _)) in (0..).zip(panels) {
                 let (x, y) = corner(i);
@@ -348,10 +344,7 @@ impl Fig3 {
                 self.options.kernel_size, self.options.eps, self.options.n_iter
             );
             let after = line("after", &self.report.after) + &options;
-            write(&after, gap, bottom + 26, 19.0)?;
-            root.present()
-                .map_err(|e| Error::Config(format!("drawing: {e}")))?;
-        }
-        encode_png(pixels, size)
+            Ok(write(&after, gap, bottom + 26, 19.0)?)
+        })
     }
 }

@@ -1,9 +1,14 @@
 //! Which adapters there are and which one is used.
 
-use wgpu::{Backend, Backends, DeviceType};
+use wgpu::{Backend, Backends, DeviceType, Features};
 
-use super::device::OPTIONAL_FEATURES;
 use crate::{Error, Result};
+
+/// Features that are used where an adapter has them.
+pub(super) const OPTIONAL_FEATURES: &[(&str, Features)] = &[
+    ("timestamp-query", Features::TIMESTAMP_QUERY),
+    ("subgroup", Features::SUBGROUP),
+];
 
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]

@@ -8,12 +8,6 @@ use wgpu::{DeviceType, Features};
 use super::adapter::{self, AdapterChoice};
 use crate::{Error, Result};
 
-/// Features that are used where an adapter has them, with what for.
-pub const OPTIONAL_FEATURES: &[(&str, Features)] = &[
-    ("timestamp-query", Features::TIMESTAMP_QUERY),
-    ("subgroup", Features::SUBGROUP),
-];
-
 /// How long a single wait for the GPU may last before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -74,7 +68,7 @@ impl Gpu {
         // GL and old devices offer less than the default of limits that we do not use
         // (textures and the like): never ask for more than there is.
         let limits = limits.or_worse_values_from(&offered);
-        let wanted = OPTIONAL_FEATURES
+        let wanted = adapter::OPTIONAL_FEATURES
             .iter()
             .fold(Features::empty(), |all, (_, feature)| all | *feature);
         let descriptor = wgpu::DeviceDescriptor {

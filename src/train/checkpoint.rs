@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::files::write_atomically;
+use crate::files::write_atomically;
 use crate::graph::Role;
 use crate::program::Store;
 use crate::{Error, Result};

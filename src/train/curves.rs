@@ -1,71 +1,40 @@
 //! curves.png: loss and accuracy over the steps.
 
 use std::path::Path;
-use std::sync::Once;
 
+use image::RgbImage;
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 
-use super::files::write_atomically;
 use super::metrics::{Record, Split};
-use crate::{Error, Result};
+use crate::Result;
+use crate::drawing::{Area, Drawn, draw_png};
+use crate::files::write_atomically;
 
 const SIZE: (u32, u32) = (1200, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
-
-/// Makes the font known to plotters, which brings none of its own.
-pub(crate) fn register_fonts() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let font = epaint_default_fonts::UBUNTU_LIGHT;
-        // It fails for a broken font only; then drawing text says so.
-        let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, font);
-    });
-}
 
 /// Draws both panels: training steps thin with their running mean bold, tests as dots.
 ///
 /// # Errors
 /// [`Error::Io`] with the path.
 pub fn draw_curves(path: &Path, title: &str, records: &[Record]) -> Result<()> {
-    register_fonts();
-    let mut pixels = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
-    {
-        let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-        let draw = || -> Result<(), Box<dyn std::error::Error>> {
-            root.fill(&WHITE)?;
-            let inner = root.titled(title, ("sans-serif", 24))?;
-            let (left, right) = inner.split_horizontally(SIZE.0 / 2);
-            panel(&left, "loss", records, |r| r.loss)?;
-            panel(&right, "top-1 accuracy", records, |r| r.top1)?;
-            root.present()?;
-            Ok(())
-        };
-        draw().map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
-    }
-    write_atomically(path, &encode_png(pixels, SIZE)?)
+    let canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([255; 3]));
+    let bytes = draw_png(canvas, |root| {
+        let inner = root.titled(title, ("sans-serif", 24))?;
+        let (left, right) = inner.split_horizontally(SIZE.0 / 2);
+        panel(&left, "loss", records, |r| r.loss)?;
+        panel(&right, "top-1 accuracy", records, |r| r.top1)
+    })?;
+    write_atomically(path, &bytes)
 }
-
-/// RGB bytes as a PNG file.
-pub(crate) fn encode_png(pixels: Vec<u8>, (width, height): (u32, u32)) -> Result<Vec<u8>> {
-    let image = image::RgbImage::from_raw(width, height, pixels)
-        .ok_or_else(|| Error::Config("a picture of the wrong size: a bug".into()))?;
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|e| Error::Config(format!("encoding a picture: {e}")))?;
-    Ok(bytes.into_inner())
-}
-
-type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
 
 fn panel(
     area: &Area<'_>,
     name: &str,
     records: &[Record],
     value: impl Fn(&Record) -> Option<f64>,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Drawn {
     let points = |split: Split| -> Vec<(f64, f64)> {
         let of = records.iter().filter(|r| r.split == split);
         of.filter_map(|r| Some((r.step as f64, value(r).filter(|v| v.is_finite())?)))

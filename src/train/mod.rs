@@ -2,9 +2,8 @@
 
 pub mod checkpoint;
 mod config;
-pub(crate) mod curves;
+mod curves;
 mod evaluate;
-mod files;
 mod metrics;
 mod run;
 mod step;
@@ -14,7 +13,6 @@ pub use config::{
 };
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
-pub use files::{prepare_out, write_atomically};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
 pub use run::{Event, Progress, Summary, train};
 pub use step::{evaluation_step, training_step};

@@ -1,4 +1,4 @@
-//! The folder of a run, and files that are whole or not there.
+//! Folders for results, and files that are whole or not there.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,0 +1,56 @@
+//! Drawing with lines and text, to PNG.
+
+use std::sync::Once;
+
+use image::{ImageFormat, RgbImage};
+use plotters::coord::Shift;
+use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};
+use plotters::style::FontStyle;
+
+use crate::{Error, Result};
+
+/// What is drawn on.
+pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+/// What drawing on it gives.
+pub(crate) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// `canvas` with what `draw` puts on it, as a PNG file. Text is to be in "sans-serif".
+///
+/// # Errors
+/// What `draw` reports.
+pub(crate) fn draw_png(canvas: RgbImage, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Vec<u8>> {
+    register_font();
+    let size = canvas.dimensions();
+    let mut pixels = canvas.into_raw();
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        draw(&area)
+            .and_then(|()| Ok(area.present()?))
+            .map_err(|e| Error::Config(format!("drawing: {e}")))?;
+    }
+    let canvas = RgbImage::from_raw(size.0, size.1, pixels)
+        .ok_or_else(|| Error::Config("a picture of the wrong size: a bug".into()))?;
+    encode_png(&canvas)
+}
+
+/// A picture as a PNG file.
+///
+/// # Errors
+/// None but those of the encoder.
+pub(crate) fn encode_png(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .map_err(|e| Error::Config(format!("encoding a picture: {e}")))?;
+    Ok(bytes.into_inner())
+}
+
+/// Makes the font known to plotters, which brings none of its own.
+fn register_font() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let font = epaint_default_fonts::UBUNTU_LIGHT;
+        // It fails for a broken font only; then drawing text says so.
+        let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, font);
+    });
+}
