@@ -21,8 +21,8 @@ fn graph(norm: Norm) -> Graph {
         architecture: Architecture::Cnn,
         norm,
         deconv: DeconvSettings {
-            block: Some(8),
-            ..DeconvSettings::default()
+            block: 8,
+            ..DeconvSettings::new(Architecture::Cnn, norm)
         },
         classes: 10,
     };

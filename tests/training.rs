@@ -165,8 +165,8 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
                 architecture,
                 norm,
                 deconv: DeconvSettings {
-                    block: Some(16),
-                    ..DeconvSettings::default()
+                    block: 16,
+                    ..DeconvSettings::new(architecture, norm)
                 },
                 classes: 10,
             };
@@ -322,8 +322,8 @@ fn the_step_loop_makes_no_allocation_and_no_pipeline() {
         architecture: Architecture::Mlp,
         norm: Norm::Deconv,
         deconv: DeconvSettings {
-            block: Some(16),
-            ..DeconvSettings::default()
+            block: 16,
+            ..DeconvSettings::new(Architecture::Mlp, Norm::Deconv)
         },
         classes: 10,
     };

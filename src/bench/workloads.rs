@@ -160,12 +160,13 @@ fn convolutions() -> Result<Vec<Workload>> {
 fn step(architecture: Architecture, norm: Norm) -> Result<Workload> {
     let (batch, classes) = (128, 10);
     let is_cnn = architecture == Architecture::Cnn;
+    let defaults = DeconvSettings::new(architecture, norm);
     let model = Model {
         architecture,
         norm,
         deconv: DeconvSettings {
-            block: is_cnn.then_some(16),
-            ..DeconvSettings::default()
+            block: if is_cnn { 16 } else { defaults.block },
+            ..defaults
         },
         classes,
     };

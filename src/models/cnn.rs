@@ -34,7 +34,10 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
                 kernel_size: 3,
                 geometry,
                 bias: true,
-                options: model.deconv.conv(i == 1),
+                options: match i {
+                    1 => model.deconv.first_conv(),
+                    _ => model.deconv.layer(),
+                },
             };
             g.scope(&name, |g| layer.forward(g, h, mode))?
         } else {
@@ -66,7 +69,7 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
         // `block` is of the convolutions; the paper's 512 stays for the linear layer.
         let options = DeconvOptions {
             block: 512,
-            ..model.deconv.linear()
+            ..model.deconv.layer()
         };
         let layer = DeconvLinear::new(in_features, model.classes, options);
         return g.scope("fc", |g| layer.forward(g, h, mode));

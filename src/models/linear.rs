@@ -11,7 +11,7 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
     let in_features = g.shape(x).len() / batch;
     let mut h = reshape(g, x, [batch, in_features])?;
     if model.norm == Norm::Deconv {
-        let layer = DeconvLinear::new(in_features, model.classes, model.deconv.linear());
+        let layer = DeconvLinear::new(in_features, model.classes, model.deconv.layer());
         return g.scope("fc", |g| layer.forward(g, h, mode));
     }
     if model.norm == Norm::Batch {

@@ -21,7 +21,7 @@ pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> 
         }
         let name = format!("fc{i}");
         h = if model.norm == Norm::Deconv {
-            let layer = DeconvLinear::new(in_features, out_features, model.deconv.linear());
+            let layer = DeconvLinear::new(in_features, out_features, model.deconv.layer());
             g.scope(&name, |g| layer.forward(g, h, mode))?
         } else {
             // Batch norm's own bias makes the layer's one idle.

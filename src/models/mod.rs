@@ -40,66 +40,86 @@ pub struct Model {
     pub architecture: Architecture,
     /// What normalises it.
     pub norm: Norm,
-    /// Options of deconvolution; `None` fields take the layer's default.
+    /// Options of deconvolution.
     pub deconv: DeconvSettings,
     /// Number of classes.
     pub classes: usize,
 }
 
-/// What a user may set about deconvolution; the rest is the layers' default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Options of deconvolution for a whole network. See [`DeconvOptions`] for each of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeconvSettings {
-    /// Channels or features decorrelated together: 64 for convolutions, 512 for linear layers,
-    /// 32 for channel deconvolution.
-    pub block: Option<usize>,
-    /// 1e-5; 1e-2 for channel deconvolution.
-    pub eps: Option<f32>,
-    /// 5; 15 for the first convolution, which sees raw pixels.
-    pub n_iter: Option<usize>,
-    /// 0.1.
-    pub momentum: Option<f32>,
-    /// 3.
-    pub sampling_stride: Option<usize>,
+    /// Channels or features decorrelated together. Not of the linear layer of a convolutional
+    /// network, which keeps the paper's 512.
+    pub block: usize,
+    /// Added to the diagonal of covariances.
+    pub eps: f32,
+    /// Denman–Beavers iterations of all layers but a first convolution.
+    pub n_iter: usize,
+    /// Denman–Beavers iterations of a first convolution, which sees raw pixels.
+    pub first_n_iter: usize,
+    /// Weight of the new value in running statistics.
+    pub momentum: f32,
+    /// Statistics of convolutions are of every n-th patch in both directions.
+    pub sampling_stride: usize,
 }
 
 impl DeconvSettings {
-    /// With these defaults for what is not set.
-    fn resolve(&self, block: usize, eps: f32, n_iter: usize) -> DeconvOptions {
-        let defaults = DeconvOptions::default();
-        DeconvOptions {
-            block: self.block.unwrap_or(block),
-            eps: self.eps.unwrap_or(eps),
-            n_iter: self.n_iter.unwrap_or(n_iter),
-            momentum: self.momentum.unwrap_or(defaults.momentum),
-            sampling_stride: self.sampling_stride.unwrap_or(defaults.sampling_stride),
-            ..defaults
+    /// The defaults of the paper's code.
+    pub fn new(architecture: Architecture, norm: Norm) -> Self {
+        let layer = DeconvOptions::default();
+        let (block, eps) = match (norm, architecture) {
+            (Norm::Channel, _) => (32, 1e-2),
+            (_, Architecture::Cnn) => (layer.block, layer.eps),
+            (_, Architecture::Linear | Architecture::Mlp) => (512, layer.eps),
+        };
+        Self {
+            block,
+            eps,
+            n_iter: layer.n_iter,
+            first_n_iter: 15,
+            momentum: layer.momentum,
+            sampling_stride: layer.sampling_stride,
         }
     }
 
-    /// For a convolution; the first one sees raw pixels and may be frozen.
-    fn conv(&self, is_first: bool) -> DeconvOptions {
+    /// For a layer on anything but raw pixels.
+    fn layer(&self) -> DeconvOptions {
         DeconvOptions {
-            freeze: is_first,
-            ..self.resolve(64, 1e-5, if is_first { 15 } else { 5 })
+            block: self.block,
+            eps: self.eps,
+            n_iter: self.n_iter,
+            momentum: self.momentum,
+            sampling_stride: self.sampling_stride,
+            ..DeconvOptions::default()
         }
     }
 
-    /// For a linear layer.
-    fn linear(&self) -> DeconvOptions {
-        self.resolve(512, 1e-5, 5)
+    /// For a first convolution, which may be frozen.
+    fn first_conv(&self) -> DeconvOptions {
+        DeconvOptions {
+            n_iter: self.first_n_iter,
+            freeze: true,
+            ..self.layer()
+        }
     }
 
     /// Channel deconvolution of `channels` channels.
     fn channel(&self, channels: usize) -> ChannelDeconv {
         ChannelDeconv {
             channels,
-            options: self.resolve(32, 1e-2, 5),
+            options: self.layer(),
             centered: true,
         }
     }
 }
 
 impl Model {
+    /// True if [`Mode::TrainFrozen`] differs from [`Mode::Train`].
+    pub fn has_freeze(&self) -> bool {
+        self.norm == Norm::Deconv && self.architecture == Architecture::Cnn
+    }
+
     /// Appends the network: images `x` [N, C, H, W] to logits [N, classes].
     ///
     /// # Errors

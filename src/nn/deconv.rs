@@ -239,7 +239,7 @@ impl FreezeCounter {
 
     /// How training step `step` (from 0) is to be run.
     pub fn mode(&self, step: u64) -> Mode {
-        match step.checked_rem(10 * self.freeze_iter) {
+        match step.checked_rem(self.freeze_iter.saturating_mul(10)) {
             Some(counter) if counter > self.freeze_iter => Mode::TrainFrozen,
             _ => Mode::Train,
         }

@@ -129,12 +129,13 @@ options! {
     step_size: u64 = Some(30), "Epochs between drops of --schedule step [default: 30]";
     gamma: f32 = Some(0.1), "Factor of a drop of --schedule step [default: 0.1]";
     label_smoothing: f32 = Some(0.0), "Share of the target spread over all classes, for --loss ce [default: 0]";
-    block: usize = None, "Channels or features decorrelated together [default: 64 for convolutions, 512 for linear layers, 32 for --norm channel]";
+    block: usize = None, "Channels or features decorrelated together [default: 64 for --model cnn, else 512; 32 for --norm channel]";
     eps: f32 = None, "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
-    n_iter: usize = None, "Denman-Beavers iterations [default: 5; 15 for a first convolution]";
-    sampling_stride: usize = Some(3), "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
-    stat_momentum: f32 = Some(0.1), "Weight of the new value in running statistics [default: 0.1]";
-    freeze_iter: u64 = Some(0), "The first convolution keeps its statistics after this many steps, refreshed at every tenfold of it; 0 never [default: 0]";
+    n_iter: usize = None, "Denman-Beavers iterations of all layers but a first convolution [default: 5]";
+    first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
+    sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
+    stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
+    freeze_iter: u64 = Some(100), "A first deconvolution keeps its running statistics after this many steps; they are refreshed at every tenfold of it; 0: it never does [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
     seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
@@ -180,7 +181,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming the option.
     pub fn resolve(options: TrainOptions) -> Result<Self> {
-        let o = options.over(TrainOptions::defaults());
+        let mut o = options.over(TrainOptions::defaults());
         // The defaults above give these a value; an absent one is a bug, said as an error.
         fn need<T: Clone>(value: &Option<T>, name: &str) -> Result<T> {
             let missing = || Error::Config(format!("--{name} has no value"));
@@ -219,24 +220,6 @@ impl TrainConfig {
             decay_ok,
             format!("--weight-decay {weight_decay} is negative"),
         )?;
-        rule(o.block != Some(0), "--block must be at least 1".into())?;
-        rule(o.n_iter != Some(0), "--n-iter must be at least 1".into())?;
-        rule(
-            o.sampling_stride != Some(0),
-            "--sampling-stride must be at least 1".into(),
-        )?;
-        if let Some(eps) = o.eps {
-            rule(
-                positive(eps),
-                format!("--eps {eps} is not a positive number"),
-            )?;
-        }
-        let stat_momentum = need(&o.stat_momentum, "stat-momentum")?;
-        let share = stat_momentum > 0.0 && stat_momentum <= 1.0;
-        rule(
-            share,
-            format!("--stat-momentum {stat_momentum} is not in (0, 1]"),
-        )?;
         let nesterov = need(&o.nesterov, "nesterov")?;
         let needs_momentum = !nesterov || momentum > 0.0;
         rule(
@@ -248,13 +231,6 @@ impl TrainConfig {
             "--step-size must be at least 1".into(),
         )?;
 
-        let settings = DeconvSettings {
-            block: o.block,
-            eps: o.eps,
-            n_iter: o.n_iter,
-            momentum: Some(stat_momentum),
-            sampling_stride: o.sampling_stride,
-        };
         let architecture = match need(&o.model, "model")? {
             ModelName::Linear => Architecture::Linear,
             ModelName::Mlp => Architecture::Mlp,
@@ -266,6 +242,35 @@ impl TrainConfig {
             NormName::Channel => Norm::Channel,
             NormName::Deconv => Norm::Deconv,
         };
+        let defaults = DeconvSettings::new(architecture, norm);
+        let deconv = DeconvSettings {
+            block: *o.block.get_or_insert(defaults.block),
+            eps: *o.eps.get_or_insert(defaults.eps),
+            n_iter: *o.n_iter.get_or_insert(defaults.n_iter),
+            first_n_iter: *o.first_n_iter.get_or_insert(defaults.first_n_iter),
+            momentum: *o.stat_momentum.get_or_insert(defaults.momentum),
+            sampling_stride: *o.sampling_stride.get_or_insert(defaults.sampling_stride),
+        };
+        let DeconvSettings { block, eps, .. } = deconv;
+        rule(block > 0, "--block must be at least 1".into())?;
+        rule(deconv.n_iter > 0, "--n-iter must be at least 1".into())?;
+        rule(
+            deconv.first_n_iter > 0,
+            "--first-n-iter must be at least 1".into(),
+        )?;
+        rule(
+            deconv.sampling_stride > 0,
+            "--sampling-stride must be at least 1".into(),
+        )?;
+        rule(
+            positive(eps),
+            format!("--eps {eps} is not a positive number"),
+        )?;
+        let share = deconv.momentum > 0.0 && deconv.momentum <= 1.0;
+        rule(
+            share,
+            format!("--stat-momentum {} is not in (0, 1]", deconv.momentum),
+        )?;
         let loss = match need(&o.loss, "loss")? {
             LossName::Ce => Loss::CrossEntropy { smoothing },
             LossName::Bce => Loss::Logistic,
@@ -287,7 +292,7 @@ impl TrainConfig {
                 DataName::FashionMnist => "fashion-mnist",
                 DataName::Mnist => "mnist",
             },
-            model: (architecture, norm, settings),
+            model: (architecture, norm, deconv),
             loss,
             optimizer,
             epochs,
@@ -372,6 +377,24 @@ mod tests {
         let again: TrainOptions = toml::from_str(&config.to_toml().unwrap()).unwrap();
         let again = TrainConfig::resolve(again).unwrap();
         assert_eq!(again.to_toml().unwrap(), config.to_toml().unwrap());
+    }
+
+    #[test]
+    fn defaults_that_depend_on_the_network_are_resolved() {
+        let resolved = |model, norm| {
+            let options = TrainOptions {
+                model: Some(model),
+                norm: Some(norm),
+                ..TrainOptions::default()
+            };
+            let o = TrainConfig::resolve(options).unwrap().options;
+            (o.block.unwrap(), o.eps.unwrap(), o.first_n_iter.unwrap())
+        };
+        let of = |model| resolved(model, NormName::Deconv);
+        assert_eq!(of(ModelName::Cnn), (64, 1e-5, 15));
+        assert_eq!(of(ModelName::Mlp), (512, 1e-5, 15));
+        let channel = resolved(ModelName::Cnn, NormName::Channel);
+        assert_eq!(channel, (32, 1e-2, 15));
     }
 
     #[test]

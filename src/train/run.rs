@@ -112,7 +112,11 @@ pub fn train(
         Program::compile(&graph, &mut store, CompileOptions::default())
     };
     let mut programs = vec![compile(Mode::Train)?];
-    if config.freeze_iter > 0 {
+    let freeze = FreezeCounter::new(config.freeze_iter);
+    let total_steps = config.total_steps(per_epoch);
+    let is_frozen = |step| model.has_freeze() && freeze.mode(step) == Mode::TrainFrozen;
+    let first_frozen = config.freeze_iter.saturating_add(1);
+    if first_frozen < total_steps && is_frozen(first_frozen) {
         programs.push(compile(Mode::TrainFrozen)?);
     }
     let normal = (set.mean.as_slice(), set.std.as_slice());
@@ -138,21 +142,20 @@ pub fn train(
         checkpoint: config.out.join("model.safetensors"),
         saved_at: None,
         schedule: config.schedule(per_epoch),
-        total_steps: config.total_steps(per_epoch),
+        total_steps,
         per_epoch,
         train_seconds: 0.0,
         done: 0,
         last_loss: f64::NAN,
     };
     let mut clock = Instant::now();
-    let freeze = FreezeCounter::new(config.freeze_iter);
     let mut last = 0;
     let mut submitted = 0;
     while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {
         let Some(batch) = loader.next_batch() else {
             break;
         };
-        let which = usize::from(freeze.mode(submitted) == Mode::TrainFrozen);
+        let which = usize::from(is_frozen(submitted));
         // Results come in the order of steps: those of the other program first.
         if which != last {
             run.take(programs[last].finish()?, &clock, &mut tell)?;
