@@ -1,4 +1,50 @@
 //! decorr: neural networks with network deconvolution on any GPU, through wgpu and WGSL.
+//!
+//! A [`graph::Graph`] is a list of ops with static shapes. [`autodiff::gradients`] appends the nodes
+//! of the gradient, [`optim::update`] those of the update: a whole training step is one graph.
+//! [`program::Program::compile`] makes kernels, memory and a list of dispatches of it, once; a step
+//! replays them. Layers are in [`nn`], networks in [`models`], training in [`train`].
+//! `docs/architecture.md` has the way of the data as a picture.
+//!
+//! A step of a deconvolved linear layer (paper section 3.3: with decorrelated inputs, one step of
+//! length 1 solves a linear regression):
+//!
+//! ```
+//! use decorr::autodiff::gradients;
+//! use decorr::gpu::{AdapterChoice, Gpu};
+//! use decorr::graph::Graph;
+//! use decorr::nn::{DeconvLinear, DeconvOptions, Mode};
+//! use decorr::ops::{mean_to, scale, square, sub};
+//! use decorr::optim::{Optimizer, Sgd, update};
+//! use decorr::program::{CompileOptions, Program, Store};
+//!
+//! # fn main() -> decorr::Result<()> {
+//! let mut g = Graph::new();
+//! let x = g.input("x", [8, 2]);
+//! let target = g.input("target", [8, 1]);
+//! let lr = g.input("lr", [1]);
+//! let options = DeconvOptions { n_iter: 15, ..DeconvOptions::default() };
+//! let y = DeconvLinear::new(2, 1, options).forward(&mut g, x, Mode::Train)?;
+//! let error = sub(&mut g, y, target)?;
+//! let squared = square(&mut g, error)?;
+//! let mean = mean_to(&mut g, squared, [1])?;
+//! let loss = scale(&mut g, mean, 0.5)?;
+//! let parameters = g.parameters();
+//! let grads = gradients(&mut g, loss, &parameters)?;
+//! update(&mut g, &Optimizer::Sgd(Sgd::default()), &parameters, &grads, lr)?;
+//! g.output("loss", loss);
+//!
+//! let gpu = Gpu::open(&AdapterChoice::default())?;
+//! let mut step = Program::compile(&g, &mut Store::new(&gpu, 1), CompileOptions::default())?;
+//! // Two features that are nearly the same; the target is their difference.
+//! let x: Vec<f32> = (0..8).flat_map(|i| [i as f32, i as f32 + (i % 3) as f32]).collect();
+//! let target: Vec<f32> = x.chunks(2).map(|row| row[1] - row[0]).collect();
+//! let inputs = [("x", x.as_slice()), ("target", &target), ("lr", &[1.0])];
+//! step.run(&inputs)?;
+//! assert!(step.run(&inputs)?.scalar("loss") < 1e-3);
+//! # Ok(())
+//! # }
+//! ```
 pub mod autodiff;
 pub mod bench;
 pub mod data;
