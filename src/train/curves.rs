@@ -17,7 +17,7 @@ const TEST: RGBColor = RGBColor(214, 39, 40);
 /// Draws both panels: training steps thin with their running mean bold, tests as dots.
 ///
 /// # Errors
-/// [`Error::Io`] with the path.
+/// [`crate::Error::Io`] with the path.
 pub fn draw_curves(path: &Path, title: &str, records: &[Record]) -> Result<()> {
     let canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([255; 3]));
     let bytes = draw_png(canvas, |root| {
