@@ -20,6 +20,9 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
+/// The entry of the file's metadata that holds ours, as a JSON object.
+const METADATA: &str = "decorr";
+
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, HostTensor>;
 
@@ -35,12 +38,16 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(fail)?;
         views.push((name.as_str(), view));
     }
-    let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
+    // One entry holds all: the library writes entries in random order, and the same run is to
+    // give the same bytes.
+    let text =
+        serde_json::to_string(metadata).map_err(|e| Error::checkpoint(path, e.to_string()))?;
+    let entry = HashMap::from([(METADATA.to_string(), text)]);
+    let bytes = safetensors::serialize(views, Some(entry)).map_err(fail)?;
     write_atomically(path, &bytes)
 }
 
-/// Reads a checkpoint of f32 tensors and its metadata.
+/// Reads a checkpoint of f32 tensors and its metadata, empty for a file that decorr did not write.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.
@@ -66,8 +73,13 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
         let shape = view.shape().to_vec();
         tensors.insert(name, HostTensor { shape, data });
     }
-    let metadata = header.metadata().clone().unwrap_or_default();
-    Ok((tensors, metadata.into_iter().collect()))
+    let entries = header.metadata().clone().unwrap_or_default();
+    let metadata = match entries.get(METADATA) {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| fail(format!("its metadata `{METADATA}` is damaged: {e}")))?,
+        None => BTreeMap::new(),
+    };
+    Ok((tensors, metadata))
 }
 
 /// Parameters and running statistics of a store. Waits for the GPU.

@@ -347,6 +347,19 @@ impl TrainConfig {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
+
+    /// What a checkpoint says of its run: all but where it was written to, so that two runs of one
+    /// configuration give the same bytes.
+    ///
+    /// # Errors
+    /// None but bugs.
+    pub fn for_checkpoint(&self) -> Result<String> {
+        let options = TrainOptions {
+            out: None,
+            ..self.options.clone()
+        };
+        toml::to_string(&options).map_err(|e| Error::Config(e.to_string()))
+    }
 }
 
 impl TrainOptions {

@@ -121,7 +121,7 @@ pub fn evaluate_checkpoint(
     let text = metadata.get("config").ok_or_else(|| {
         Error::checkpoint(
             path,
-            "has no `config` in its metadata: not written by decorr",
+            "does not say which network it is of: not written by decorr",
         )
     })?;
     let written: TrainOptions = toml::from_str(text)

@@ -279,7 +279,7 @@ impl Run<'_> {
         }
         let tensors = checkpoint::from_store(&self.store)?;
         let metadata = BTreeMap::from([
-            ("config".to_string(), self.config.to_toml()?),
+            ("config".to_string(), self.config.for_checkpoint()?),
             ("step".to_string(), self.done.to_string()),
         ]);
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
