@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::Result;
 use crate::gpu::Gpu;
 use crate::graph::op::Variants;
 use crate::program::{CompileOptions, Program, Store};
+use crate::{Error, Result};
 pub use workloads::{Workload, workloads};
 
 /// One line of the table.
@@ -78,10 +78,19 @@ struct Compiled {
 /// Compiles, warms up and measures. `progress` is told what is going on.
 ///
 /// # Errors
-/// What compiling and running report.
+/// [`Error::Config`] if no workload has such a name; what compiling and running report.
 pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
     let mut compiled = Vec::new();
-    for workload in workloads()? {
+    let all = workloads()?;
+    if !all.iter().any(|w| w.name.contains(&options.filter)) {
+        let names: Vec<&str> = all.iter().map(|w| w.name.as_str()).collect();
+        return Err(Error::Config(format!(
+            "no workload's name contains {:?}; there are {}",
+            options.filter,
+            names.join(", ")
+        )));
+    }
+    for workload in all {
         // The peak is always measured: shares are of it.
         if workload.name != workloads::PEAK && !workload.name.contains(&options.filter) {
             continue;

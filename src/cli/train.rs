@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use decorr::Result;
 use decorr::train::{Event, TrainConfig, TrainOptions, train};
+use decorr::{Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::AdapterArgs;
@@ -34,6 +34,15 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let config = TrainConfig::resolve(options)?;
     let gpu = args.adapter.open()?;
     let stop = stop_on_ctrl_c();
+    if config.options.data_dir.is_none()
+        && let Some(dir) = data::whole_set(config.data)
+    {
+        let dir = dir.display();
+        eprintln!(
+            "using the built-in subset of {}; the whole is here too: --data-dir {dir}",
+            config.data
+        );
+    }
 
     let bar = ProgressBar::new(0);
     // The template is a constant of this file and valid.

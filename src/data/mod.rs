@@ -102,6 +102,14 @@ pub fn open(name: &str, data_dir: Option<&Path>) -> Result<DataSet> {
     })
 }
 
+/// Where the system has the whole of `name`, of which [`open`] without `data_dir` would take the
+/// built-in subset.
+pub fn whole_set(name: &str) -> Option<PathBuf> {
+    let dir = Path::new(SYSTEM).join(name);
+    let is_there = find(&dir, "train-images", "idx3").is_some();
+    (name == "fashion-mnist" && is_there).then_some(dir)
+}
+
 fn from_folders(name: &str, data_dir: Option<&Path>) -> Result<[Images; 2]> {
     let folders: Vec<PathBuf> = match data_dir {
         Some(dir) => vec![dir.to_path_buf(), dir.join(name)],
@@ -112,13 +120,16 @@ fn from_folders(name: &str, data_dir: Option<&Path>) -> Result<[Images; 2]> {
     });
     let Some(dir) = found else {
         let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
+        let hint = match name {
+            "fashion-mnist" => " (on Debian, apt install dataset-fashion-mnist puts them there)",
+            _ => "",
+        };
         let place = data_dir.unwrap_or(Path::new(SYSTEM));
         return Err(Error::data(
             place,
             format!(
                 "no train-images-idx3-ubyte[.gz] in {}. Put the four IDX files of {name} into a \
-                 folder and give it as --data-dir (Debian: apt install dataset-fashion-mnist, \
-                 then --data-dir {SYSTEM}/fashion-mnist)",
+                 folder and give it as --data-dir{hint}",
                 tried.join(" or ")
             ),
         ));

@@ -1,6 +1,6 @@
 //! The device with its queue, and errors that come back as values.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use wgpu::{DeviceType, Features};
@@ -19,6 +19,8 @@ pub struct Gpu {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     first_error: Arc<Mutex<Option<Error>>>,
+    /// Why the device is gone, once it is.
+    lost: Arc<OnceLock<String>>,
 }
 
 /// How many GPU objects exist, by wgpu's internal counters.
@@ -82,12 +84,10 @@ impl Gpu {
         let first_error = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&first_error);
         device.on_uncaptured_error(Arc::new(move |error| remember(&slot, from_wgpu(error))));
-        let slot = Arc::clone(&first_error);
-        let name = info.name.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                remember(&slot, Error::DeviceLost(format!("{name}: {message}")));
-            }
+        let lost = Arc::new(OnceLock::new());
+        let slot = Arc::clone(&lost);
+        device.set_device_lost_callback(move |_, message| {
+            let _ = slot.set(message);
         });
         Ok(Arc::new(Self {
             device,
@@ -95,6 +95,7 @@ impl Gpu {
             info,
             limits,
             first_error,
+            lost,
         }))
     }
 
@@ -140,6 +141,10 @@ impl Gpu {
     /// # Errors
     /// That error.
     pub fn check(&self) -> Result<()> {
+        // Whatever else is reported is what follows from the loss.
+        if let Some(message) = self.lost.get() {
+            return Err(Error::DeviceLost(format!("{}: {message}", self.name())));
+        }
         let mut slot = self
             .first_error
             .lock()

@@ -153,3 +153,37 @@ fn read_outputs(outputs: &[OutputCopy], step: u64, data: &[f32]) -> Outputs {
         .collect();
     Outputs { step, values }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Error;
+    use crate::gpu::{AdapterChoice, Gpu};
+    use crate::graph::{Graph, Init};
+    use crate::ops;
+    use crate::program::{CompileOptions, Program, Store};
+
+    /// A GPU that goes away (driver reset, cable pulled) must end in errors, not in a panic.
+    #[test]
+    fn a_lost_device_is_an_error() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let mut g = Graph::new();
+        let x = g.input("x", [4]);
+        let w = g.parameter("w", [4], Init::Constant(1.0)).unwrap();
+        let y = ops::mul(&mut g, x, w).unwrap();
+        g.output("y", y);
+        let mut store = Store::new(&gpu, 1);
+        let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        let inputs: [(&str, &[f32]); 1] = [("x", &[1.0, 2.0, 3.0, 4.0])];
+        assert_eq!(program.run(&inputs).unwrap().values["y"], inputs[0].1);
+        program.step(&inputs).unwrap();
+        gpu.device.destroy();
+        let errors = [
+            program.run(&inputs).unwrap_err(),
+            program.run(&inputs).unwrap_err(),
+            store.read("w").unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::DeviceLost(_)), "{error:?}");
+        }
+    }
+}

@@ -89,7 +89,7 @@ macro_rules! options {
             $(
                 #[doc = $help]
                 $(#[$meta])*
-                #[arg(long)]
+                #[arg(long, allow_negative_numbers = true)]
                 #[serde(skip_serializing_if = "Option::is_none")]
                 pub $name: Option<$type>,
             )*
