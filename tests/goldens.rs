@@ -835,11 +835,11 @@ fn goldens() {
             }
         }
     }
-    println!(
+    support::report(&format!(
         "{} of {} cases passed, {compared} tensors compared",
         paths.len() - failed,
         paths.len()
-    );
+    ));
     assert!(!paths.is_empty(), "no case in {}", dir.display());
     assert_eq!(failed, 0, "failed cases");
 }

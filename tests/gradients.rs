@@ -623,7 +623,11 @@ fn every_op_and_its_gradient_with_direct_kernels() {
     for case in &cases {
         seen.extend(check(case, variant(true)));
     }
-    println!("{} cases of {} ops", cases.len(), seen.len());
+    support::report(&format!(
+        "direct kernels: {} cases of {} ops",
+        cases.len(),
+        seen.len()
+    ));
     let known: BTreeSet<&str> = ops::NAMES.iter().copied().collect();
     assert_eq!(seen, known, "ops without a case, or unknown to the list");
 }
@@ -635,7 +639,7 @@ fn products_and_convolutions_with_tiled_kernels() {
     for case in &cases {
         check(case, variant(false));
     }
-    println!("{} cases", cases.len());
+    support::report(&format!("tiled kernels: {} cases", cases.len()));
 }
 
 #[test]
@@ -648,7 +652,8 @@ fn every_op_without_any_pass() {
         };
         check(case, options);
     }
-    println!("{} cases", cases.len());
+    let own = "the adapter's own kernels, without passes";
+    support::report(&format!("{own}: {} cases", cases.len()));
 }
 
 #[test]

@@ -137,13 +137,13 @@ fn passes_pay() {
             Program::compile(&graph, &mut Store::new(&support::gpu(), 1), options).unwrap()
         });
         let [none, all] = &mut programs;
-        println!(
+        support::report(&format!(
             "{norm:?}: {} dispatches, {} without passes; {} bytes of arenas, {} without",
             all.dispatch_count(),
             none.dispatch_count(),
             all.memory().arenas,
             none.memory().arenas
-        );
+        ));
         assert!(4 * all.dispatch_count() < 3 * none.dispatch_count());
         assert!(2 * all.memory().arenas < none.memory().arenas);
     }

@@ -55,7 +55,9 @@ fn deconvolution_nears_whitening_with_iterations_not_at_five() {
                 far
             })
             .collect();
-        println!("{features} features: {residuals:?}");
+        support::report(&format!(
+            "|deconv cov deconv - I| of {features} features: {residuals:?}"
+        ));
         assert!(residuals[0] > residuals[1] && residuals[1] > residuals[2]);
         assert!(residuals[2] < 1e-3, "{residuals:?}");
     }

@@ -1,6 +1,8 @@
 //! Every shader file as it stands: naga accepts it, it stays within WebGPU's default limits, and it
 //! can be said in the languages of DX12 and Metal.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use decorr::gpu::wgsl;
@@ -50,7 +52,7 @@ fn naga_accepts_every_shader_within_default_limits() {
             );
         }
     }
-    println!("{} shaders, {entries} entry points", paths.len());
+    support::report(&format!("{} shaders, {entries} entry points", paths.len()));
 }
 
 /// What wgpu does on Windows and macOS before the driver sees a shader, done here, so that a

@@ -68,10 +68,10 @@ fn figure_4a_deconvolution_is_far_ahead_of_plain_descent() {
     let deconv = figure_4a(dir.path(), NormName::Deconv, 1.0);
     let plain = figure_4a(dir.path(), NormName::None, 0.01);
     let batch = figure_4a(dir.path(), NormName::Batch, 0.004);
-    println!(
+    support::report(&format!(
         "iteration 5 and 20: deconv {:.3} {:.3}, plain {:.3} {:.3}, batch {:.3} {:.3}",
         deconv[4], deconv[19], plain[4], plain[19], batch[4], batch[19]
-    );
+    ));
     // The reference on the full set: deconv .227 and .208, plain .478 and .365, batch 1.10, .745.
     for (actual, expected) in [
         (deconv[4], 0.227),
@@ -143,7 +143,7 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let inputs = [("x", x.as_slice()), ("y", &y), ("lr", &[1.0])];
     let before = program.run(&inputs).unwrap().scalar("loss");
     let after = program.run(&inputs).unwrap().scalar("loss");
-    println!("loss {before} before the one step, {after} after");
+    support::report(&format!("loss {before} before the one step, {after} after"));
     assert!(before > 1.0 && after < 1e-5 * before);
 }
 
@@ -185,7 +185,9 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
                 program.step(&inputs).unwrap();
             }
             let last = program.finish().unwrap().last().unwrap().scalar("loss");
-            println!("{architecture:?} {norm:?}: loss {first:.3} to {last:.3}");
+            support::report(&format!(
+                "{architecture:?} {norm:?}: loss {first:.3} to {last:.3}"
+            ));
             // Ten steps move deep networks without normalisation little.
             let is_plain = architecture != Architecture::Linear && norm == Norm::None;
             let share = if is_plain { 0.99 } else { 0.6 };

@@ -10,6 +10,7 @@
 pub mod reference;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use decorr::Result;
@@ -32,10 +33,16 @@ pub fn gpu() -> Arc<Gpu> {
     let open = || {
         let gpu = Gpu::open_with_default_limits(&choice());
         let gpu = gpu.unwrap_or_else(|error| panic!("the tests need an adapter: {error}"));
-        eprintln!("adapter: {}", gpu.describe());
+        report(&format!("adapter: {}", gpu.describe()));
         gpu
     };
     Arc::clone(GPU.get_or_init(open))
+}
+
+/// Prints a line that is also seen when the test passes: cargo holds back what `println!` prints.
+pub fn report(line: &str) {
+    // A test does not fail for a closed terminal.
+    let _ = writeln!(std::io::stdout(), "    {line}");
 }
 
 /// Compiles `graph` and runs one step.
