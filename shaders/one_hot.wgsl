@@ -25,5 +25,5 @@ fn main(
     }
     let row = i / params.classes;
     let class_ = i - row * params.classes;
-    y[i] = select(0.0, 1.0, i32(labels[row]) == i32(class_));
+    y[i] = select(0.0, 1.0, labels[row] == f32(class_));
 }

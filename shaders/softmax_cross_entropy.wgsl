@@ -37,22 +37,23 @@ fn forward(
     }
     let first = row * params.classes;
     let largest = row_max(first);
-    let label = i32(labels[row]);
+    let label = labels[row];
     var sum = 0.0;
     var chosen = 0.0;
     var shifted = 0.0;
+    var is_class = false;
     for (var c = 0u; c < params.classes; c++) {
         let z = logits[first + c] - largest;
         sum += exp(z);
         shifted += z;
-        chosen = select(chosen, z, i32(c) == label);
+        if (f32(c) == label) {
+            chosen = z;
+            is_class = true;
+        }
     }
     let uniform_part = params.smoothing / f32(params.classes) * shifted;
-    var loss = log(sum) - (1.0 - params.smoothing) * chosen - uniform_part;
-    if (label < 0 || label >= i32(params.classes)) {
-        loss = 0.0;
-    }
-    in2[row] = loss;
+    let loss = log(sum) - (1.0 - params.smoothing) * chosen - uniform_part;
+    in2[row] = select(0.0, loss, is_class);
 }
 
 // Each invocation computes the gradient of one row: softmax minus target, times the gradient of
@@ -71,19 +72,18 @@ fn backward(
     }
     let first = row * params.classes;
     let largest = row_max(first);
-    let label = i32(labels[row]);
+    let label = labels[row];
     var sum = 0.0;
+    var is_class = false;
     for (var c = 0u; c < params.classes; c++) {
         sum += exp(logits[first + c] - largest);
+        is_class = is_class || f32(c) == label;
     }
-    var row_grad = in2[row];
-    if (label < 0 || label >= i32(params.classes)) {
-        row_grad = 0.0;
-    }
+    let row_grad = select(0.0, in2[row], is_class);
     let uniform_part = params.smoothing / f32(params.classes);
     for (var c = 0u; c < params.classes; c++) {
         let probability = exp(logits[first + c] - largest) / sum;
-        let chosen = select(0.0, 1.0 - params.smoothing, i32(c) == label);
+        let chosen = select(0.0, 1.0 - params.smoothing, f32(c) == label);
         logits_grad[first + c] = (probability - chosen - uniform_part) * row_grad;
     }
 }

@@ -27,7 +27,7 @@ fn main(
     }
     let label = i32(labels[row]);
     var hit = 0.0;
-    if (label >= 0 && label < i32(params.classes)) {
+    if (f32(label) == labels[row] && label >= 0 && label < i32(params.classes)) {
         let first = row * params.classes;
         let own = logits[first + u32(label)];
         var rank = 0u;

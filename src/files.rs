@@ -24,11 +24,23 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
     fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
 }
 
+/// Removes a file; none there is fine.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, e)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file so that a power cut leaves the old one or the new one, never a half: under
 /// another name, synced, renamed.
 ///
 /// # Errors
-/// [`Error::Io`] with the path; then the old file is as it was.
+/// [`Error::Io`] with the path; then the old file is as it was, or, if only the folder could not be
+/// synced, the new one is there whole.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));

@@ -23,9 +23,13 @@ impl Shape {
         self.0.len()
     }
 
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` if there are more.
     pub fn len(&self) -> usize {
-        self.0.iter().product()
+        let grow = |product: usize, &size| product.saturating_mul(size);
+        match self.0.contains(&0) {
+            true => 0,
+            false => self.0.iter().fold(1, grow),
+        }
     }
 
     /// True if any size is zero.
@@ -35,14 +39,14 @@ impl Shape {
 
     /// Bytes of the elements (f32).
     pub fn size_bytes(&self) -> u64 {
-        self.len() as u64 * 4
+        (self.len() as u64).saturating_mul(4)
     }
 
     /// Row-major strides in elements.
     pub fn strides(&self) -> Vec<usize> {
-        let mut strides = vec![1; self.rank()];
+        let mut strides = vec![1usize; self.rank()];
         for i in (1..self.rank()).rev() {
-            strides[i - 1] = strides[i] * self.0[i];
+            strides[i - 1] = strides[i].saturating_mul(self.0[i]);
         }
         strides
     }

@@ -422,7 +422,8 @@ fn geometry(stride: usize, padding: usize, dilation: usize, groups: usize) -> Ge
 }
 
 fn loss_cases() -> Vec<Case> {
-    const LABELS: [f64; 7] = [0.0, 2.0, 1.0, 4.0, 3.0, 3.0, 0.0];
+    // -1, 1.5 and 5 are no classes.
+    const LABELS: [f64; 7] = [0.0, 2.0, -1.0, 4.0, 3.0, 1.5, 5.0];
     let labels = |g: &mut Graph| {
         let values: Vec<f32> = LABELS.iter().map(|&v| v as f32).collect();
         let init = decorr::graph::Init::Values(values.into());
@@ -470,7 +471,10 @@ fn loss_cases() -> Vec<Case> {
                 move |x| {
                     Tensor::from_fn(&[7], |r| {
                         let row = &x[0].data[r * 5..(r + 1) * 5];
-                        let own = row[LABELS[r] as usize];
+                        let Some(label) = (0..5).find(|&c| c as f64 == LABELS[r]) else {
+                            return 0.0;
+                        };
+                        let own = row[label];
                         f64::from(u8::from(row.iter().filter(|&&v| v > own).count() < k))
                     })
                 },

@@ -4,9 +4,10 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use decorr::graph::Graph;
+use decorr::graph::{Graph, Init};
 use decorr::models::{Architecture, DeconvSettings, Model, Norm};
 use decorr::nn::{Loss, Mode};
+use decorr::ops;
 use decorr::optim::{Optimizer, Sgd};
 use decorr::passes::{Lifetime, Passes, Request, liveness, memory_plan, optimise, storage_roots};
 use decorr::program::{CompileOptions, Program, Store};
@@ -208,8 +209,45 @@ fn assert_disjoint(requests: &[Request], max_arena: u64) {
 fn an_op_that_reads_one_tensor_twice_survives_fusion() {
     let mut g = Graph::new();
     let x = g.input("x", [5]);
-    let y = decorr::ops::sub(&mut g, x, x).unwrap();
+    let y = ops::sub(&mut g, x, x).unwrap();
     g.output("y", y);
     let outputs = support::run(&g, &[("x", &[1.0, 2.0, 3.0, 4.0, 5.0])]).unwrap();
     assert_eq!(outputs["y"], [0.0; 5]);
+}
+
+/// Assignments happen together at the end of a step; what is read back is from before it.
+#[test]
+fn assigned_states_keep_their_old_value_to_the_end_of_the_step() {
+    for passes in [Passes::ALL, Passes::NONE] {
+        let mut g = Graph::new();
+        let state = |g: &mut Graph, name: &str, value| {
+            g.parameter(name, [3], Init::Constant(value)).unwrap()
+        };
+        let (a, b) = (state(&mut g, "a", 1.0), state(&mut g, "b", 2.0));
+        g.assign(a, b).unwrap();
+        g.assign(b, a).unwrap();
+        let (w, last) = (state(&mut g, "w", 1.0), state(&mut g, "last", 0.0));
+        let next = ops::affine(&mut g, w, 1.0, 1.0).unwrap();
+        g.assign(w, next).unwrap();
+        g.assign(last, w).unwrap();
+        for (name, id) in [("a", a), ("b", b), ("w", w), ("last", last)] {
+            g.output(name, id);
+        }
+        let mut store = Store::new(&support::gpu(), 1);
+        let options = CompileOptions {
+            passes,
+            ..CompileOptions::default()
+        };
+        let mut program = Program::compile(&g, &mut store, options).unwrap();
+        for [a, b, w, last] in [
+            [1.0, 2.0, 1.0, 0.0],
+            [2.0, 1.0, 2.0, 1.0],
+            [1.0, 2.0, 3.0, 2.0],
+        ] {
+            let values = program.run(&[]).unwrap().values;
+            for (name, value) in [("a", a), ("b", b), ("w", w), ("last", last)] {
+                assert_eq!(values[name], [value; 3], "{name} with {passes:?}");
+            }
+        }
+    }
 }

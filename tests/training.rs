@@ -288,6 +288,31 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
     assert!(finite, "the kept checkpoint has numbers");
 }
 
+/// The loss of a step says nothing of what its update did to the weights.
+#[test]
+fn ruined_weights_are_not_saved_and_an_earlier_run_is_not_mistaken_for_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let once = |lr| TrainOptions {
+        model: Some(ModelName::Linear),
+        norm: Some(NormName::None),
+        lr: Some(lr),
+        steps: Some(1),
+        ..options(&out)
+    };
+    let images = run(once(0.01)).unwrap().test.images;
+    assert_eq!(images, 1000);
+    let text = run(once(3e38)).unwrap_err().to_string();
+    assert!(
+        text.contains("after step 1") && text.contains("No checkpoint"),
+        "{text}"
+    );
+    assert!(
+        !out.join("model.safetensors").exists(),
+        "of the earlier run"
+    );
+}
+
 #[test]
 fn stopping_saves() {
     let dir = tempfile::tempdir().unwrap();

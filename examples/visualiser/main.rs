@@ -33,22 +33,22 @@ struct Fig3Args {
     #[arg(long)]
     out: PathBuf,
     /// Pixels of a patch's side, odd
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
     kernel_size: usize,
     /// Added to the diagonal of the covariance
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
     eps: f32,
     /// Denman-Beavers iterations
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
     n_iter: usize,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
     /// Adapter by number or part of its name, see `decorr devices`
-    #[arg(long)]
+    #[arg(long, env = "DECORR_ADAPTER")]
     adapter: Option<String>,
     /// Only this backend: vulkan, metal, dx12 or gl
-    #[arg(long)]
+    #[arg(long, env = "DECORR_BACKEND")]
     backend: Option<String>,
 }
 

@@ -41,10 +41,10 @@ enum Command {
 #[derive(Debug, Args)]
 struct AdapterArgs {
     /// Adapter by its number in `decorr devices` or a part of its name [default: the fastest GPU]
-    #[arg(long, value_name = "NAME|INDEX")]
+    #[arg(long, value_name = "NAME|INDEX", env = "DECORR_ADAPTER")]
     adapter: Option<String>,
     /// Only this backend: vulkan, metal, dx12 or gl
-    #[arg(long)]
+    #[arg(long, env = "DECORR_BACKEND")]
     backend: Option<String>,
 }
 

@@ -110,10 +110,7 @@ pub fn parse(path: &Path, bytes: &[u8], rank: u8, what: &str) -> Result<(Vec<usi
     }
     let expected = sizes
         .iter()
-        .try_fold(header_len, |product, &size| match product {
-            p if p == header_len => Some(size),
-            p => p.checked_mul(size),
-        })
+        .try_fold(1usize, |product, &size| product.checked_mul(size))
         .and_then(|len| len.checked_add(header_len));
     let Some(expected) = expected else {
         return Err(fail(format!("sizes {sizes:?} are absurd")));
@@ -179,6 +176,24 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
+    }
+
+    /// 16 is also the length of the header.
+    #[test]
+    fn sizes_are_multiplied_whatever_they_are() {
+        for count in [1, 8, 16] {
+            let labels = labels(&vec![0; count as usize]);
+            assert_eq!(open(&images(count), &labels).unwrap().len(), count as usize);
+            let mut short = images(count);
+            short.pop();
+            assert!(open(&short, &labels).is_err(), "{count} images");
+        }
+        let mut square = vec![0, 0, 8, 3];
+        for size in [4u32, 4, 5] {
+            square.extend(size.to_be_bytes());
+        }
+        square.extend([0; 5]);
+        assert!(open(&square, &labels(&[0; 4])).is_err());
     }
 
     fn open(images: &[u8], labels: &[u8]) -> Result<Images> {

@@ -54,6 +54,7 @@ pub struct Loader {
     used: Option<Sender<Batch>>,
     thread: Option<JoinHandle<()>>,
     per_epoch: usize,
+    name: String,
 }
 
 impl Loader {
@@ -80,9 +81,18 @@ impl Loader {
                 images.len()
             )));
         }
+        if mean.len() != images.channels || std.len() != images.channels {
+            return Err(Error::Config(format!(
+                "{} means and {} standard deviations for {} channels",
+                mean.len(),
+                std.len(),
+                images.channels
+            )));
+        }
         let (send, batches) = sync_channel(AHEAD);
         let (used, recycled) = channel();
         let tables = tables(mean, std);
+        let name = images.name.clone();
         let thread = std::thread::Builder::new()
             .name("loader".into())
             .spawn(move || produce(&images, &tables, config, per_epoch, &send, &recycled))
@@ -92,12 +102,26 @@ impl Loader {
             used: Some(used),
             thread: Some(thread),
             per_epoch,
+            name,
         })
     }
 
     /// The next batch; `None` after the last epoch.
-    pub fn next_batch(&mut self) -> Option<Batch> {
-        self.batches.as_ref()?.recv().ok()
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the thread died before.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        let Some(batches) = &self.batches else {
+            return Ok(None);
+        };
+        if let Ok(batch) = batches.recv() {
+            return Ok(Some(batch));
+        }
+        self.batches = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(Error::data(&self.name, "its loader thread died: a bug")),
+            _ => Ok(None),
+        }
     }
 
     /// Gives a batch back, so that its memory is used again.
@@ -225,7 +249,7 @@ mod tests {
     fn all(config: LoaderConfig) -> Vec<Batch> {
         let mut loader = Loader::new(images(23), &[0.0], &[1.0 / 255.0], config).unwrap();
         let mut batches = Vec::new();
-        while let Some(batch) = loader.next_batch() {
+        while let Some(batch) = loader.next_batch().unwrap() {
             batches.push(batch.clone());
             loader.recycle(batch);
         }
@@ -290,13 +314,22 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_dies_is_an_error() {
+        let mut broken = Images::clone(&images(9));
+        broken.pixels.truncate(7);
+        let mut loader = Loader::new(Arc::new(broken), &[0.0], &[1.0], config(2)).unwrap();
+        let error = (0..9).find_map(|_| loader.next_batch().err());
+        assert!(matches!(error, Some(Error::Data { .. })), "{error:?}");
+    }
+
+    #[test]
     fn dropping_a_loader_ends_its_thread() {
         let endless = LoaderConfig {
             epochs: None,
             ..config(2)
         };
         let mut loader = Loader::new(images(9), &[0.0], &[1.0], endless).unwrap();
-        assert!(loader.next_batch().is_some());
+        assert!(loader.next_batch().unwrap().is_some());
         drop(loader);
     }
 }

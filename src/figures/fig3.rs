@@ -104,6 +104,12 @@ pub fn fig3(gpu: &Arc<Gpu>, input: &Picture, options: Fig3Options) -> Result<Fig
         let message = format!("--eps {} is not a positive number", options.eps);
         return Err(Error::Config(message));
     }
+    if k > input.height.min(input.width).max(3) {
+        return Err(Error::Config(format!(
+            "--kernel-size {k} is larger than the image of {}x{} pixels",
+            input.width, input.height
+        )));
+    }
     let most = gpu.limits().max_storage_buffer_binding_size / 4;
     let padded = input.channels * (input.height + k) * (input.width + k);
     if padded as u64 > most || input.width * input.channels * k * k > STRIP_LEN {

@@ -1,8 +1,10 @@
 //! Pictures: from files to planes of numbers, and back.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
 
 use crate::{Error, Result};
 
@@ -35,8 +37,16 @@ impl Picture {
     /// # Errors
     /// [`Error::Data`] if it is no picture.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let image = image::load_from_memory(bytes)
-            .map_err(|e| Error::data(path, format!("is no picture that can be read: {e}")))?;
+        let unreadable = |e| Error::data(path, format!("is no picture that can be read: {e}"));
+        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+        let mut decoder = reader
+            .map_err(ImageError::IoError)
+            .and_then(ImageReader::into_decoder)
+            .map_err(unreadable)?;
+        // Cameras lay pictures on their side and say so.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+        image.apply_orientation(orientation);
         Ok(Self::from_image(&image))
     }
 
@@ -102,7 +112,7 @@ mod tests {
     use super::*;
 
     fn png(image: &DynamicImage) -> Vec<u8> {
-        let mut bytes = std::io::Cursor::new(Vec::new());
+        let mut bytes = Cursor::new(Vec::new());
         image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
         bytes.into_inner()
     }

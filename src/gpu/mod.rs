@@ -11,5 +11,5 @@ pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
 pub use device::{Counters, Gpu};
 pub use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
-pub(crate) use ring::read_back;
+pub(crate) use ring::{RING_SLOTS, read_back};
 pub use ring::{Readback, Upload};

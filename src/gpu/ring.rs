@@ -11,7 +11,7 @@ use super::Gpu;
 use crate::{Error, Result};
 
 /// Steps that may be under way at once.
-const SLOTS: usize = 4;
+pub(crate) const RING_SLOTS: u64 = 4;
 
 const PENDING: u8 = 0;
 const READY: u8 = 1;
@@ -113,7 +113,7 @@ impl Upload {
     /// As [`Gpu::buffer`].
     pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut slots = Vec::new();
-        for _ in 0..SLOTS {
+        for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
             let slot = Slot {
                 buffer: gpu.buffer("upload", size_bytes, usage)?,
@@ -164,7 +164,7 @@ impl Upload {
         let slot = &mut self.slots[self.next];
         slot.map(MapMode::Write);
         slot.submission = Some(submission.clone());
-        self.next = (self.next + 1) % SLOTS;
+        self.next = (self.next + 1) % self.slots.len();
     }
 }
 
@@ -182,7 +182,7 @@ impl Readback {
     /// As [`Gpu::buffer`].
     pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut free = Vec::new();
-        for _ in 0..SLOTS {
+        for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
             free.push(Slot {
                 buffer: gpu.buffer("readback", size_bytes, usage)?,
@@ -192,7 +192,7 @@ impl Readback {
         }
         Ok(Self {
             free,
-            under_way: VecDeque::with_capacity(SLOTS),
+            under_way: VecDeque::with_capacity(RING_SLOTS as usize),
         })
     }
 

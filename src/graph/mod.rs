@@ -13,7 +13,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 pub use op::{Cost, Op};
 
-/// A tensor: the output of one node of one graph.
+/// A tensor: the output of one node of one graph, and of no other graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(u32);
 
@@ -180,6 +180,10 @@ impl Graph {
     /// # Errors
     /// As [`Graph::add`].
     pub fn add_arc(&mut self, op: Arc<dyn Op>, inputs: &[TensorId]) -> Result<TensorId> {
+        if let Some(foreign) = inputs.iter().find(|i| i.index() >= self.nodes.len()) {
+            let message = format!("{foreign:?} is of another graph");
+            return Err(Error::shape(op.name(), message));
+        }
         let shapes: Vec<&Shape> = inputs.iter().map(|&i| self.shape(i)).collect();
         let shape = op.output_shape(&shapes).map_err(|message| {
             let tensors: Vec<String> = inputs
@@ -303,6 +307,23 @@ impl Graph {
             new.outputs.push((name.clone(), remap.get(*id)?));
         }
         Ok(new)
+    }
+
+    /// Puts `replace` of each assigned value and each output in its place. For passes.
+    ///
+    /// # Errors
+    /// Those of `replace`.
+    pub fn replace_ends(
+        &mut self,
+        mut replace: impl FnMut(&mut Self, TensorId) -> Result<TensorId>,
+    ) -> Result<()> {
+        for i in 0..self.assigns.len() {
+            self.assigns[i].1 = replace(self, self.assigns[i].1)?;
+        }
+        for i in 0..self.outputs.len() {
+            self.outputs[i].1 = replace(self, self.outputs[i].1)?;
+        }
+        Ok(())
     }
 
     /// Appends a node as it is, with its inputs already those of this graph. For passes.

@@ -7,7 +7,7 @@ use crate::ops::{
     scale, sub,
 };
 use crate::shape::gcd;
-use crate::{Result, ops::Transpose};
+use crate::{Error, Result, ops::Transpose};
 
 /// Options of network deconvolution. The defaults are those of the paper's code.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -186,6 +186,15 @@ pub(super) fn statistics(
 }
 
 /// The weights and bias that do deconvolution and layer at once: `weight` D and
+/// # Errors
+/// [`Error::Shape`] naming the first size that is 0.
+pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => Err(Error::shape(layer, format!("{name} is 0"))),
+        None => Ok(()),
+    }
+}
+
 /// bias - sum over blocks of (weight D) mean. X D itself is never formed.
 ///
 /// `weight`: [groups, rows, features], a row for each output and block; returns the same shape

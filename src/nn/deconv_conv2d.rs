@@ -2,9 +2,9 @@
 
 use super::deconv::{self, DeconvOptions, Layout, Running, Statistics, resolve_block};
 use super::{Mode, default_init};
-use crate::Result;
 use crate::graph::{Graph, TensorId};
 use crate::ops::{self, Conv2dGeometry, Window, im2col, permute, reshape, slice};
+use crate::{Error, Result};
 
 /// y = conv(x, weight D) + (bias - (weight D) mean), D the inverse square root of the covariance
 /// of the patches of x.
@@ -46,7 +46,22 @@ impl DeconvConv2d {
         x: TensorId,
         mode: Mode,
     ) -> Result<(TensorId, Statistics)> {
+        let sizes = [
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("kernel_size", self.kernel_size),
+            ("stride", self.geometry.stride),
+            ("dilation", self.geometry.dilation),
+            ("sampling_stride", self.options.sampling_stride),
+            ("block", self.options.block),
+        ];
+        deconv::refuse_zero("deconv_conv2d", &sizes)?;
         let (k, groups) = (self.kernel_size, self.geometry.groups.max(1));
+        if !self.in_channels.is_multiple_of(groups) || !self.out_channels.is_multiple_of(groups) {
+            let (c, o) = (self.in_channels, self.out_channels);
+            let message = format!("{groups} groups do not divide {c} and {o} channels");
+            return Err(Error::shape("deconv_conv2d", message));
+        }
         let per_group = self.in_channels / groups;
         let weight_shape = [self.out_channels, per_group, k, k];
         let fan_in = per_group * k * k;

@@ -54,6 +54,12 @@ impl DeconvLinear {
         mode: Mode,
     ) -> Result<(TensorId, Statistics)> {
         let (inputs, outputs) = (self.in_features, self.out_features);
+        let sizes = [
+            ("in_features", inputs),
+            ("out_features", outputs),
+            ("block", self.options.block),
+        ];
+        deconv::refuse_zero("deconv_linear", &sizes)?;
         let weight = g.parameter("weight", [outputs, inputs], default_init(inputs))?;
         let bias = match self.bias {
             true => Some(g.parameter("bias", [outputs], default_init(inputs))?),

@@ -97,12 +97,15 @@ pub fn slice(
 /// Zero padding, cropping and zero insertion of the last two dimensions of NCHW.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` has fewer than two dimensions or more than 4.
+/// [`Error::Shape`] if `x` has fewer than two dimensions or more than 4, or for a spacing of 0.
 pub fn pad2d(g: &mut Graph, x: TensorId, padding: Padding2d) -> Result<TensorId> {
     let source = g.shape(x).clone();
     let rank = source.rank();
     if rank < 2 {
         return Err(Error::shape("pad2d", format!("{source} is no image")));
+    }
+    if padding.spacing.contains(&0) {
+        return Err(Error::shape("pad2d", "a spacing of 0"));
     }
     let mut dims = wholes(&source);
     for i in 0..2 {

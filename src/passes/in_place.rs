@@ -13,7 +13,8 @@ pub enum InPlace {
     Copy,
 }
 
-/// For each assignment of `graph`, in order. `roots` as from [`super::storage_roots`].
+/// For each assignment of `graph`, in order. `roots` as from [`super::storage_roots`]; `graph` as
+/// from [`super::old_values`], so that only nodes read states.
 ///
 /// A value may be written over its state if no later node reads the old one, and the node that
 /// writes it reads it element by element, or not at all.
@@ -43,15 +44,7 @@ fn one(graph: &Graph, roots: &[usize], state: TensorId, value: TensorId) -> InPl
     };
     let is_view = |i: usize| roots[i] != i;
     let read_later = (writer + 1..graph.nodes().len()).any(|i| reads_state(i) && !is_view(i));
-    let read_back = graph
-        .outputs()
-        .iter()
-        .any(|(_, id)| roots[id.index()] == state.index());
-    let moved = graph
-        .assigns()
-        .iter()
-        .any(|(_, v)| roots[v.index()] == state.index());
-    if read_later || read_back || moved {
+    if read_later {
         return InPlace::Copy;
     }
     let node = &graph.nodes()[writer];

@@ -6,6 +6,7 @@ mod fuse;
 mod in_place;
 mod liveness;
 mod memory_plan;
+mod old_values;
 mod select_variant;
 
 pub use common_subexpr::common_subexpr;
@@ -14,6 +15,7 @@ pub use fuse::fuse;
 pub use in_place::{InPlace, in_place};
 pub use liveness::{Lifetime, liveness, storage_roots};
 pub use memory_plan::{MemoryPlan, Request, memory_plan};
+pub use old_values::old_values;
 pub use select_variant::select_variant;
 
 use crate::Result;

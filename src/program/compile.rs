@@ -8,13 +8,13 @@ use wgpu::BufferUsages;
 
 use super::{Bound, Memory, OutputCopy, Placed, Program, Store};
 use crate::gpu::PipelineCache;
-use crate::gpu::{Gpu, Readback, Upload, wgsl};
+use crate::gpu::{Gpu, RING_SLOTS, Readback, Upload, wgsl};
 use crate::graph::op::{Dispatch, Lowered, Lowering, Slot, Variants};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Cost, Graph, Kind};
 use crate::passes::{
-    self, InPlace, Lifetime, Passes, Request, in_place, liveness, memory_plan, optimise,
-    storage_roots,
+    self, InPlace, Lifetime, Passes, Request, in_place, liveness, memory_plan, old_values,
+    optimise, storage_roots,
 };
 use crate::shape::Shape;
 use crate::{Error, Result, ops};
@@ -55,7 +55,7 @@ impl Program {
         let variants = options
             .variants
             .unwrap_or_else(|| passes::select_variant(&gpu));
-        let graph = optimise(graph, options.passes)?;
+        let graph = old_values(&optimise(graph, options.passes)?)?;
         let max_binding = gpu.limits().max_storage_buffer_binding_size;
         for node in graph.nodes() {
             let size_bytes = padded(node.shape.size_bytes());
@@ -209,7 +209,11 @@ impl Program {
 
         let mut outputs = Vec::new();
         let mut target_offset = 0;
-        for (name, id) in graph.outputs() {
+        for (i, (name, id)) in graph.outputs().iter().enumerate() {
+            if graph.outputs()[..i].iter().any(|(other, _)| other == name) {
+                let message = format!("two outputs are called {name}");
+                return Err(Error::shape("compile", message));
+            }
             let place = of(id.index())?;
             let len = graph.shape(*id).len();
             outputs.push(OutputCopy {
@@ -223,6 +227,7 @@ impl Program {
         }
         let mut buffers = arenas;
         buffers.push(params);
+        memory.other += RING_SLOTS * (input_buffer.size() + target_offset);
         Ok(Self {
             upload: Upload::new(&gpu, input_buffer.size())?,
             readback: Readback::new(&gpu, target_offset)?,

@@ -96,14 +96,15 @@ impl Program {
         self.next_step
     }
 
-    /// One step, waited for.
+    /// One step, waited for. Results of earlier steps stay for [`Program::collect`].
     ///
     /// # Errors
     /// As [`Program::step`].
     pub fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
         self.step(inputs)?;
-        let mut done = self.finish()?;
-        done.pop()
+        self.finished = self.finish()?;
+        self.finished
+            .pop()
             .ok_or_else(|| Error::DeviceLost("the step left no result".into()))
     }
 
@@ -165,7 +166,11 @@ mod tests {
     /// A GPU that goes away (driver reset, cable pulled) must end in errors, not in a panic.
     #[test]
     fn a_lost_device_is_an_error() {
-        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let choice = AdapterChoice {
+            adapter: std::env::var("DECORR_ADAPTER").ok(),
+            backend: std::env::var("DECORR_BACKEND").ok(),
+        };
+        let gpu = Gpu::open(&choice).unwrap();
         let mut g = Graph::new();
         let x = g.input("x", [4]);
         let w = g.parameter("w", [4], Init::Constant(1.0)).unwrap();

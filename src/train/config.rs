@@ -215,6 +215,11 @@ impl TrainConfig {
             in_unit(smoothing),
             format!("--label-smoothing {smoothing} is not in [0, 1)"),
         )?;
+        let gamma = need(&o.gamma, "gamma")?;
+        rule(
+            positive(gamma),
+            format!("--gamma {gamma} is not a positive number"),
+        )?;
         let decay_ok = weight_decay.is_finite() && weight_decay >= 0.0;
         rule(
             decay_ok,
@@ -321,7 +326,7 @@ impl TrainConfig {
 
     /// Steps of the whole run.
     pub fn total_steps(&self, per_epoch: u64) -> u64 {
-        let all = self.epochs * per_epoch;
+        let all = self.epochs.saturating_mul(per_epoch);
         self.steps.unwrap_or(all)
     }
 
@@ -333,7 +338,11 @@ impl TrainConfig {
                 eta_min: 0.0,
             },
             Some(ScheduleName::Step) => Schedule::Step {
-                step_size: self.options.step_size.unwrap_or(1) * per_epoch,
+                step_size: self
+                    .options
+                    .step_size
+                    .unwrap_or(1)
+                    .saturating_mul(per_epoch),
                 gamma: self.options.gamma.unwrap_or(1.0),
             },
             _ => Schedule::Constant,

@@ -85,7 +85,7 @@ impl Evaluator {
         let first = self.program.steps_done();
         // Steps are numbered over the program's life; lens by batch of this run.
         lens.resize(first as usize, 0);
-        while let Some(batch) = loader.next_batch() {
+        while let Some(batch) = loader.next_batch()? {
             lens.push(batch.len);
             let inputs = [("images", &*batch.images), ("labels", &*batch.labels)];
             self.program.step(&inputs)?;

@@ -13,7 +13,7 @@ use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsWriter, Record, Split};
 use super::step::training_step;
 use crate::data::{self, Loader, LoaderConfig};
-use crate::files::{prepare_out, write_atomically};
+use crate::files::{prepare_out, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::{FreezeCounter, Mode};
 use crate::optim::Schedule;
@@ -71,8 +71,8 @@ pub struct Summary {
 /// its folder. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
 ///
 /// # Errors
-/// [`Error::Diverged`] naming the step at which the loss was no number: the checkpoint is then the
-/// last one from before. [`Error::Io`] for the folder, [`Error::Data`], and what the device
+/// [`Error::Diverged`] naming the step at which the loss or the weights were no numbers: the
+/// checkpoint is then the last one from before. [`Error::Io`] for the folder, [`Error::Data`], and what the device
 /// reported.
 pub fn train(
     gpu: &Arc<Gpu>,
@@ -129,6 +129,10 @@ pub fn train(
         normal,
         test_batch,
     )?;
+    // With --force: what an earlier run left must not be taken for this one's.
+    for name in ["model.safetensors", "curves.png"] {
+        remove_if_there(&config.out.join(name))?;
+    }
     write_atomically(
         &config.out.join("config.toml"),
         config.to_toml()?.as_bytes(),
@@ -141,6 +145,7 @@ pub fn train(
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
         saved_at: None,
+        tested: None,
         schedule: config.schedule(per_epoch),
         total_steps,
         per_epoch,
@@ -152,7 +157,7 @@ pub fn train(
     let mut last = 0;
     let mut submitted = 0;
     while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {
-        let Some(batch) = loader.next_batch() else {
+        let Some(batch) = loader.next_batch()? else {
             break;
         };
         let which = usize::from(is_frozen(submitted));
@@ -176,10 +181,11 @@ pub fn train(
         if ends_epoch || save || submitted == run.total_steps {
             run.take(programs[which].finish()?, &clock, &mut tell)?;
             run.train_seconds += clock.elapsed().as_secs_f64();
-            run.save()?;
+            // Before saving: a network that gives no numbers is not to replace one that does.
             if ends_epoch || submitted == run.total_steps {
                 run.test(&mut tell)?;
             }
+            run.save()?;
             clock = Instant::now();
         }
     }
@@ -198,6 +204,8 @@ struct Run<'a> {
     records: Vec<Record>,
     checkpoint: PathBuf,
     saved_at: Option<u64>,
+    /// After which step, and what came of it.
+    tested: Option<(u64, Evaluation)>,
     schedule: Schedule,
     total_steps: u64,
     per_epoch: u64,
@@ -235,7 +243,8 @@ impl Run<'_> {
                 })?;
             }
             if !loss.is_finite() {
-                return Err(self.diverged(loss));
+                let what = format!("the loss of step {} is {loss}", self.done);
+                return Err(self.diverged(&what));
             }
             self.last_loss = f64::from(loss);
             let rate = self.done as f64 / seconds;
@@ -252,7 +261,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn diverged(&self, loss: f32) -> Error {
+    fn diverged(&self, what: &str) -> Error {
         let kept = match self.saved_at {
             Some(step) => format!(
                 "The checkpoint {} is that of step {step}",
@@ -261,9 +270,9 @@ impl Run<'_> {
             None => "No checkpoint had been written yet".to_string(),
         };
         Error::Diverged(format!(
-            "the loss of step {} is {loss}: training stopped. {kept}. A smaller --lr (it was {}), \
-             or a larger --eps with deconvolution, usually helps",
-            self.done, self.config.lr
+            "{what}: training stopped. {kept}. A smaller --lr (it was {}), or a larger --eps with \
+             deconvolution, usually helps",
+            self.config.lr
         ))
     }
 
@@ -278,6 +287,17 @@ impl Run<'_> {
             return Ok(());
         }
         let tensors = checkpoint::from_store(&self.store)?;
+        // The loss of a step is that of the weights before it: they may be ruined since.
+        if let Some((name, _)) = tensors
+            .iter()
+            .find(|(_, t)| t.data.iter().any(|v| !v.is_finite()))
+        {
+            let what = format!(
+                "{name} has values that are no numbers after step {}",
+                self.done
+            );
+            return Err(self.diverged(&what));
+        }
         let metadata = BTreeMap::from([
             ("config".to_string(), self.config.for_checkpoint()?),
             ("step".to_string(), self.done.to_string()),
@@ -300,7 +320,15 @@ impl Run<'_> {
             lr: None,
             seconds: self.train_seconds,
         })?;
+        self.tested = Some((self.done, evaluation));
         tell(Event::Test(self.done, evaluation));
+        if !evaluation.loss.is_finite() {
+            let what = format!(
+                "the test loss after step {} is {}",
+                self.done, evaluation.loss
+            );
+            return Err(self.diverged(&what));
+        }
         Ok(evaluation)
     }
 
@@ -309,17 +337,11 @@ impl Run<'_> {
         if interrupted {
             self.train_seconds += clock.elapsed().as_secs_f64();
         }
-        self.save()?;
-        let last = self.records.last();
-        let tested = last.filter(|r| r.split == Split::Test && r.step == self.done);
-        let test = match tested {
-            Some(Record { loss, top1, .. }) => Evaluation {
-                loss: loss.unwrap_or(f64::NAN),
-                top1: top1.unwrap_or(f64::NAN),
-                images: 0,
-            },
-            None => self.test(tell)?,
+        let test = match self.tested {
+            Some((step, evaluation)) if step == self.done => evaluation,
+            _ => self.test(tell)?,
         };
+        self.save()?;
         let title = title(self.config);
         draw_curves(&self.config.out.join("curves.png"), &title, &self.records)?;
         Ok(Summary {

@@ -306,6 +306,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &[f64], smoothing: f64) -> Tensor 
     let (rows, classes) = (logits.shape[0], logits.shape[1]);
     Tensor::from_fn(&[rows], |r| {
         let z = &logits.data[r * classes..(r + 1) * classes];
+        if !(0..classes).any(|c| c as f64 == labels[r]) {
+            return 0.0;
+        }
         let log_sum = z.iter().map(|v| v.exp()).sum::<f64>().ln();
         (0..classes)
             .map(|c| {

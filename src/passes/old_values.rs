@@ -1,0 +1,55 @@
+//! Copies states that are read at the end of a step and assigned in it, so that both the host and
+//! other states get the value from before the step, whatever the order of assignments.
+
+use super::storage_roots;
+use crate::Result;
+use crate::graph::op::{Lowered, Lowering};
+use crate::graph::pointwise::Pointwise;
+use crate::graph::{Graph, Op, TensorId};
+use crate::ops::pointwise;
+use crate::shape::Shape;
+
+/// The same tensor in memory of its own. Made by [`old_values`] only.
+#[derive(Debug)]
+struct Snapshot;
+
+impl Op for Snapshot {
+    fn name(&self) -> &'static str {
+        "snapshot"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        let message = "gradients are built before passes";
+        Err(crate::Error::shape("snapshot", message))
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        pointwise::lower(&Pointwise::identity(), ctx)
+    }
+
+    fn pointwise(&self) -> Option<Pointwise> {
+        Some(Pointwise::identity())
+    }
+}
+
+/// `graph` with such copies. Not optional: without it results would be others.
+///
+/// # Errors
+/// None but bugs.
+pub fn old_values(graph: &Graph) -> Result<Graph> {
+    let roots = storage_roots(graph);
+    let is_assigned = |id: TensorId| {
+        let root = roots[id.index()];
+        graph.assigns().iter().any(|(s, _)| s.index() == root)
+    };
+    let mut new = graph.clone();
+    new.replace_ends(|new, id| match is_assigned(id) {
+        true => new.add(Snapshot, &[id]),
+        false => Ok(id),
+    })?;
+    Ok(new)
+}
