@@ -20,7 +20,8 @@ pub struct DeconvOptions {
     pub n_iter: usize,
     /// Weight of the new value in running statistics.
     pub momentum: f32,
-    /// Convolutions: statistics are taken from every `sampling_stride`-th patch in each direction.
+    /// Convolutions: statistics are taken from every `sampling_stride`-th patch in each direction; with
+    /// `kernel_size` 1 from every `sampling_stride`^2-th pixel of all images laid end to end.
     pub sampling_stride: usize,
     /// How channels and taps are dealt to blocks.
     pub layout: Layout,

@@ -41,7 +41,7 @@ impl Program {
         let _ = writeln!(
             text,
             "planned peak memory {:.2} MiB: arenas {:.2} (without reuse {:.2}), states {:.2}, \
-             inputs and parameters {:.2}",
+             inputs, parameters and rings {:.2}",
             mib(memory.peak()),
             mib(memory.arenas),
             mib(memory.unshared),

@@ -17,7 +17,7 @@ pub use store::Store;
 use crate::gpu::{Gpu, Pipeline, Readback, Upload};
 use crate::graph::Cost;
 
-/// A compiled graph. One step is one encoder and one submit; nothing is allocated, compiled or
+/// A compiled graph. One step is one encoder and one submit; no GPU object is made and nothing
 /// waited for in it.
 #[derive(Debug)]
 pub struct Program {
