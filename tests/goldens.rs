@@ -16,7 +16,7 @@ use decorr::nn::{
 };
 use decorr::ops::{self, Conv2dGeometry, Pool2d, Window};
 use decorr::optim::{self, Adam, Optimizer, Schedule, Sgd};
-use decorr::program::{CompileOptions, Outputs, Program, Store};
+use decorr::program::{Outputs, Program, Store};
 use safetensors::{Dtype, SafeTensors};
 
 type Failure = Box<dyn std::error::Error>;
@@ -158,7 +158,7 @@ impl Judge<'_> {
 }
 
 fn compile(g: &Graph, store: &mut Store) -> Result<Program, Failure> {
-    Ok(Program::compile(g, store, CompileOptions::default())?)
+    Ok(Program::compile(g, store, support::compile_options())?)
 }
 
 fn store() -> Store {

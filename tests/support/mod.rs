@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use decorr::Result;
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::Graph;
+use decorr::graph::op::Variants;
 use decorr::program::{CompileOptions, Program, Store};
 
 /// The adapter that the environment chooses.
@@ -39,6 +40,24 @@ pub fn gpu() -> Arc<Gpu> {
     Arc::clone(GPU.get_or_init(open))
 }
 
+/// Kernels of the adapter's own kind, or those that `DECORR_KERNELS` names: `tiled` or `direct`.
+pub fn compile_options() -> CompileOptions {
+    let variants = std::env::var("DECORR_KERNELS").ok().map(|name| {
+        assert!(
+            name == "tiled" || name == "direct",
+            "DECORR_KERNELS is {name:?}"
+        );
+        Variants {
+            direct: name == "direct",
+            subgroups_of_8: false,
+        }
+    });
+    CompileOptions {
+        variants,
+        ..CompileOptions::default()
+    }
+}
+
 /// Prints a line that is also seen when the test passes: cargo holds back what `println!` prints.
 pub fn report(line: &str) {
     // A test does not fail for a closed terminal.
@@ -47,7 +66,7 @@ pub fn report(line: &str) {
 
 /// Compiles `graph` and runs one step.
 pub fn run(graph: &Graph, inputs: &[(&str, &[f32])]) -> Result<BTreeMap<String, Vec<f32>>> {
-    run_with(graph, inputs, CompileOptions::default())
+    run_with(graph, inputs, compile_options())
 }
 
 /// As [`run`], compiled by `options`.
