@@ -286,6 +286,7 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
         .flat_map(|t| &t.data)
         .all(|v| v.is_finite());
     assert!(finite, "the kept checkpoint has numbers");
+    assert!(out.join("curves.png").is_file());
 }
 
 /// The loss of a step says nothing of what its update did to the weights.

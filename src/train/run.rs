@@ -262,6 +262,8 @@ impl Run<'_> {
     }
 
     fn diverged(&self, what: &str) -> Error {
+        // How it came about is worth a look; failing to draw it is not the error to report.
+        let _ = self.draw();
         let kept = match self.saved_at {
             Some(step) => format!(
                 "The checkpoint {} is that of step {step}",
@@ -280,6 +282,11 @@ impl Run<'_> {
         self.metrics.write(&record)?;
         self.records.push(record);
         Ok(())
+    }
+
+    fn draw(&self) -> Result<()> {
+        let path = self.config.out.join("curves.png");
+        draw_curves(&path, &title(self.config), &self.records)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -342,8 +349,7 @@ impl Run<'_> {
             _ => self.test(tell)?,
         };
         self.save()?;
-        let title = title(self.config);
-        draw_curves(&self.config.out.join("curves.png"), &title, &self.records)?;
+        self.draw()?;
         Ok(Summary {
             steps: self.done,
             train_loss: self.last_loss,
