@@ -186,7 +186,8 @@ pub(super) fn statistics(
     Ok(statistics)
 }
 
-/// The weights and bias that do deconvolution and layer at once: `weight` D and
+/// Refuses sizes of 0, which would divide by zero further down.
+///
 /// # Errors
 /// [`Error::Shape`] naming the first size that is 0.
 pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
@@ -196,7 +197,8 @@ pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
-/// bias - sum over blocks of (weight D) mean. X D itself is never formed.
+/// What does deconvolution and layer at once: `weight` D, and what it makes of the mean, to be taken
+/// from the bias (see [`fold_bias`]). X D itself is never formed.
 ///
 /// `weight`: [groups, rows, features], a row for each output and block; returns the same shape
 /// and the sums [groups, rows] to take from the bias.
