@@ -14,7 +14,7 @@ use decorr::ops;
 use decorr::optim::{Optimizer, Sgd, update};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, LossName, ModelName, NormName, Split, Summary, TrainConfig, TrainOptions,
+    Event, LossName, ModelName, NormName, Split, Start, Summary, TrainConfig, TrainOptions,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -31,7 +31,7 @@ fn run(options: TrainOptions) -> decorr::Result<Summary> {
     train(
         &support::gpu(),
         &config,
-        true,
+        Start::Over,
         &AtomicBool::new(false),
         |_| {},
     )
@@ -326,7 +326,7 @@ fn stopping_saves() {
     })
     .unwrap();
     let stop = AtomicBool::new(false);
-    let summary = train(&support::gpu(), &config, false, &stop, |event| {
+    let summary = train(&support::gpu(), &config, Start::New, &stop, |event| {
         if matches!(event, Event::Step(p) if p.step == 3) {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }

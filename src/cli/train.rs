@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use decorr::train::{Event, TrainConfig, TrainOptions, train};
+use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -22,6 +22,10 @@ pub(super) struct TrainArgs {
     /// Overwrite an earlier run in --out
     #[arg(long)]
     force: bool,
+    /// Go on with the interrupted run in --out, from its last checkpoint and with its options; the
+    /// command line wins. Ends with the same bits as if it had not been interrupted
+    #[arg(long, conflicts_with_all = ["force", "config"])]
+    resume: bool,
     #[command(flatten)]
     adapter: AdapterArgs,
 }
@@ -31,6 +35,23 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     if let Some(path) = &args.config {
         options = options.over(TrainOptions::read(path)?);
     }
+    let start = if args.resume {
+        let saved = Saved::latest(&options.out_or_default())?;
+        for damaged in &saved.damaged {
+            eprintln!("passed over: {damaged}");
+        }
+        eprintln!(
+            "resuming after step {} from {}",
+            saved.step,
+            saved.path.display()
+        );
+        options = options.over(saved.options.clone());
+        Start::Resume(Box::new(saved))
+    } else if args.force {
+        Start::Over
+    } else {
+        Start::New
+    };
     let config = TrainConfig::resolve(options)?;
     let gpu = args.adapter.open()?;
     let stop = stop_on_ctrl_c();
@@ -52,8 +73,9 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     // Without a terminal the bar is silent, and logged steps are lines.
     let lines = bar.is_hidden();
     let log_every = config.log_every;
-    let summary = train(&gpu, &config, args.force, &stop, |event| match event {
+    let summary = train(&gpu, &config, start, &stop, |event| match event {
         Event::Begin(what) => bar.set_message(format!("{what} ...")),
+        Event::Memory(bytes) => say(&bar, &format!("memory: {} MiB on the device", bytes >> 20)),
         Event::Step(p) => {
             bar.set_length(p.total_steps);
             bar.set_position(p.step);
@@ -76,11 +98,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
                 "step {step}: test loss {:.4}, top1 {:.4}",
                 test.loss, test.top1
             );
-            if lines {
-                eprintln!("{text}");
-            } else {
-                bar.println(text);
-            }
+            say(&bar, &text);
         }
     });
     bar.finish_and_clear();
@@ -88,7 +106,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let out = config.out.display();
     if summary.interrupted {
         eprintln!(
-            "stopped by Ctrl-C after step {}; all is saved",
+            "stopped by Ctrl-C after step {}; all is saved; `decorr train --resume --out {out}` goes on",
             summary.steps
         );
     }
@@ -103,6 +121,15 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     );
     println!("wrote {out}/model.safetensors, metrics.jsonl, config.toml and curves.png");
     Ok(())
+}
+
+/// A line above the bar, or where there is no terminal, a line.
+fn say(bar: &ProgressBar, text: &str) {
+    if bar.is_hidden() {
+        eprintln!("{text}");
+    } else {
+        bar.println(text);
+    }
 }
 
 /// True after the first Ctrl-C; the second one ends the program at once.

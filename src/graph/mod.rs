@@ -53,6 +53,8 @@ pub enum Role {
     Buffer,
     /// Momenta and the like.
     Optimizer,
+    /// Of one step, kept between the programs that make it up: not in checkpoints.
+    Scratch,
 }
 
 /// First value of a persistent tensor.

@@ -129,10 +129,9 @@ impl Program {
         // An arena of the largest possible size may be more than a driver gives at once.
         let max_arena = limits.max_buffer_size.min(1 << 30);
         let plan = memory_plan(&requests, alignment, max_arena, options.passes.reuse_memory)?;
-        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let mut arenas = Vec::new();
         for (k, &size) in plan.arenas.iter().enumerate() {
-            arenas.push(gpu.buffer(&format!("arena {k}"), size, usage)?);
+            arenas.push(store.arena(k, size)?);
         }
         memory.arenas = plan.arenas.iter().sum();
         memory.unshared = requests

@@ -18,6 +18,7 @@ pub struct Store {
     gpu: Arc<Gpu>,
     seed: u64,
     entries: BTreeMap<String, Entry>,
+    arenas: Vec<wgpu::Buffer>,
 }
 
 #[derive(Debug)]
@@ -34,6 +35,7 @@ impl Store {
             gpu: Arc::clone(gpu),
             seed,
             entries: BTreeMap::new(),
+            arenas: Vec::new(),
         }
     }
 
@@ -46,6 +48,12 @@ impl Store {
     pub fn states(&self) -> impl Iterator<Item = (&str, &Shape, Role)> {
         let entries = self.entries.iter();
         entries.map(|(name, e)| (name.as_str(), &e.shape, e.role))
+    }
+
+    /// Bytes of all states and of the memory that the programs share.
+    pub fn size_bytes(&self) -> u64 {
+        let states = self.entries.values().map(|e| &e.buffer);
+        states.chain(&self.arenas).map(wgpu::Buffer::size).sum()
     }
 
     /// The values of a state, row-major. Waits for the GPU.
@@ -80,6 +88,25 @@ impl Store {
         let bytes = bytemuck::cast_slice(values);
         self.gpu.queue.write_buffer(&entry.buffer, 0, bytes);
         self.gpu.check()
+    }
+
+    /// Memory for the computed tensors of a program: arena `k` of at least this size. Programs of
+    /// one store share it, since the device runs their steps one after the other and nothing in an
+    /// arena outlives a step.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub(super) fn arena(&mut self, k: usize, size_bytes: u64) -> Result<wgpu::Buffer> {
+        if let Some(arena) = self.arenas.get(k)
+            && arena.size() >= size_bytes
+        {
+            return Ok(arena.clone());
+        }
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let arena = self.gpu.buffer(&format!("arena {k}"), size_bytes, usage)?;
+        self.arenas.truncate(k);
+        self.arenas.push(arena.clone());
+        Ok(arena)
     }
 
     /// The buffer of a state, made with its first value if it is new.

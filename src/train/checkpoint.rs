@@ -23,6 +23,9 @@ pub struct HostTensor {
 /// The entry of the file's metadata that holds ours, as a JSON object.
 const METADATA: &str = "decorr";
 
+/// What a model is made of: parameters and running statistics.
+pub const MODEL: [Role; 2] = [Role::Parameter, Role::Buffer];
+
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, HostTensor>;
 
@@ -82,14 +85,14 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     Ok((tensors, metadata))
 }
 
-/// Parameters and running statistics of a store. Waits for the GPU.
+/// The states of a store that have one of `roles`. Waits for the GPU.
 ///
 /// # Errors
 /// What the device reported.
-pub fn from_store(store: &Store) -> Result<Tensors> {
+pub fn from_store(store: &Store, roles: &[Role]) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for (name, shape, role) in store.states() {
-        if role != Role::Optimizer {
+        if roles.contains(&role) {
             let shape = shape.dims().to_vec();
             let data = store.read(name)?;
             tensors.insert(name.to_string(), HostTensor { shape, data });
@@ -98,16 +101,15 @@ pub fn from_store(store: &Store) -> Result<Tensors> {
     Ok(tensors)
 }
 
-/// Writes tensors into the store, whose parameters and running statistics they must be, one to
-/// one.
+/// Writes tensors into the store, whose states of `roles` they must be, one to one.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming every tensor that is missing, left over or of another shape.
-pub fn to_store(path: &Path, tensors: &Tensors, store: &Store) -> Result<()> {
+pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -> Result<()> {
     let mut problems = Vec::new();
     let mut wanted = BTreeMap::new();
     for (name, shape, role) in store.states() {
-        if role != Role::Optimizer {
+        if roles.contains(&role) {
             wanted.insert(name, shape);
         }
     }

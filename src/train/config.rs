@@ -119,6 +119,7 @@ options! {
     epochs: u64 = Some(2), "Passes over the training images [default: 2]";
     steps: u64 = None, "Stop after this many steps, whatever --epochs says";
     batch_size: usize = Some(128), "Images of a step [default: 128]";
+    accumulate: usize = Some(1), "Parts that the images of a step are cut into, one after the other through the network, where they do not fit at once; statistics of batch norm and deconvolution are then those of a part [default: 1]";
     optimizer: OptimizerName = Some(OptimizerName::Sgd), "Update rule [default: sgd]";
     lr: f32 = Some(0.1), "Learning rate [default: 0.1]";
     momentum: f32 = Some(0.9), "SGD's momentum [default: 0.9]";
@@ -161,6 +162,8 @@ pub struct TrainConfig {
     pub steps: Option<u64>,
     /// Images of a step.
     pub batch_size: usize,
+    /// Parts of a step, see [`super::accumulation_step`].
+    pub accumulate: usize,
     /// Base learning rate.
     pub lr: f32,
     /// Seed.
@@ -200,6 +203,11 @@ impl TrainConfig {
             false => Err(Error::Config(message)),
         };
         rule(batch_size > 0, "--batch-size must be at least 1".into())?;
+        let accumulate = need(&o.accumulate, "accumulate")?;
+        rule(
+            accumulate > 0 && batch_size.is_multiple_of(accumulate),
+            format!("--accumulate {accumulate} does not divide --batch-size {batch_size}"),
+        )?;
         rule(epochs > 0, "--epochs must be at least 1".into())?;
         rule(o.steps != Some(0), "--steps must be at least 1".into())?;
         rule(log_every > 0, "--log-every must be at least 1".into())?;
@@ -303,6 +311,7 @@ impl TrainConfig {
             epochs,
             steps: o.steps,
             batch_size,
+            accumulate,
             lr,
             seed: need(&o.seed, "seed")?,
             log_every,
@@ -372,6 +381,12 @@ impl TrainConfig {
 }
 
 impl TrainOptions {
+    /// The folder of results.
+    pub fn out_or_default(&self) -> PathBuf {
+        let out = self.out.clone().or(Self::defaults().out);
+        out.unwrap_or_default()
+    }
+
     /// Reads a config file: any of the options, named as on the command line without dashes in
     /// front.
     ///

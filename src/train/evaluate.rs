@@ -58,6 +58,11 @@ impl Evaluator {
         })
     }
 
+    /// Bytes that its program takes beside what it shares in the store.
+    pub(super) fn other_bytes(&self) -> u64 {
+        self.program.memory().other
+    }
+
     /// Runs over all images once.
     ///
     /// # Errors
@@ -149,6 +154,6 @@ pub fn evaluate_checkpoint(
         normal,
         batch_size,
     )?;
-    checkpoint::to_store(path, &tensors, &store)?;
+    checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
     evaluator.run()
 }

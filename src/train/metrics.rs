@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -57,16 +58,36 @@ impl MetricsWriter {
         })
     }
 
+    /// Makes the file, or puts `records` in the place of what is in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn over(path: &Path, records: &[Record]) -> Result<Self> {
+        if records.is_empty() {
+            return Self::create(path);
+        }
+        let lines: Result<Vec<String>> = records.iter().map(line).collect();
+        write_atomically(path, lines?.concat().as_bytes())?;
+        let file = File::options().append(true).open(path);
+        Ok(Self {
+            file: file.map_err(|e| Error::io(path, e))?,
+            path: path.to_path_buf(),
+        })
+    }
+
     /// Writes one line.
     ///
     /// # Errors
     /// [`Error::Io`] with the path, for a full disk say.
     pub fn write(&mut self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_string(record).map_err(|e| Error::Config(e.to_string()))?;
-        line.push('\n');
-        let written = self.file.write_all(line.as_bytes());
+        let written = self.file.write_all(line(record)?.as_bytes());
         written.map_err(|e| Error::io(&self.path, e))
     }
+}
+
+fn line(record: &Record) -> Result<String> {
+    let line = serde_json::to_string(record).map_err(|e| Error::Config(e.to_string()))?;
+    Ok(line + "\n")
 }
 
 /// Reads a file of records. A last line that was torn by a power cut is left out.

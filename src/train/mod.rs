@@ -6,7 +6,9 @@ mod curves;
 mod evaluate;
 mod metrics;
 mod run;
+mod saved;
 mod step;
+mod stepper;
 
 pub use config::{
     DataName, LossName, ModelName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
@@ -14,5 +16,6 @@ pub use config::{
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
-pub use run::{Event, Progress, Summary, train};
-pub use step::{evaluation_step, training_step};
+pub use run::{Event, Progress, Start, Summary, train};
+pub use saved::Saved;
+pub use step::{accumulation_step, evaluation_step, training_step, update_step};

@@ -10,14 +10,15 @@ use super::checkpoint;
 use super::config::TrainConfig;
 use super::curves::draw_curves;
 use super::evaluate::{Evaluation, Evaluator};
-use super::metrics::{MetricsWriter, Record, Split};
-use super::step::training_step;
+use super::metrics::{MetricsWriter, Record, Split, read_metrics};
+use super::saved::{self, Saved};
+use super::stepper::{StepResult, Stepper};
 use crate::data::{self, Loader, LoaderConfig};
 use crate::files::{prepare_out, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::{FreezeCounter, Mode};
 use crate::optim::Schedule;
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::Store;
 use crate::{Error, Result};
 
 /// What the loop tells while it runs.
@@ -25,6 +26,8 @@ use crate::{Error, Result};
 pub enum Event<'a> {
     /// Something that takes a while begins.
     Begin(&'a str),
+    /// Bytes of device memory that the run takes, all of it taken before the first step.
+    Memory(u64),
     /// A training step's results are there.
     Step(Progress),
     /// The test images were evaluated after this many steps.
@@ -50,6 +53,17 @@ pub struct Progress {
     pub seconds_left: f64,
 }
 
+/// Where a run begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// At the first step, in an empty folder.
+    New,
+    /// At the first step, over what an earlier run left in the folder.
+    Over,
+    /// Where an interrupted run of the same folder was saved.
+    Resume(Box<Saved>),
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -67,8 +81,9 @@ pub struct Summary {
     pub checkpoint: PathBuf,
 }
 
-/// Trains by `config` and writes config.toml, metrics.jsonl, curves.png and model.safetensors into
-/// its folder. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
+/// Trains by `config` and writes config.toml, metrics.jsonl, curves.png, model.safetensors and what
+/// [`Saved`] reads into its folder. A run that is resumed ends with the same bits as one that was
+/// never interrupted. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
 ///
 /// # Errors
 /// [`Error::Diverged`] naming the step at which the loss or the weights were no numbers: the
@@ -77,7 +92,7 @@ pub struct Summary {
 pub fn train(
     gpu: &Arc<Gpu>,
     config: &TrainConfig,
-    force: bool,
+    start: Start,
     stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
 ) -> Result<Summary> {
@@ -96,7 +111,27 @@ pub fn train(
         },
     )?;
     let per_epoch = loader.batches_per_epoch() as u64;
-    prepare_out(&config.out, force)?;
+    let total_steps = config.total_steps(per_epoch);
+    let (saved, may_be_there) = match start {
+        Start::New => (None, false),
+        Start::Over => (None, true),
+        Start::Resume(saved) => (Some(saved), true),
+    };
+    if let Some(saved) = &saved
+        && saved.step >= total_steps
+    {
+        return Err(Error::Config(format!(
+            "{} has all its {total_steps} steps; --epochs or --steps with --resume make it longer",
+            config.out.display()
+        )));
+    }
+    let first = saved.as_ref().map_or(0, |s| s.step);
+    for _ in 0..first {
+        if let Some(batch) = loader.next_batch()? {
+            loader.recycle(batch);
+        }
+    }
+    prepare_out(&config.out, may_be_there)?;
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
@@ -107,79 +142,77 @@ pub fn train(
         images.height,
         images.width,
     ];
-    let mut compile = |mode| {
-        let graph = training_step(&model, config.loss, &config.optimizer, shape, mode)?;
-        Program::compile(&graph, &mut store, CompileOptions::default())
-    };
-    let mut programs = vec![compile(Mode::Train)?];
     let freeze = FreezeCounter::new(config.freeze_iter);
-    let total_steps = config.total_steps(per_epoch);
     let is_frozen = |step| model.has_freeze() && freeze.mode(step) == Mode::TrainFrozen;
     let first_frozen = config.freeze_iter.saturating_add(1);
-    if first_frozen < total_steps && is_frozen(first_frozen) {
-        programs.push(compile(Mode::TrainFrozen)?);
-    }
+    let with_frozen = first_frozen < total_steps && is_frozen(first_frozen);
+    let mut stepper = Stepper::new(&mut store, &model, config, shape, with_frozen)?;
     let normal = (set.mean.as_slice(), set.std.as_slice());
-    let test_batch = config.batch_size.min(set.test.len());
+    let part = config.batch_size / config.accumulate;
     let evaluator = Evaluator::new(
         &mut store,
         &model,
         config.loss,
         &set.test,
         normal,
-        test_batch,
+        part.min(set.test.len()),
     )?;
-    // With --force: what an earlier run left must not be taken for this one's.
-    for name in ["model.safetensors", "curves.png"] {
-        remove_if_there(&config.out.join(name))?;
-    }
-    write_atomically(
-        &config.out.join("config.toml"),
-        config.to_toml()?.as_bytes(),
-    )?;
+    let other = stepper.other_bytes() + evaluator.other_bytes();
+    tell(Event::Memory(store.size_bytes() + other));
+    let metrics = config.out.join("metrics.jsonl");
+    let records = match &saved {
+        Some(saved) => {
+            let roles = &saved::ROLES;
+            checkpoint::to_store(&saved.path, &saved.tensors, &store, roles)?;
+            // Steps after it will be done, and logged, again.
+            let mut records = read_metrics(&metrics)?;
+            records.retain(|r| r.step <= saved.step);
+            records
+        }
+        None => {
+            // What an earlier run left must not be taken for this one's.
+            for name in ["model.safetensors", "curves.png"] {
+                remove_if_there(&config.out.join(name))?;
+            }
+            saved::remove_all(&config.out)?;
+            Vec::new()
+        }
+    };
     let mut run = Run {
-        metrics: MetricsWriter::create(&config.out.join("metrics.jsonl"))?,
-        records: Vec::new(),
+        metrics: MetricsWriter::over(&metrics, &records)?,
+        records,
         config,
         store,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
-        saved_at: None,
+        saved_at: saved.as_ref().map(|s| s.step),
         tested: None,
         schedule: config.schedule(per_epoch),
         total_steps,
         per_epoch,
-        train_seconds: 0.0,
-        done: 0,
+        train_seconds: saved.as_ref().map_or(0.0, |s| s.seconds),
+        done: first,
         last_loss: f64::NAN,
     };
+    write_atomically(
+        &config.out.join("config.toml"),
+        config.to_toml()?.as_bytes(),
+    )?;
     let mut clock = Instant::now();
-    let mut last = 0;
-    let mut submitted = 0;
+    let mut submitted = first;
     while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {
         let Some(batch) = loader.next_batch()? else {
             break;
         };
-        let which = usize::from(is_frozen(submitted));
-        // Results come in the order of steps: those of the other program first.
-        if which != last {
-            run.take(programs[last].finish()?, &clock, &mut tell)?;
-            last = which;
-        }
-        let lr = [run.schedule.lr(config.lr, submitted)];
-        let inputs = [
-            ("images", batch.images.as_slice()),
-            ("labels", batch.labels.as_slice()),
-            ("lr", &lr),
-        ];
-        programs[which].step(&inputs)?;
+        let lr = run.schedule.lr(config.lr, submitted);
+        stepper.step(&batch, lr, is_frozen(submitted))?;
         submitted += 1;
         let ends_epoch = batch.is_last;
         loader.recycle(batch);
-        run.take(programs[which].collect()?, &clock, &mut tell)?;
+        run.take(stepper.take(false)?, &clock, &mut tell)?;
         let save = submitted % config.save_every == 0;
         if ends_epoch || save || submitted == run.total_steps {
-            run.take(programs[which].finish()?, &clock, &mut tell)?;
+            run.take(stepper.take(true)?, &clock, &mut tell)?;
             run.train_seconds += clock.elapsed().as_secs_f64();
             // Before saving: a network that gives no numbers is not to replace one that does.
             if ends_epoch || submitted == run.total_steps {
@@ -189,9 +222,7 @@ pub fn train(
             clock = Instant::now();
         }
     }
-    for program in &mut programs {
-        run.take(program.finish()?, &clock, &mut tell)?;
-    }
+    run.take(stepper.take(true)?, &clock, &mut tell)?;
     run.finish(&clock, &mut tell)
 }
 
@@ -219,12 +250,11 @@ impl Run<'_> {
     /// Takes the results of steps in order: checks, logs, tells.
     fn take(
         &mut self,
-        outputs: Vec<Outputs>,
+        results: Vec<StepResult>,
         clock: &Instant,
         tell: &mut impl FnMut(Event<'_>),
     ) -> Result<()> {
-        for outputs in outputs {
-            let (loss, top1) = (outputs.scalar("loss"), outputs.scalar("top1"));
+        for StepResult { loss, top1 } in results {
             let step = self.done;
             self.done += 1;
             let seconds = self.train_seconds + clock.elapsed().as_secs_f64();
@@ -293,7 +323,7 @@ impl Run<'_> {
         if self.saved_at == Some(self.done) {
             return Ok(());
         }
-        let tensors = checkpoint::from_store(&self.store)?;
+        let tensors = checkpoint::from_store(&self.store, &checkpoint::MODEL)?;
         // The loss of a step is that of the weights before it: they may be ruined since.
         if let Some((name, _)) = tensors
             .iter()
@@ -310,6 +340,7 @@ impl Run<'_> {
             ("step".to_string(), self.done.to_string()),
         ]);
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
+        Saved::write(self.config, &self.store, self.done, self.train_seconds)?;
         self.saved_at = Some(self.done);
         Ok(())
     }

@@ -1,0 +1,138 @@
+//! What a run is resumed from: `checkpoints/step-N.safetensors` in its folder, with everything that
+//! the next step depends on. The last two are kept.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Tensors};
+use super::config::{TrainConfig, TrainOptions};
+use crate::files::remove_if_there;
+use crate::graph::Role;
+use crate::program::Store;
+use crate::{Error, Result};
+
+/// Older ones are removed once a new one is written.
+const KEPT: usize = 2;
+
+/// Parameters, running statistics and what the optimiser remembers. The order of images, their
+/// augmentation and the schedule follow from the seed and the number of the step.
+pub(super) const ROLES: [Role; 3] = [Role::Parameter, Role::Buffer, Role::Optimizer];
+
+/// A run as it was after a step.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The file.
+    pub path: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// Options of the run, but `out`.
+    pub options: TrainOptions,
+    /// States by name.
+    pub tensors: Tensors,
+    /// Newer files that are damaged and were passed over, with the reasons.
+    pub damaged: Vec<String>,
+}
+
+impl Saved {
+    /// The newest checkpoint of the run in `out` that is whole.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none, with what is wrong with those that are there.
+    pub fn latest(out: &Path) -> Result<Self> {
+        let mut damaged = Vec::new();
+        for (_, path) in list(out).into_iter().rev() {
+            match Self::load(&path) {
+                Ok(saved) => return Ok(Self { damaged, ..saved }),
+                Err(error) => damaged.push(error.to_string()),
+            }
+        }
+        let message = match damaged.as_slice() {
+            [] => "there is no checkpoints/step-N.safetensors to resume from; --resume goes on with the \
+                   run that is in --out"
+                .to_string(),
+            _ => format!("no checkpoint is whole: {}", damaged.join("; ")),
+        };
+        Err(Error::checkpoint(out, message))
+    }
+
+    fn load(path: &Path) -> Result<Self> {
+        let fail = |message: String| Error::checkpoint(path, message);
+        let (tensors, metadata) = checkpoint::load(path)?;
+        let entry = |key: &str| {
+            let text = metadata.get(key);
+            text.ok_or_else(|| fail(format!("has no `{key}`: not written by decorr")))
+        };
+        let number = |key: &str| -> Result<f64> {
+            let value = entry(key)?;
+            let parsed = value.parse();
+            parsed.map_err(|_| fail(format!("its `{key}` is {value:?}, no number")))
+        };
+        let options = toml::from_str(entry("config")?);
+        Ok(Self {
+            path: path.to_path_buf(),
+            step: number("step")? as u64,
+            seconds: number("seconds")?,
+            options: options.map_err(|e| fail(format!("its `config` is damaged: {e}")))?,
+            tensors,
+            damaged: Vec::new(),
+        })
+    }
+
+    /// Writes `store` as it is after `step`, and removes all but the last two.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path; what the device reported.
+    pub(super) fn write(
+        config: &TrainConfig,
+        store: &Store,
+        step: u64,
+        seconds: f64,
+    ) -> Result<()> {
+        let folder = folder(&config.out);
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let metadata = BTreeMap::from([
+            ("config".to_string(), config.for_checkpoint()?),
+            ("step".to_string(), step.to_string()),
+            ("seconds".to_string(), seconds.to_string()),
+        ]);
+        let path = folder.join(format!("step-{step:08}.safetensors"));
+        checkpoint::save(&path, &checkpoint::from_store(store, &ROLES)?, &metadata)?;
+        let files = list(&config.out);
+        let old = files.len().saturating_sub(KEPT);
+        files[..old]
+            .iter()
+            .try_for_each(|(_, p)| remove_if_there(p))
+    }
+}
+
+/// Removes the checkpoints of an earlier run.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub(super) fn remove_all(out: &Path) -> Result<()> {
+    list(out).iter().try_for_each(|(_, p)| remove_if_there(p))
+}
+
+fn folder(out: &Path) -> PathBuf {
+    out.join("checkpoints")
+}
+
+/// Steps and files, oldest first.
+fn list(out: &Path) -> Vec<(u64, PathBuf)> {
+    let Ok(entries) = fs::read_dir(folder(out)) else {
+        return Vec::new();
+    };
+    let mut files: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let name = path.file_name()?.to_str()?;
+            let step = name.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+            Some((step.parse().ok()?, path))
+        })
+        .collect();
+    files.sort();
+    files
+}
