@@ -2,10 +2,15 @@
 
 mod support;
 
+use std::sync::atomic::AtomicBool;
+
+use decorr::Error;
+use decorr::gpu::Gpu;
 use decorr::graph::{Graph, Init};
+use decorr::nn::{self, Mode};
 use decorr::ops::{self, Transpose};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::{Error, nn};
+use decorr::train::{NormName, Start, TrainConfig, TrainOptions, train, training_step};
 
 fn compile(g: &Graph) -> Result<Program, Error> {
     Program::compile(
@@ -38,6 +43,74 @@ fn a_tensor_beyond_the_binding_limit_is_named() {
     );
 }
 
+/// The advice is exact: that many images have room, one more has not.
+#[test]
+fn a_batch_that_does_not_fit_names_the_largest_that_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = |batch_size| {
+        let config = TrainConfig::resolve(TrainOptions {
+            norm: Some(NormName::None),
+            batch_size: Some(batch_size),
+            steps: Some(1),
+            out: Some(dir.path().join(batch_size.to_string())),
+            ..TrainOptions::default()
+        });
+        let stop = AtomicBool::new(true);
+        train(&support::gpu(), &config.unwrap(), Start::New, &stop, |_| {})
+    };
+    let error = go(2400).unwrap_err();
+    assert!(matches!(error, Error::Limit(_)), "{error}");
+    let text = error.to_string();
+    let largest = text.split("At most ").nth(1).unwrap();
+    let largest: usize = largest.split(' ').next().unwrap().parse().unwrap();
+    assert!(text.contains("--accumulate 2 for"), "{text}");
+    support::report(&format!("largest batch of the cnn: {largest}"));
+    let fits = |images| {
+        let config = TrainConfig::resolve(TrainOptions {
+            norm: Some(NormName::None),
+            batch_size: Some(images),
+            ..TrainOptions::default()
+        })
+        .unwrap();
+        let (loss, optimizer) = (config.loss, config.optimizer);
+        let shape = [images, 1, 28, 28];
+        let graph = training_step(&config.model(10), loss, &optimizer, shape, Mode::Train).unwrap();
+        Program::plan(&graph, &support::gpu(), CompileOptions::default()).is_ok()
+    };
+    assert!(fits(largest) && !fits(largest + 1));
+}
+
+#[test]
+fn planned_memory_is_what_the_adapter_reports() {
+    // A device of its own: other tests allocate on theirs.
+    let gpu = Gpu::open(&support::choice()).unwrap();
+    let config = TrainConfig::resolve(TrainOptions {
+        norm: Some(NormName::Deconv),
+        block: Some(16),
+        batch_size: Some(64),
+        ..TrainOptions::default()
+    })
+    .unwrap();
+    let shape = [64, 1, 28, 28];
+    let (loss, optimizer) = (config.loss, config.optimizer);
+    let graph = training_step(&config.model(10), loss, &optimizer, shape, Mode::Train).unwrap();
+    let planned = Program::plan(&graph, &gpu, CompileOptions::default()).unwrap();
+    let before = gpu.allocated_bytes();
+    let mut store = Store::new(&gpu, 1);
+    let program = Program::compile(&graph, &mut store, CompileOptions::default()).unwrap();
+    let (planned, compiled) = (planned.peak() as f64, program.memory().peak() as f64);
+    assert!(
+        (compiled / planned - 1.0).abs() < 0.01,
+        "{compiled} {planned}"
+    );
+    let used = match (before, gpu.allocated_bytes()) {
+        (Some(before), Some(after)) => (after - before) as f64,
+        _ => gpu.counters().buffer_bytes as f64,
+    };
+    support::report(&format!("planned {planned}, reported {used} bytes"));
+    assert!((used / planned - 1.0).abs() < 0.1, "{used} of {planned}");
+}
+
 #[test]
 fn a_state_beyond_the_buffer_limit_is_named() {
     let mut g = Graph::new();
@@ -62,7 +135,7 @@ fn shapes_that_do_not_fit_name_tensors_and_both_shapes() {
         assert!(text.contains(part), "no {part} in: {text}");
     }
     let layer = nn::BatchNorm::new(3);
-    assert!(layer.forward(&mut g, x, nn::Mode::Train).is_err());
+    assert!(layer.forward(&mut g, x, Mode::Train).is_err());
 }
 
 #[test]

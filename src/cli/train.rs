@@ -75,7 +75,12 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let log_every = config.log_every;
     let summary = train(&gpu, &config, start, &stop, |event| match event {
         Event::Begin(what) => bar.set_message(format!("{what} ...")),
-        Event::Memory(bytes) => say(&bar, &format!("memory: {} MiB on the device", bytes >> 20)),
+        Event::Memory(planned, used) => {
+            let used = used.map(|b| format!(" ({} MiB reported by the adapter)", b >> 20));
+            let planned = planned >> 20;
+            let used = used.unwrap_or_default();
+            say(&bar, &format!("memory: {planned} MiB planned{used}"));
+        }
         Event::Step(p) => {
             bar.set_length(p.total_steps);
             bar.set_position(p.step);

@@ -138,6 +138,8 @@ fn enumerate(backends: Backends) -> Vec<wgpu::Adapter> {
     descriptor.backends = backends;
     // Validation layers only on request (WGPU_VALIDATION=1): old ones refuse naga's debug info.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    // Say that memory is out, where the driver can tell, before the system swaps or kills.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
     let instance = wgpu::Instance::new(descriptor);
     let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
     adapters.retain(|a| {

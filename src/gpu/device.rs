@@ -184,6 +184,28 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// True if there is room for this many bytes in buffers beside those that are there already.
+    ///
+    /// # Errors
+    /// What the device reported, but for memory that is out.
+    pub fn has_room(&self, size_bytes: u64) -> Result<bool> {
+        let most = self.limits.max_buffer_size.min(1 << 30);
+        let mut made = Vec::new();
+        let mut left = size_bytes;
+        while left > 0 {
+            let size = left.min(most);
+            match self.buffer("probe", size, wgpu::BufferUsages::STORAGE) {
+                Ok(buffer) => made.push(buffer),
+                Err(Error::OutOfMemory(_)) => break,
+                Err(other) => return Err(other),
+            }
+            left -= size;
+        }
+        drop(made);
+        self.poll()?;
+        Ok(left == 0)
+    }
+
     /// Lets callbacks of finished work run, without waiting.
     ///
     /// # Errors
@@ -212,6 +234,13 @@ impl Gpu {
                 self.name()
             ))
         })
+    }
+
+    /// Bytes of device memory in use as the driver's allocator reports them; `None` where it does
+    /// not (Metal, GL).
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        let report = self.device.generate_allocator_report()?;
+        Some(report.total_allocated_bytes)
     }
 
     /// How many GPU objects exist now.

@@ -1,21 +1,17 @@
-//! Graph to program: passes, memory, pipelines, bind groups.
+//! Plan to program: buffers, pipelines, bind groups.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
 use std::sync::Arc;
 
 use wgpu::BufferUsages;
 
-use super::{Bound, Memory, OutputCopy, Placed, Program, Store};
+use super::plan::{Plan, padded};
+use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
-use crate::gpu::{Gpu, RING_SLOTS, Readback, Upload, wgsl};
-use crate::graph::op::{Dispatch, Lowered, Lowering, Slot, Variants};
+use crate::gpu::{Gpu, Readback, Upload, wgsl};
+use crate::graph::op::{Dispatch, Lowering, Slot, Variants};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Cost, Graph, Kind};
-use crate::passes::{
-    self, InPlace, Lifetime, Passes, Request, in_place, liveness, memory_plan, old_values,
-    optimise, storage_roots,
-};
+use crate::passes::{InPlace, Passes};
 use crate::shape::Shape;
 use crate::{Error, Result, ops};
 
@@ -36,14 +32,6 @@ struct Storage {
     size: u64,
 }
 
-/// A node's dispatches, before memory is known.
-struct Planned {
-    node: usize,
-    lowered: Lowered,
-    /// Index of its first scratch request.
-    scratch: usize,
-}
-
 impl Program {
     /// Compiles `graph` for the device of `store`, which gets the states that it lacks.
     ///
@@ -52,114 +40,12 @@ impl Program {
     /// [`Error::Shader`] for bugs of this crate.
     pub fn compile(graph: &Graph, store: &mut Store, options: CompileOptions) -> Result<Self> {
         let gpu = Arc::clone(store.gpu());
-        let variants = options
-            .variants
-            .unwrap_or_else(|| passes::select_variant(&gpu));
-        let graph = old_values(&optimise(graph, options.passes)?)?;
-        let max_binding = gpu.limits().max_storage_buffer_binding_size;
-        for node in graph.nodes() {
-            let size_bytes = padded(node.shape.size_bytes());
-            check_binding(&node.name, &node.shape, size_bytes, max_binding)?;
-        }
-        let roots = storage_roots(&graph);
-        let updates = if options.passes.in_place {
-            in_place(&graph, &roots)
-        } else {
-            vec![InPlace::Copy; graph.assigns().len()]
-        };
-
-        // Where each root is stored; computed ones follow after planning.
-        let mut storage: Vec<Option<Storage>> = vec![None; graph.nodes().len()];
-        let mut memory = Memory::default();
-        place_states(&graph, store, &mut storage, &mut memory)?;
-        let (inputs, input_buffer) = place_inputs(&gpu, &graph, &mut storage)?;
-        memory.other += input_buffer.size();
-        let mut written_in_place: HashMap<usize, Option<usize>> = HashMap::new();
-        for (&(state, value), update) in graph.assigns().iter().zip(&updates) {
-            if let InPlace::Direct(reader) = update {
-                let writer = roots[value.index()];
-                storage[writer] = storage[state.index()].clone();
-                written_in_place.insert(writer, *reader);
-            }
-        }
-
-        let lifetimes = liveness(&graph, &roots);
-        let mut requests = Vec::new();
-        let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-        for (i, lifetime) in lifetimes.iter().enumerate() {
-            if let (Some(lifetime), None) = (lifetime, &storage[i]) {
-                request_of[i] = Some(requests.len());
-                requests.push(Request {
-                    size_bytes: padded(graph.nodes()[i].shape.size_bytes()),
-                    lifetime: *lifetime,
-                });
-            }
-        }
-        let mut planned = Vec::new();
-        for (i, node) in graph.nodes().iter().enumerate() {
-            let Kind::Op(op) = &node.kind else { continue };
-            if op.is_view() {
-                continue;
-            }
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-            let lowered = op.lower(&Lowering {
-                inputs: &shapes,
-                output: &node.shape,
-                in_place: written_in_place.get(&i).copied().flatten(),
-                variants,
-            })?;
-            let scratch = requests.len();
-            for &len in &lowered.scratch {
-                let size_bytes = padded(len as u64 * 4);
-                check_binding(&node.name, "scratch memory", size_bytes, max_binding)?;
-                requests.push(Request {
-                    size_bytes,
-                    lifetime: Lifetime { first: i, last: i },
-                });
-            }
-            planned.push(Planned {
-                node: i,
-                lowered,
-                scratch,
-            });
-        }
-
-        let limits = gpu.limits();
-        let alignment = u64::from(limits.min_storage_buffer_offset_alignment).max(16);
-        // An arena of the largest possible size may be more than a driver gives at once.
-        let max_arena = limits.max_buffer_size.min(1 << 30);
-        let plan = memory_plan(&requests, alignment, max_arena, options.passes.reuse_memory)?;
-        let mut arenas = Vec::new();
-        for (k, &size) in plan.arenas.iter().enumerate() {
-            arenas.push(store.arena(k, size)?);
-        }
-        memory.arenas = plan.arenas.iter().sum();
-        memory.unshared = requests
-            .iter()
-            .map(|r| r.size_bytes.next_multiple_of(alignment))
-            .sum();
-        let at = |request: usize| {
-            let (arena, offset) = plan.places[request];
-            Storage {
-                buffer: arenas[arena].clone(),
-                offset,
-                size: requests[request].size_bytes,
-            }
-        };
-        for (i, request) in request_of.iter().enumerate() {
-            if let Some(request) = *request {
-                storage[i] = Some(at(request));
-            }
-        }
-        let of = |node: usize| {
-            storage[roots[node]].clone().ok_or_else(|| {
-                let name = &graph.nodes()[node].name;
-                Error::shape("compile", format!("{name} has no storage: a bug"))
-            })
-        };
+        let plan = Plan::new(graph, &gpu, options)?;
+        let (graph, memory) = (&plan.graph, plan.memory);
+        let places = Places::new(&plan, store)?;
 
         let mut binder = Binder::new(&gpu);
-        for planned in &planned {
+        for planned in &plan.kernels {
             let node = &graph.nodes()[planned.node];
             let Kind::Op(op) = &node.kind else { continue };
             let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
@@ -168,9 +54,9 @@ impl Program {
                 let mut bindings = Vec::new();
                 for slot in &dispatch.bindings {
                     bindings.push(match *slot {
-                        Slot::Input(k) => of(node.inputs[k].index())?,
-                        Slot::Output => of(planned.node)?,
-                        Slot::Scratch(k) => at(planned.scratch + k),
+                        Slot::Input(k) => places.of(node.inputs[k].index())?,
+                        Slot::Output => places.of(planned.node)?,
+                        Slot::Scratch(k) => places.request(planned.scratch + k),
                     });
                 }
                 let shape = node.shape.to_string();
@@ -179,7 +65,7 @@ impl Program {
                 cost = Cost::default();
             }
         }
-        for (&(state, value), update) in graph.assigns().iter().zip(&updates) {
+        for (&(state, value), update) in graph.assigns().iter().zip(&plan.updates) {
             if *update == InPlace::Copy {
                 let node = graph.node(state);
                 let copy = ops::pointwise::lower(
@@ -188,14 +74,14 @@ impl Program {
                         inputs: &[&node.shape],
                         output: &node.shape,
                         in_place: None,
-                        variants,
+                        variants: plan.variants,
                     },
                 )?;
                 let cost = Cost {
                     flops: 0,
                     bytes: 2 * node.shape.size_bytes(),
                 };
-                let bindings = [of(value.index())?, of(state.index())?];
+                let bindings = [places.of(value.index())?, places.of(state.index())?];
                 for dispatch in &copy.dispatches {
                     let shape = node.shape.to_string();
                     binder.add(&node.name, "assign", shape, cost, dispatch, &bindings)?;
@@ -204,16 +90,11 @@ impl Program {
         }
         let pipelines = binder.pipelines.len();
         let (dispatches, params) = binder.finish()?;
-        memory.other += params.size();
 
         let mut outputs = Vec::new();
         let mut target_offset = 0;
-        for (i, (name, id)) in graph.outputs().iter().enumerate() {
-            if graph.outputs()[..i].iter().any(|(other, _)| other == name) {
-                let message = format!("two outputs are called {name}");
-                return Err(Error::shape("compile", message));
-            }
-            let place = of(id.index())?;
+        for (name, id) in graph.outputs() {
+            let place = places.of(id.index())?;
             let len = graph.shape(*id).len();
             outputs.push(OutputCopy {
                 name: name.clone(),
@@ -224,15 +105,19 @@ impl Program {
             });
             target_offset += padded(len as u64 * 4);
         }
-        let mut buffers = arenas;
+        let memory = Memory {
+            other: memory.other + params.size(),
+            ..memory
+        };
+        let input_buffer = places.inputs;
+        let mut buffers = places.arenas;
         buffers.push(params);
-        memory.other += RING_SLOTS * (input_buffer.size() + target_offset);
         Ok(Self {
             upload: Upload::new(&gpu, input_buffer.size())?,
             readback: Readback::new(&gpu, target_offset)?,
             gpu,
             dispatches,
-            inputs,
+            inputs: plan.inputs,
             input_buffer,
             outputs,
             finished: Vec::new(),
@@ -244,76 +129,77 @@ impl Program {
     }
 }
 
-/// Kernels may read and write whole vectors of 16 bytes at a tensor's end.
-fn padded(size_bytes: u64) -> u64 {
-    size_bytes.max(16).next_multiple_of(16)
+/// Where every tensor of a plan is.
+struct Places<'a> {
+    plan: &'a Plan,
+    arenas: Vec<wgpu::Buffer>,
+    inputs: wgpu::Buffer,
+    /// By node; computed tensors only at the roots of views.
+    storage: Vec<Option<Storage>>,
 }
 
-fn place_states(
-    graph: &Graph,
-    store: &mut Store,
-    storage: &mut [Option<Storage>],
-    memory: &mut Memory,
-) -> Result<()> {
-    for (i, node) in graph.nodes().iter().enumerate() {
-        if let Kind::State(state) = &node.kind {
-            let buffer = store.ensure(&node.name, &node.shape, state.role, &state.init)?;
-            memory.states += buffer.size();
-            storage[i] = Some(Storage {
-                size: padded(node.shape.size_bytes()),
-                buffer,
-                offset: 0,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// All host-written tensors side by side in one buffer, so that one copy brings them.
-fn place_inputs(
-    gpu: &Gpu,
-    graph: &Graph,
-    storage: &mut [Option<Storage>],
-) -> Result<(BTreeMap<String, Placed>, wgpu::Buffer)> {
-    let alignment = u64::from(gpu.limits().min_storage_buffer_offset_alignment).max(16);
-    let mut inputs = BTreeMap::new();
-    let mut places = Vec::new();
-    let mut end = 0u64;
-    for (i, node) in graph.nodes().iter().enumerate() {
-        if matches!(node.kind, Kind::Input) {
-            let placed = Placed {
-                offset_bytes: end,
-                len: node.shape.len(),
-            };
-            if inputs.insert(node.name.clone(), placed).is_some() {
-                let message = format!("two inputs are called {}", node.name);
-                return Err(Error::shape("compile", message));
+impl<'a> Places<'a> {
+    fn new(plan: &'a Plan, store: &mut Store) -> Result<Self> {
+        let graph = &plan.graph;
+        let mut storage: Vec<Option<Storage>> = vec![None; graph.nodes().len()];
+        for (i, node) in graph.nodes().iter().enumerate() {
+            if let Kind::State(state) = &node.kind {
+                storage[i] = Some(Storage {
+                    buffer: store.ensure(&node.name, &node.shape, state.role, &state.init)?,
+                    offset: 0,
+                    size: padded(node.shape.size_bytes()),
+                });
             }
-            places.push((i, end, padded(node.shape.size_bytes())));
-            end += padded(node.shape.size_bytes()).next_multiple_of(alignment);
+        }
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let inputs = store.gpu().buffer("inputs", plan.inputs_bytes, usage)?;
+        for (i, node) in graph.nodes().iter().enumerate() {
+            if matches!(node.kind, Kind::Input) {
+                storage[i] = Some(Storage {
+                    buffer: inputs.clone(),
+                    offset: plan.inputs[&node.name].offset_bytes,
+                    size: padded(node.shape.size_bytes()),
+                });
+            }
+        }
+        for (&writer, &(state, _)) in &plan.written_in_place {
+            storage[writer] = storage[state].clone();
+        }
+        let mut arenas = Vec::new();
+        for (k, &size) in plan.layout.arenas.iter().enumerate() {
+            arenas.push(store.arena(k, size)?);
+        }
+        let mut places = Self {
+            plan,
+            arenas,
+            inputs,
+            storage,
+        };
+        for (i, request) in plan.request_of.iter().enumerate() {
+            if let Some(request) = *request {
+                places.storage[i] = Some(places.request(request));
+            }
+        }
+        Ok(places)
+    }
+
+    /// Of a request for memory in an arena.
+    fn request(&self, request: usize) -> Storage {
+        let (arena, offset) = self.plan.layout.places[request];
+        Storage {
+            buffer: self.arenas[arena].clone(),
+            offset,
+            size: self.plan.requests[request].size_bytes,
         }
     }
-    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-    let buffer = gpu.buffer("inputs", end, usage)?;
-    for (i, offset, size) in places {
-        storage[i] = Some(Storage {
-            buffer: buffer.clone(),
-            offset,
-            size,
-        });
-    }
-    Ok((inputs, buffer))
-}
 
-/// Every tensor, and all scratch memory of a kernel, must fit one binding.
-fn check_binding(name: &str, what: impl Display, size_bytes: u64, max_binding: u64) -> Result<()> {
-    if size_bytes > max_binding {
-        return Err(Error::Limit(format!(
-            "tensor {name} {what} has {size_bytes} bytes; the device binds at most {max_binding} \
-             at once. A smaller batch makes smaller tensors"
-        )));
+    /// Of a node.
+    fn of(&self, node: usize) -> Result<Storage> {
+        self.storage[self.plan.roots[node]].clone().ok_or_else(|| {
+            let name = &self.plan.graph.nodes()[node].name;
+            Error::shape("compile", format!("{name} has no storage: a bug"))
+        })
     }
-    Ok(())
 }
 
 /// Collects dispatches and their parameters, then makes one parameter buffer for all.

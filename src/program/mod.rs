@@ -2,6 +2,7 @@
 
 mod compile;
 mod describe;
+mod plan;
 mod profile;
 mod step;
 mod store;

@@ -12,7 +12,7 @@ use super::curves::draw_curves;
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsWriter, Record, Split, read_metrics};
 use super::saved::{self, Saved};
-use super::stepper::{StepResult, Stepper};
+use super::stepper::{StepResult, Stepper, largest_part};
 use crate::data::{self, Loader, LoaderConfig};
 use crate::files::{prepare_out, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
@@ -26,8 +26,9 @@ use crate::{Error, Result};
 pub enum Event<'a> {
     /// Something that takes a while begins.
     Begin(&'a str),
-    /// Bytes of device memory that the run takes, all of it taken before the first step.
-    Memory(u64),
+    /// Bytes of device memory that the run takes, all of it taken before the first step: as planned,
+    /// and as the adapter reports, where it does.
+    Memory(u64, Option<u64>),
     /// A training step's results are there.
     Step(Progress),
     /// The test images were evaluated after this many steps.
@@ -146,7 +147,15 @@ pub fn train(
     let is_frozen = |step| model.has_freeze() && freeze.mode(step) == Mode::TrainFrozen;
     let first_frozen = config.freeze_iter.saturating_add(1);
     let with_frozen = first_frozen < total_steps && is_frozen(first_frozen);
-    let mut stepper = Stepper::new(&mut store, &model, config, shape, with_frozen)?;
+    let mut stepper = match Stepper::new(&mut store, &model, config, shape, with_frozen) {
+        Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
+            drop(store);
+            tell(Event::Begin("looking for the largest batch that fits"));
+            let largest = largest_part(gpu, &model, config, shape)?;
+            return Err(too_large(error, config, largest));
+        }
+        other => other?,
+    };
     let normal = (set.mean.as_slice(), set.std.as_slice());
     let part = config.batch_size / config.accumulate;
     let evaluator = Evaluator::new(
@@ -158,7 +167,10 @@ pub fn train(
         part.min(set.test.len()),
     )?;
     let other = stepper.other_bytes() + evaluator.other_bytes();
-    tell(Event::Memory(store.size_bytes() + other));
+    tell(Event::Memory(
+        store.size_bytes() + other,
+        gpu.allocated_bytes(),
+    ));
     let metrics = config.out.join("metrics.jsonl");
     let records = match &saved {
         Some(saved) => {
@@ -224,6 +236,28 @@ pub fn train(
     }
     run.take(stepper.take(true)?, &clock, &mut tell)?;
     run.finish(&clock, &mut tell)
+}
+
+/// `error`, with what would have room: at most `largest` images at once.
+fn too_large(error: Error, config: &TrainConfig, largest: Option<usize>) -> Error {
+    let advice = match largest {
+        None => "Not even one image at a time would have room".to_string(),
+        Some(largest) => {
+            let batch = config.batch_size;
+            // The fewest parts that divide the batch and are small enough.
+            let parts = (1..=batch).find(|&n| batch.is_multiple_of(n) && batch / n <= largest);
+            format!(
+                "At most {largest} images fit at once: --batch-size {largest}, or --accumulate {} for \
+                 this batch in parts",
+                parts.unwrap_or(batch)
+            )
+        }
+    };
+    match error {
+        Error::Limit(why) => Error::Limit(format!("{why}. {advice}")),
+        Error::OutOfMemory(why) => Error::OutOfMemory(format!("{why}. {advice}")),
+        other => other,
+    }
 }
 
 /// The state of a run.

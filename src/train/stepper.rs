@@ -4,6 +4,8 @@
 use super::config::TrainConfig;
 use super::step::{accumulation_step, training_step, update_step};
 use crate::data::Batch;
+use crate::gpu::Gpu;
+use crate::graph::Graph;
 use crate::models::Model;
 use crate::nn::Mode;
 use crate::optim::Optimizer;
@@ -47,8 +49,7 @@ impl Stepper {
         with_frozen: bool,
     ) -> Result<Self> {
         let parts = config.accumulate;
-        let mut shape = shape;
-        shape[0] /= parts;
+        let shape = part_of(shape, parts);
         let mut modes = vec![Mode::Train];
         if with_frozen {
             modes.push(Mode::TrainFrozen);
@@ -156,11 +157,45 @@ impl Stepper {
     }
 }
 
-fn compile_update(
-    part: &crate::graph::Graph,
-    optimizer: &Optimizer,
-    store: &mut Store,
-) -> Result<Program> {
+/// Of a batch of this shape, one of `parts`.
+fn part_of([n, c, h, w]: [usize; 4], parts: usize) -> [usize; 4] {
+    [n / parts, c, h, w]
+}
+
+/// The largest number of images at once, below that of `shape`, whose step would have room.
+/// Allocates, but compiles nothing.
+///
+/// # Errors
+/// What the device reported.
+pub(super) fn largest_part(
+    gpu: &Gpu,
+    model: &Model,
+    config: &TrainConfig,
+    shape: [usize; 4],
+) -> Result<Option<usize>> {
+    let [n, c, h, w] = part_of(shape, config.accumulate);
+    let fits = |images: usize| -> Result<bool> {
+        let shape = [images, c, h, w];
+        let graph = training_step(model, config.loss, &config.optimizer, shape, Mode::Train)?;
+        match Program::plan(&graph, gpu, CompileOptions::default()) {
+            Ok(memory) => gpu.has_room(memory.peak()),
+            Err(Error::Limit(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    };
+    let (mut fitting, mut too_many) = (0, n);
+    while fitting + 1 < too_many {
+        let middle = fitting.midpoint(too_many);
+        if fits(middle)? {
+            fitting = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    Ok((fitting > 0).then_some(fitting))
+}
+
+fn compile_update(part: &Graph, optimizer: &Optimizer, store: &mut Store) -> Result<Program> {
     let graph = update_step(part, optimizer)?;
     Program::compile(&graph, store, CompileOptions::default())
 }
