@@ -13,7 +13,7 @@ pub struct Pipeline {
     pub(crate) layout: wgpu::BindGroupLayout,
 }
 
-/// The pipelines of one program, by WGSL text and entry point.
+/// Pipelines by WGSL text and entry point.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     pipelines: HashMap<(String, &'static str), Arc<Pipeline>>,
@@ -69,10 +69,5 @@ impl PipelineCache {
         let pipeline = Arc::new(Pipeline { pipeline, layout });
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.pipelines.len()
     }
 }

@@ -44,7 +44,7 @@ impl Program {
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 
-        let mut binder = Binder::new(&gpu);
+        let mut binder = Binder::new(&gpu, store.pipelines());
         for planned in &plan.kernels {
             let node = &graph.nodes()[planned.node];
             let Kind::Op(op) = &node.kind else { continue };
@@ -88,8 +88,13 @@ impl Program {
                 }
             }
         }
-        let pipelines = binder.pipelines.len();
         let (dispatches, params) = binder.finish()?;
+        let mut pipelines: Vec<_> = dispatches
+            .iter()
+            .map(|d| Arc::as_ptr(&d.pipeline))
+            .collect();
+        pipelines.sort_unstable();
+        pipelines.dedup();
 
         let mut outputs = Vec::new();
         let mut target_offset = 0;
@@ -123,7 +128,7 @@ impl Program {
             finished: Vec::new(),
             next_step: 0,
             memory,
-            pipelines,
+            pipelines: pipelines.len(),
             _buffers: buffers,
         })
     }
@@ -205,7 +210,7 @@ impl<'a> Places<'a> {
 /// Collects dispatches and their parameters, then makes one parameter buffer for all.
 struct Binder<'a> {
     gpu: &'a Gpu,
-    pipelines: PipelineCache,
+    pipelines: &'a mut PipelineCache,
     pending: Vec<Pending>,
     params: Vec<u8>,
 }
@@ -229,10 +234,10 @@ struct BoundParts {
 }
 
 impl<'a> Binder<'a> {
-    fn new(gpu: &'a Gpu) -> Self {
+    fn new(gpu: &'a Gpu, pipelines: &'a mut PipelineCache) -> Self {
         Self {
             gpu,
-            pipelines: PipelineCache::default(),
+            pipelines,
             pending: Vec::new(),
             params: Vec::new(),
         }

@@ -7,18 +7,19 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wgpu::BufferUsages;
 
-use crate::gpu::{Gpu, read_back};
+use crate::gpu::{Gpu, PipelineCache, read_back};
 use crate::graph::{Init, Role};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// The states of one model on one device.
+/// The states of one model on one device, and what its programs share: memory and pipelines.
 #[derive(Debug)]
 pub struct Store {
     gpu: Arc<Gpu>,
     seed: u64,
     entries: BTreeMap<String, Entry>,
     arenas: Vec<wgpu::Buffer>,
+    pipelines: PipelineCache,
 }
 
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl Store {
             seed,
             entries: BTreeMap::new(),
             arenas: Vec::new(),
+            pipelines: PipelineCache::default(),
         }
     }
 
@@ -107,6 +109,11 @@ impl Store {
         self.arenas.truncate(k);
         self.arenas.push(arena.clone());
         Ok(arena)
+    }
+
+    /// Pipelines of all programs: a network's evaluation has most of its kernels from training.
+    pub(super) fn pipelines(&mut self) -> &mut PipelineCache {
+        &mut self.pipelines
     }
 
     /// The buffer of a state, made with its first value if it is new.
