@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::path::Path;
+
+use decorr::autodiff::gradients;
 use decorr::graph::Graph;
-use decorr::nn::{DeconvConv2d, DeconvOptions, Mode};
+use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Linear, Mode};
 use decorr::ops::{self, Conv2dGeometry};
 use decorr::program::{CompileOptions, Program, Store};
+use decorr::train::checkpoint;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -82,7 +86,7 @@ fn a_step_has_the_same_bits_every_time() {
         let y = layer.forward(&mut g, x, Mode::Train).unwrap();
         let total = ops::sum_to(&mut g, y, [1]).unwrap();
         let parameters = g.parameters();
-        let grads = decorr::autodiff::gradients(&mut g, total, &parameters).unwrap();
+        let grads = gradients(&mut g, total, &parameters).unwrap();
         g.output("y", y);
         g.output("weight_grad", grads[0]);
         support::run(&g, &[("x", &random(9, 3 * 5 * 99))]).unwrap()
@@ -117,4 +121,90 @@ fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
     let b = program.run(&[("x", &moved)]).unwrap();
     let (error, at) = support::relative_error(&a.values["y"], &b.values["y"]);
     assert!(error < 1e-3, "error {error} at {at}");
+}
+
+/// D may be multiplied into the weight or into the input; a layer of many outputs takes the input.
+#[test]
+fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
+    const IN: usize = 20;
+    let options = DeconvOptions {
+        block: 10,
+        eps: 1e-3,
+        ..DeconvOptions::default()
+    };
+    let x: Vec<f32> = (0..12 * IN)
+        .map(|i| ((i * i) % 31) as f32 * 0.1 + (i % 7) as f32)
+        .collect();
+    let weight: Vec<f32> = (0..33 * IN)
+        .map(|i| ((i * 17) % 23) as f32 * 0.05 - 0.5)
+        .collect();
+    // 12 rows: 9 outputs fold D into the weight, 33 do not.
+    let run = |outputs: usize| {
+        let mut g = Graph::new();
+        let image = g.input("x", [12, IN]);
+        let layer = DeconvLinear {
+            bias: false,
+            ..DeconvLinear::new(IN, outputs, options)
+        };
+        let y = layer.forward(&mut g, image, Mode::Train).unwrap();
+        let y = ops::slice(&mut g, y, 1, 0, 1, 9).unwrap();
+        let squared = ops::square(&mut g, y).unwrap();
+        let loss = ops::sum_to(&mut g, squared, [1]).unwrap();
+        let w = g.parameters()[0];
+        let grads = gradients(&mut g, loss, &[w, image]).unwrap();
+        g.output("y", y);
+        g.output("weight_grad", grads[0]);
+        g.output("x_grad", grads[1]);
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        store.write("weight", &weight[..outputs * IN]).unwrap();
+        program.run(&[("x", &x)]).unwrap().values
+    };
+    let (few, many) = (run(9), run(33));
+    for name in ["y", "weight_grad", "x_grad"] {
+        let (a, b) = (&few[name], &many[name][..few[name].len()]);
+        let largest = a.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let worst = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0f32, f32::max);
+        support::report(&format!(
+            "{name}: relative difference {:.1e}",
+            worst / largest
+        ));
+        assert!(worst < 1e-4 * largest, "{name}: {worst} of {largest}");
+    }
+}
+
+/// VGG's first linear layer on `ImageNet` is larger than what WebGPU promises to bind.
+#[test]
+fn a_weight_in_parts_is_one_tensor_in_a_checkpoint() {
+    const IN: usize = 17_000;
+    const OUT: usize = 2_500; // 170 MB
+    let mut g = Graph::new();
+    let x = g.input("x", [3, IN]);
+    let y = Linear::new(IN, OUT).forward(&mut g, x).unwrap();
+    g.output("y", y);
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+    let mut tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+    assert_eq!(tensors["weight"].shape, [OUT, IN]);
+    // Row r is all r: y = r * sum(x) + bias.
+    let row = |i: usize| (i / IN) as f32;
+    tensors.get_mut("weight").unwrap().data = (0..OUT * IN).map(row).collect();
+    tensors.get_mut("bias").unwrap().data = (0..OUT).map(|r| r as f32 / 2.0).collect();
+    checkpoint::to_store(Path::new("x"), &tensors, &store, &checkpoint::MODEL).unwrap();
+    assert_eq!(
+        checkpoint::from_store(&store, &checkpoint::MODEL).unwrap(),
+        tensors
+    );
+    let mut x = vec![0.0; 3 * IN];
+    (x[0], x[2 * IN - 1], x[2 * IN]) = (1.0, 2.0, -1.0);
+    let y = &program.run(&[("x", &x)]).unwrap().values["y"];
+    for (n, sum) in [1.0, 2.0, -1.0].into_iter().enumerate() {
+        for r in 0..OUT {
+            assert_eq!(y[n * OUT + r], r as f32 * sum + r as f32 / 2.0);
+        }
+    }
 }

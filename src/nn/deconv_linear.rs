@@ -1,16 +1,16 @@
 //! Linear layer of deconvolved input: deconvolution with k = 1 over blocks of features.
 
 use super::deconv::{self, DeconvOptions, Running, Statistics, resolve_block};
-use super::{Mode, default_init};
+use super::{Linear, Mode, default_init};
 use crate::Result;
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, matmul_with, reshape};
+use crate::ops::{Transpose, matmul_with, reshape, sub};
 
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
-/// mean and one covariance.
+/// mean and one covariance. With fewer rows than outputs it is computed as ((x - mean) D) weight^T +
+/// bias, which is the same and less work: D is multiplied by the smaller of x and weight.
 ///
-/// States: `weight` [out, in], `bias` `[out]`, `running_mean` `[block]`, `running_deconv`
-/// [block, block].
+/// States: those of [`Linear`], `running_mean` `[block]`, `running_deconv` [block, block].
 #[derive(Clone, Copy, Debug)]
 pub struct DeconvLinear {
     /// Inputs.
@@ -60,11 +60,6 @@ impl DeconvLinear {
             ("block", self.options.block),
         ];
         deconv::refuse_zero("deconv_linear", &sizes)?;
-        let weight = g.parameter("weight", [outputs, inputs], default_init(inputs))?;
-        let bias = match self.bias {
-            true => Some(g.parameter("bias", [outputs], default_init(inputs))?),
-            false => None,
-        };
         let block = resolve_block(self.options.block, inputs);
         let blocks = inputs / block;
         let running = Running::new(g, 1, block, true)?;
@@ -72,6 +67,23 @@ impl DeconvLinear {
         let statistics = deconv::statistics(g, mode, &running, 1, block, &self.options, |g| {
             reshape(g, x, [batch * blocks, block])
         })?;
+        let layer = Linear {
+            bias: self.bias,
+            ..Linear::new(inputs, outputs)
+        };
+        if batch < outputs || layer.parts() > 1 {
+            let rows = reshape(g, x, [1, batch * blocks, block])?;
+            let centred = sub(g, rows, statistics.mean)?;
+            let none = Transpose::default();
+            let white = matmul_with(g, centred, statistics.deconv, None, none, 1.0, 0.0)?;
+            let white = reshape(g, white, [batch, inputs])?;
+            return Ok((layer.forward(g, white)?, statistics));
+        }
+        let weight = g.parameter("weight", [outputs, inputs], default_init(inputs))?;
+        let bias = match self.bias {
+            true => Some(g.parameter("bias", [outputs], default_init(inputs))?),
+            false => None,
+        };
         let rows = reshape(g, weight, [1, outputs * blocks, block])?;
         let (weight_eff, shift) = deconv::fold(g, rows, &statistics)?;
         let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;

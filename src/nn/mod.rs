@@ -16,7 +16,7 @@ pub use conv2d::Conv2d;
 pub use deconv::{DeconvOptions, FreezeCounter, Layout, Statistics, resolve_block};
 pub use deconv_conv2d::DeconvConv2d;
 pub use deconv_linear::DeconvLinear;
-pub use linear::Linear;
+pub use linear::{Linear, part_of_weight};
 pub use losses::{Loss, cross_entropy, half_squared_error, logistic};
 
 use crate::graph::Init;

@@ -8,6 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::files::write_atomically;
 use crate::graph::Role;
+use crate::nn::part_of_weight;
 use crate::program::Store;
 use crate::{Error, Result};
 
@@ -85,18 +86,20 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     Ok((tensors, metadata))
 }
 
-/// The states of a store that have one of `roles`. Waits for the GPU.
+/// The states of a store that have one of `roles`, weights that are kept in parts whole. Waits for
+/// the GPU.
 ///
 /// # Errors
 /// What the device reported.
 pub fn from_store(store: &Store, roles: &[Role]) -> Result<Tensors> {
     let mut tensors = Tensors::new();
-    for (name, shape, role) in store.states() {
-        if roles.contains(&role) {
-            let shape = shape.dims().to_vec();
-            let data = store.read(name)?;
-            tensors.insert(name.to_string(), HostTensor { shape, data });
+    for (name, whole) in wholes(store, roles) {
+        let mut data = Vec::with_capacity(whole.shape.iter().product());
+        for (part, _) in &whole.parts {
+            data.extend(store.read(part)?);
         }
+        let shape = whole.shape;
+        tensors.insert(name, HostTensor { shape, data });
     }
     Ok(tensors)
 }
@@ -107,22 +110,20 @@ pub fn from_store(store: &Store, roles: &[Role]) -> Result<Tensors> {
 /// [`Error::Checkpoint`] naming every tensor that is missing, left over or of another shape.
 pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -> Result<()> {
     let mut problems = Vec::new();
-    let mut wanted = BTreeMap::new();
-    for (name, shape, role) in store.states() {
-        if roles.contains(&role) {
-            wanted.insert(name, shape);
-        }
-    }
-    for (name, shape) in &wanted {
-        match tensors.get(*name) {
-            None => problems.push(format!("{name} {shape} is missing")),
-            Some(tensor) if tensor.shape != shape.dims() => {
-                problems.push(format!("{name} is {:?}, not {shape}", tensor.shape));
+    let wanted = wholes(store, roles);
+    for (name, whole) in &wanted {
+        match tensors.get(name) {
+            None => problems.push(format!("{name} {:?} is missing", whole.shape)),
+            Some(tensor) if tensor.shape != whole.shape => {
+                problems.push(format!(
+                    "{name} is {:?}, not {:?}",
+                    tensor.shape, whole.shape
+                ));
             }
             Some(_) => {}
         }
     }
-    for name in tensors.keys().filter(|n| !wanted.contains_key(n.as_str())) {
+    for name in tensors.keys().filter(|n| !wanted.contains_key(*n)) {
         problems.push(format!("{name} is unknown to the model"));
     }
     if !problems.is_empty() {
@@ -130,9 +131,43 @@ pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -
         return Err(Error::checkpoint(path, message));
     }
     for (name, tensor) in tensors {
-        store.write(name, &tensor.data)?;
+        let mut rest = tensor.data.as_slice();
+        for (part, len) in &wanted[name].parts {
+            let (values, after) = rest.split_at(*len);
+            store.write(part, values)?;
+            rest = after;
+        }
     }
     Ok(())
+}
+
+/// A tensor of a checkpoint, and the states that hold it in parts along its first dimension: names
+/// and numbers of values.
+#[derive(Default)]
+struct Whole {
+    shape: Vec<usize>,
+    parts: Vec<(String, usize)>,
+}
+
+fn wholes(store: &Store, roles: &[Role]) -> BTreeMap<String, Whole> {
+    let mut pieces: BTreeMap<(&str, usize), (&str, &[usize])> = BTreeMap::new();
+    for (name, shape, role) in store.states() {
+        if roles.contains(&role) {
+            let key = part_of_weight(name).unwrap_or((name, 0));
+            pieces.insert(key, (name, shape.dims()));
+        }
+    }
+    let mut wholes: BTreeMap<String, Whole> = BTreeMap::new();
+    for ((whole, part), (name, shape)) in pieces {
+        let entry = wholes.entry(whole.to_string()).or_default();
+        match part {
+            0 => entry.shape = shape.to_vec(),
+            _ => entry.shape[0] += shape[0],
+        }
+        let len = shape.iter().product();
+        entry.parts.push((name.to_string(), len));
+    }
+    wholes
 }
 
 #[cfg(test)]
