@@ -44,7 +44,8 @@ pub fn workloads() -> Result<Vec<Workload>> {
         gram(6400, 144)?,
         inverse_root(144)?,
     ];
-    all.extend(convolutions()?);
+    all.extend(convolutions("conv 64-128 forward", 1)?);
+    all.extend(convolutions("conv stride 2 forward", 2)?);
     for architecture in [Architecture::Mlp, Architecture::Cnn] {
         for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
             all.push(step(architecture, norm)?);
@@ -135,14 +136,15 @@ fn inverse_root(features: usize) -> Result<Workload> {
 }
 
 /// 64 to 128 channels, 3x3, on 32 images of 16x16: forward, input gradient, weight gradient.
-fn convolutions() -> Result<Vec<Workload>> {
+fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
     let mut all = Vec::new();
     for direction in ["forward", "input grad", "weight grad"] {
         let mut g = Graph::new();
         let x = operand(&mut g, "x", &[32, 64, 16, 16])?;
         let weight = operand(&mut g, "weight", &[128, 64, 3, 3])?;
-        let y_grad = operand(&mut g, "y_grad", &[32, 128, 16, 16])?;
+        let y_grad = operand(&mut g, "y_grad", &[32, 128, 16 / stride, 16 / stride])?;
         let geometry = Conv2dGeometry {
+            stride,
             padding: 1,
             ..Conv2dGeometry::default()
         };
@@ -153,8 +155,9 @@ fn convolutions() -> Result<Vec<Workload>> {
             _ => gradients_from(&mut g, &[(y, y_grad)], &[weight])?[0],
         };
         keep(&mut g, "result", wanted)?;
-        let mut workload = finish(g, format!("conv 64-128 {direction}"), &[]);
-        workload.compared_with = (direction != "forward").then_some("conv 64-128 forward");
+        let name = forward.replace("forward", direction);
+        let mut workload = finish(g, name, &[]);
+        workload.compared_with = (direction != "forward").then_some(forward);
         all.push(workload);
     }
     Ok(all)

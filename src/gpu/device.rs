@@ -8,8 +8,10 @@ use wgpu::{DeviceType, Features};
 use super::adapter::{self, AdapterChoice};
 use crate::{Error, Result};
 
-/// How long a single wait for the GPU may last before it counts as lost.
+/// How long a single wait for the GPU may last before it counts as lost. A software adapter takes
+/// minutes for a step that a GPU does in a second.
 const PATIENCE: Duration = Duration::from_secs(120);
+const SOFTWARE_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// An opened device. Cheap to share behind an [`Arc`].
 #[derive(Debug)]
@@ -223,14 +225,18 @@ impl Gpu {
     /// # Errors
     /// What the device reported; [`Error::DeviceLost`] if it does not answer within two minutes.
     pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let patience = match self.is_software() {
+            true => SOFTWARE_PATIENCE,
+            false => PATIENCE,
+        };
         let polled = self.device.poll(wgpu::PollType::Wait {
             submission_index: submission,
-            timeout: Some(PATIENCE),
+            timeout: Some(patience),
         });
         self.check()?;
         polled.map(|_| ()).map_err(|e| {
             Error::DeviceLost(format!(
-                "{} gave no answer in {PATIENCE:?}: {e}",
+                "{} gave no answer in {patience:?}: {e}",
                 self.name()
             ))
         })

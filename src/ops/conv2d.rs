@@ -4,8 +4,8 @@
 //! The padded image is one node and the convolution itself reads only inside it: no kernel tests
 //! for borders, and its addresses are affine in (channel, ky, kx) and (image, oh, ow), which makes
 //! forward, input gradient and weight gradient the same [`contraction`]. The input gradient is
-//! the convolution of the output gradient, zeros put in for the stride, with the reversed kernels:
-//! its multiplications by those zeros are wasted, stride^2 times the work of the forward pass.
+//! the convolution of the output gradient with the reversed kernels; with a stride, one such for each
+//! rest on division by it.
 //!
 //! Bound: 2 N O `out_h` `out_w` (C / groups) `k_h` `k_w` operations, each direction.
 
@@ -13,7 +13,7 @@ use crate::graph::op::{Lowered, Lowering, Slot};
 use crate::graph::{Cost, Graph, Op, TensorId};
 use crate::ops::contraction::{Bias, Contraction};
 use crate::ops::strided_copy::permute_and_reverse_last;
-use crate::ops::{Padding2d, pad2d, reduce_sum, reshape};
+use crate::ops::{Padding2d, concat, constant, pad2d, permute, reduce_sum, reshape, slice};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -261,35 +261,13 @@ impl Conv2d {
         weight: TensorId,
         output_grad: TensorId,
     ) -> Result<TensorId> {
-        let Conv2dGeometry {
-            stride,
-            padding,
-            dilation,
-            groups,
-        } = self.geometry;
-        // [O, C, taps] to [C, O, taps reversed], in each group.
-        let split = [groups, s.outputs, s.channels, s.taps()];
-        let reversed = reshape(g, weight, split)?;
-        let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3])?;
-        let channels = groups * s.channels;
-        let reversed = reshape(g, reversed, [channels, s.outputs, s.kernel[0], s.kernel[1]])?;
-        // So much room that the reversed kernels reach every pixel that the forward pass read.
+        let padding = self.geometry.padding;
         let inner = [0, 1].map(|i| s.image[i] - 2 * padding);
-        let reach = [0, 1].map(|i| dilation * (s.kernel[i] - 1));
-        let signed = |v: usize| i64::try_from(v).unwrap_or(i64::MAX);
-        let room = Padding2d {
-            before: reach.map(|r| signed(r) - signed(padding)),
-            size: [0, 1].map(|i| inner[i] + reach[i]),
-            spacing: [stride; 2],
+        let inner_grad = if self.geometry.stride > 1 && self.geometry.dilation == 1 {
+            self.strided_image_grad(g, s, weight, output_grad, inner)?
+        } else {
+            self.spread_image_grad(g, s, weight, output_grad, inner)?
         };
-        let spread = pad2d(g, output_grad, room)?;
-        let geometry = Conv2dGeometry {
-            stride: 1,
-            padding: 0,
-            dilation,
-            groups,
-        };
-        let inner_grad = g.add(Self { geometry }, &[spread, reversed])?;
         let outer = Padding2d {
             before: [signed(padding); 2],
             size: s.image,
@@ -297,6 +275,111 @@ impl Conv2d {
         };
         pad2d(g, inner_grad, outer)
     }
+
+    /// The convolution of the output gradient, zeros put in for the stride, with the reversed
+    /// kernels.
+    fn spread_image_grad(
+        &self,
+        g: &mut Graph,
+        s: &Sizes,
+        weight: TensorId,
+        output_grad: TensorId,
+        inner: [usize; 2],
+    ) -> Result<TensorId> {
+        let Conv2dGeometry {
+            stride,
+            padding,
+            dilation,
+            ..
+        } = self.geometry;
+        // So much room that the reversed kernels reach every pixel that the forward pass read.
+        let reach = [0, 1].map(|i| dilation * (s.kernel[i] - 1));
+        let room = Padding2d {
+            before: reach.map(|r| signed(r) - signed(padding)),
+            size: [0, 1].map(|i| inner[i] + reach[i]),
+            spacing: [stride; 2],
+        };
+        let spread = pad2d(g, output_grad, room)?;
+        self.reversed(g, s, weight, spread, dilation)
+    }
+
+    /// With a stride, pixel (y, x) meets only the taps that leave the same rest on division by it:
+    /// the pixels of one rest are a convolution with those taps, and no zero is multiplied.
+    fn strided_image_grad(
+        &self,
+        g: &mut Graph,
+        s: &Sizes,
+        weight: TensorId,
+        output_grad: TensorId,
+        inner: [usize; 2],
+    ) -> Result<TensorId> {
+        let (stride, padding) = (self.geometry.stride, self.geometry.padding);
+        let channels = s.groups * s.channels;
+        let planes = s.batch * channels;
+        let size = s.image.map(|pixels| pixels.div_ceil(stride));
+        let mut parts = Vec::new();
+        for rest in (0..stride).flat_map(|y| (0..stride).map(move |x| [y, x])) {
+            let taps = [0, 1].map(|i| s.kernel[i].saturating_sub(rest[i]).div_ceil(stride));
+            let plane = [1, planes * size[0] * size[1]];
+            if taps.contains(&0) {
+                parts.push(constant(g, 0.0, plane)?);
+                continue;
+            }
+            let some = slice(g, weight, 2, rest[0], stride, taps[0])?;
+            let some = slice(g, some, 3, rest[1], stride, taps[1])?;
+            let room = Padding2d {
+                before: taps.map(|t| signed(t - 1)),
+                size: [0, 1].map(|i| size[i] + taps[i] - 1),
+                spacing: [1, 1],
+            };
+            let image = pad2d(g, output_grad, room)?;
+            let part = self.reversed(g, s, some, image, 1)?;
+            parts.push(reshape(g, part, plane)?);
+        }
+        let all = concat(g, &parts, 0)?;
+        let all = reshape(g, all, [stride, stride, planes * size[0], size[1]])?;
+        let all = permute(g, all, &[2, 0, 3, 1])?;
+        let whole = [s.batch, channels, size[0] * stride, size[1] * stride];
+        let all = reshape(g, all, whole)?;
+        let inside = Padding2d {
+            before: [-signed(padding); 2],
+            size: inner,
+            spacing: [1, 1],
+        };
+        pad2d(g, all, inside)
+    }
+
+    /// `image` [N, O, ..] convolved with `weight` [O, C / groups, taps] reversed and its channels
+    /// exchanged, without a stride.
+    fn reversed(
+        &self,
+        g: &mut Graph,
+        s: &Sizes,
+        weight: TensorId,
+        image: TensorId,
+        dilation: usize,
+    ) -> Result<TensorId> {
+        let &[_, _, k_h, k_w] = g.shape(weight).dims() else {
+            return Err(Error::shape("conv2d", "the weight is not OIHW"));
+        };
+        // [O, C, taps] to [C, O, taps reversed], in each group.
+        let split = [s.groups, s.outputs, s.channels, k_h * k_w];
+        let reversed = reshape(g, weight, split)?;
+        let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3])?;
+        let channels = s.groups * s.channels;
+        let reversed = reshape(g, reversed, [channels, s.outputs, k_h, k_w])?;
+        let geometry = Conv2dGeometry {
+            stride: 1,
+            padding: 0,
+            dilation,
+            groups: s.groups,
+        };
+        g.add(Self { geometry }, &[image, reversed])
+    }
+}
+
+fn signed(v: usize) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
 }
 
 impl Op for Conv2dWeightGrad {
