@@ -35,7 +35,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
     let stop = stop_on_ctrl_c();
     if config.options.data_dir.is_none()
-        && let Some(dir) = data::whole_set(config.data)
+        && let Some(dir) = data::whole_set(&config.data)
     {
         let dir = dir.display();
         eprintln!(
@@ -54,6 +54,8 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let log_every = config.log_every;
     let summary = train(&gpu, &config, args.force, &stop, |event| match event {
         Event::Begin(what) => bar.set_message(format!("{what} ...")),
+        Event::Notice(text) if lines => eprintln!("{text}"),
+        Event::Notice(text) => bar.println(text),
         Event::Step(p) => {
             bar.set_length(p.total_steps);
             bar.set_position(p.step);
@@ -90,6 +92,12 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         eprintln!(
             "stopped by Ctrl-C after step {}; all is saved",
             summary.steps
+        );
+    }
+    if summary.skipped > 0 {
+        eprintln!(
+            "skipped {} times an image that could not be read",
+            summary.skipped
         );
     }
     println!(

@@ -12,7 +12,6 @@ use super::curves::draw_curves;
 use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsWriter, Record, Split};
 use super::step::training_step;
-use crate::data::{self, Loader, LoaderConfig};
 use crate::files::{prepare_out, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::{FreezeCounter, Mode};
@@ -25,6 +24,8 @@ use crate::{Error, Result};
 pub enum Event<'a> {
     /// Something that takes a while begins.
     Begin(&'a str),
+    /// Something the user should know: images that are missing or were skipped.
+    Notice(&'a str),
     /// A training step's results are there.
     Step(Progress),
     /// The test images were evaluated after this many steps.
@@ -63,6 +64,8 @@ pub struct Summary {
     pub seconds: f64,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
+    /// How often a training image could not be read and another took its place.
+    pub skipped: u64,
     /// The checkpoint.
     pub checkpoint: PathBuf,
 }
@@ -81,20 +84,12 @@ pub fn train(
     stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
 ) -> Result<Summary> {
-    let set = data::open(config.data, config.options.data_dir.as_deref())?;
+    let set = config.open_data()?;
+    for notice in &set.notices {
+        tell(Event::Notice(notice));
+    }
     let images = &set.train;
-    let mut loader = Loader::new(
-        Arc::clone(images),
-        &set.mean,
-        &set.std,
-        LoaderConfig {
-            batch_size: config.batch_size,
-            shuffle: true,
-            seed: config.seed,
-            drop_last: true,
-            epochs: None,
-        },
-    )?;
+    let mut loader = set.train_loader(config.batch_size, config.seed, 0)?;
     let per_epoch = loader.batches_per_epoch() as u64;
     prepare_out(&config.out, force)?;
 
@@ -119,16 +114,8 @@ pub fn train(
     if first_frozen < total_steps && is_frozen(first_frozen) {
         programs.push(compile(Mode::TrainFrozen)?);
     }
-    let normal = (set.mean.as_slice(), set.std.as_slice());
     let test_batch = config.batch_size.min(set.test.len());
-    let evaluator = Evaluator::new(
-        &mut store,
-        &model,
-        config.loss,
-        &set.test,
-        normal,
-        test_batch,
-    )?;
+    let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
     // With --force: what an earlier run left must not be taken for this one's.
     for name in ["model.safetensors", "curves.png"] {
         remove_if_there(&config.out.join(name))?;
@@ -151,6 +138,7 @@ pub fn train(
         per_epoch,
         train_seconds: 0.0,
         done: 0,
+        skipped: 0,
         last_loss: f64::NAN,
     };
     let mut clock = Instant::now();
@@ -160,6 +148,10 @@ pub fn train(
         let Some(batch) = loader.next_batch()? else {
             break;
         };
+        for skipped in &batch.skipped {
+            run.skipped += 1;
+            tell(Event::Notice(&format!("skipped: {skipped}")));
+        }
         let which = usize::from(is_frozen(submitted));
         // Results come in the order of steps: those of the other program first.
         if which != last {
@@ -212,6 +204,7 @@ struct Run<'a> {
     /// Until the clock was last started.
     train_seconds: f64,
     done: u64,
+    skipped: u64,
     last_loss: f64,
 }
 
@@ -356,6 +349,7 @@ impl Run<'_> {
             test,
             seconds: self.train_seconds,
             interrupted,
+            skipped: self.skipped,
             checkpoint: self.checkpoint,
         })
     }
