@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use decorr::autodiff::gradients;
-use decorr::data;
+use decorr::data::{self, DataOptions, Source};
 use decorr::graph::{Graph, Init};
 use decorr::models::{Architecture, DeconvSettings, Model, Norm};
 use decorr::nn::{DeconvLinear, DeconvOptions, Loss, Mode};
@@ -149,9 +149,12 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
 
 #[test]
 fn every_model_with_every_norm_learns_on_the_built_in_images() {
-    let set = data::open("fashion-mnist", None).unwrap();
+    let set = data::open("fashion-mnist", None, &DataOptions::default()).unwrap();
+    let Source::Bytes(pixels) = &set.train.source else {
+        panic!("the built-in images are in memory")
+    };
     let (batch, plane) = (64, set.train.image_len());
-    let images: Vec<f32> = set.train.pixels[..batch * plane]
+    let images: Vec<f32> = pixels[..batch * plane]
         .iter()
         .map(|&p| f32::from(p) / 255.0)
         .collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use decorr::Result;
+use decorr::data;
 use decorr::files::write_atomically;
 use decorr::nn::Mode;
 use decorr::passes::{Passes, optimise};
@@ -29,8 +30,11 @@ pub(super) struct DescribeArgs {
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let config = TrainConfig::resolve(args.options)?;
     let gpu = args.adapter.open()?;
-    let shape = [config.batch_size, 1, 28, 28];
-    let model = config.model(10);
+    let data_dir = config.options.data_dir.as_deref();
+    let image_size = config.data_options.image_size;
+    let ([channels, height, width], classes) = data::shape(&config.data, data_dir, image_size)?;
+    let shape = [config.batch_size, channels, height, width];
+    let model = config.model(classes);
     let graph = training_step(&model, config.loss, &config.optimizer, shape, Mode::Train)?;
     if let Some(path) = &args.dot {
         let optimised = optimise(&graph, Passes::ALL)?;
@@ -40,17 +44,17 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let mut program = Program::compile(&graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
     if args.profile {
-        profile(&mut program, config.batch_size)?;
+        profile(&mut program, shape, classes)?;
     }
     Ok(())
 }
 
 /// The fastest of five steps after one that warms up, summed by op.
-fn profile(program: &mut Program, batch_size: usize) -> Result<()> {
-    let images: Vec<f32> = (0..batch_size * 784)
+fn profile(program: &mut Program, shape: [usize; 4], classes: usize) -> Result<()> {
+    let images: Vec<f32> = (0..shape.iter().product())
         .map(|i| (i * 37 % 256) as f32 / 255.0)
         .collect();
-    let labels: Vec<f32> = (0..batch_size).map(|i| (i % 10) as f32).collect();
+    let labels: Vec<f32> = (0..shape[0]).map(|i| (i % classes) as f32).collect();
     let inputs = [
         ("images", images.as_slice()),
         ("labels", labels.as_slice()),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use decorr::train::{DataName, LossName, TrainOptions, evaluate_checkpoint};
+use decorr::train::{LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
 use super::AdapterArgs;
@@ -14,11 +14,24 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     /// Data set [default: that of the training]
-    #[arg(long)]
-    data: Option<DataName>,
-    /// Folder of its IDX files
+    #[arg(long, value_parser = data_name_parser())]
+    data: Option<String>,
+    /// Folder of its files
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Rows and columns that the pictures of --data folder are brought to [default: that of the
+    /// training]
+    #[arg(long)]
+    image_size: Option<usize>,
+    /// Test on so many images only, chosen at random but always the same
+    #[arg(long)]
+    test_images: Option<usize>,
+    /// Leave out pictures that cannot be read
+    #[arg(long)]
+    skip_bad: bool,
+    /// Threads that load images
+    #[arg(long)]
+    workers: Option<usize>,
     /// Loss [default: that of the training]
     #[arg(long)]
     loss: Option<LossName>,
@@ -37,6 +50,10 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     let options = TrainOptions {
         data: args.data,
         data_dir: args.data_dir,
+        image_size: args.image_size,
+        test_images: args.test_images,
+        skip_bad: args.skip_bad.then_some(true),
+        workers: args.workers,
         loss: args.loss,
         batch_size: args.batch_size,
         ..TrainOptions::default()

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod data;
 mod describe;
 mod devices;
 mod eval;
@@ -35,6 +36,9 @@ enum Command {
     Describe(Box<describe::DescribeArgs>),
     /// Measure kernels and whole training steps.
     Bench(bench::BenchArgs),
+    /// List, download, check and measure data sets.
+    #[command(subcommand)]
+    Data(data::DataCommand),
 }
 
 /// Which adapter.
@@ -72,5 +76,6 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Devices => devices::run(),
         Command::Describe(args) => describe::run(*args),
         Command::Bench(args) => bench::run(&args),
+        Command::Data(command) => data::run(command),
     }
 }

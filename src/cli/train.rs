@@ -56,7 +56,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
     let stop = stop_on_ctrl_c();
     if config.options.data_dir.is_none()
-        && let Some(dir) = data::whole_set(config.data)
+        && let Some(dir) = data::whole_set(&config.data)
     {
         let dir = dir.display();
         eprintln!(
@@ -81,6 +81,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             let used = used.unwrap_or_default();
             say(&bar, &format!("memory: {planned} MiB planned{used}"));
         }
+        Event::Notice(text) => say(&bar, text),
         Event::Step(p) => {
             bar.set_length(p.total_steps);
             bar.set_position(p.step);
@@ -113,6 +114,12 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         eprintln!(
             "stopped by Ctrl-C after step {}; all is saved; `decorr train --resume --out {out}` goes on",
             summary.steps
+        );
+    }
+    if summary.skipped > 0 {
+        eprintln!(
+            "skipped {} times an image that could not be read",
+            summary.skipped
         );
     }
     println!(

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 
-use super::Images;
+use super::{Images, Source};
 use crate::{Error, Result};
 
 /// Element type of unsigned bytes.
@@ -48,8 +48,8 @@ pub fn pair(
         height: sizes[1],
         width: sizes[2],
         classes: usize::from(CLASSES),
-        pixels,
-        labels,
+        source: Source::Bytes(pixels),
+        labels: labels.into_iter().map(u16::from).collect(),
     })
 }
 

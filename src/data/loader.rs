@@ -1,18 +1,22 @@
-//! Batches, made ahead of the GPU by a thread.
+//! Batches, made ahead of the GPU by threads.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::Images;
+use super::{Augment, Images, Source, augment, decode};
 use crate::{Error, Result};
 
-/// Batches waiting for the GPU.
+/// Batches waiting for the GPU, over all threads. With more threads than that each holds the one
+/// it has made.
 const AHEAD: usize = 4;
+
+/// Most threads: a batch of ImageNet's size is 150 MB, and each thread holds at least one.
+const MOST_WORKERS: usize = 16;
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +25,41 @@ pub struct LoaderConfig {
     pub batch_size: usize,
     /// Another order every epoch, by `seed` and the epoch's number alone.
     pub shuffle: bool,
-    /// For `shuffle`.
+    /// For `shuffle` and `augment`.
     pub seed: u64,
     /// Leave out the images that do not fill a batch; else the last batch is filled up with
     /// zeros whose label is -1.
     pub drop_last: bool,
     /// How many passes over the images; `None` goes on for ever.
     pub epochs: Option<u64>,
+    /// Number of batches, from the first one of the first epoch, that are left out; none of their
+    /// images is touched.
+    pub start: u64,
+    /// What is done to images at random, by `seed`, epoch and image alone.
+    pub augment: Augment,
+    /// Threads. 0: one for images in memory, as many as there are cores, up to 16, for files. The
+    /// batches are the same whatever it is.
+    pub workers: usize,
+    /// What to do with images that cannot be read: name them and go on, with the next good one of
+    /// the epoch's order in their place if `drop_last`, else without them; or end with an error.
+    pub skip_bad: bool,
+}
+
+impl Default for LoaderConfig {
+    /// All images once, in order.
+    fn default() -> Self {
+        Self {
+            batch_size: 1,
+            shuffle: false,
+            seed: 0,
+            drop_last: false,
+            epochs: Some(1),
+            start: 0,
+            augment: Augment::None,
+            workers: 0,
+            skip_bad: false,
+        }
+    }
 }
 
 /// One batch.
@@ -37,7 +69,7 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// Class numbers, -1 for filling.
     pub labels: Vec<f32>,
-    /// Number of images that are no filling.
+    /// Number of images that are no filling; they come first.
     pub len: usize,
     /// From 0.
     pub epoch: u64,
@@ -45,20 +77,35 @@ pub struct Batch {
     pub index: usize,
     /// Whether it is the last of its epoch.
     pub is_last: bool,
+    /// Images left out, with what is wrong with them.
+    pub skipped: Vec<String>,
 }
 
-/// Gives batches in order. Dropping it ends its thread.
+/// Gives batches in order. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Loader {
-    batches: Option<Receiver<Batch>>,
-    used: Option<Sender<Batch>>,
-    thread: Option<JoinHandle<()>>,
+    work: Arc<Work>,
+    /// Thread w makes batches w, w + threads, ... and puts them here: taking from one after the
+    /// other gives them in order. None after the end.
+    threads: Vec<(Receiver<Result<Batch>>, JoinHandle<()>)>,
+    /// The thread whose turn it is.
+    turn: usize,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+struct Work {
+    images: Arc<Images>,
+    /// The normalised value of every byte, per channel.
+    tables: Vec<[f32; 256]>,
+    config: LoaderConfig,
     per_epoch: usize,
-    name: String,
+    /// Batches whose memory can be used again.
+    used: Mutex<Vec<Batch>>,
 }
 
 impl Loader {
-    /// Starts the thread. `mean` and `std` per channel, of pixels in [0, 1].
+    /// Starts the threads. `mean` and `std` per channel, of pixels in [0, 1].
     ///
     /// # Errors
     /// [`Error::Config`] if no batch can be made.
@@ -89,67 +136,94 @@ impl Loader {
                 images.channels
             )));
         }
-        let (send, batches) = sync_channel(AHEAD);
-        let (used, recycled) = channel();
-        let tables = tables(mean, std);
-        let name = images.name.clone();
-        let thread = std::thread::Builder::new()
-            .name("loader".into())
-            .spawn(move || produce(&images, &tables, config, per_epoch, &send, &recycled))
-            .map_err(|e| Error::io("loader thread", e))?;
-        Ok(Self {
-            batches: Some(batches),
-            used: Some(used),
-            thread: Some(thread),
+        let in_memory = matches!(images.source, Source::Bytes(_));
+        if in_memory && config.augment == Augment::ResizedCropFlip {
+            let message = "random resized crops are made of pictures in files only";
+            return Err(Error::Config(message.into()));
+        }
+        let workers = match config.workers {
+            0 if in_memory => 1,
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let workers = workers.min(MOST_WORKERS);
+        let work = Arc::new(Work {
+            tables: tables(mean, std),
+            config,
             per_epoch,
-            name,
-        })
+            images,
+            used: Mutex::default(),
+        });
+        let mut loader = Self {
+            work,
+            threads: Vec::new(),
+            turn: 0,
+        };
+        for worker in 0..workers {
+            let (send, batches) = sync_channel(AHEAD / workers);
+            let work = Arc::clone(&loader.work);
+            let thread = std::thread::Builder::new()
+                .name(format!("loader {worker}"))
+                .spawn(move || work.produce(worker as u64, workers as u64, &send))
+                .map_err(|e| Error::io("loader thread", e))?;
+            loader.threads.push((batches, thread));
+        }
+        Ok(loader)
     }
 
-    /// The next batch; `None` after the last epoch.
+    /// The next batch; `None` after the last epoch and after an error.
     ///
     /// # Errors
-    /// [`Error::Data`] if the thread died before.
+    /// [`Error::Data`] or [`Error::Io`] naming an image that cannot be read, [`Error::Data`] if a
+    /// thread died before.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
-        let Some(batches) = &self.batches else {
+        let Some((batches, _)) = self.threads.get(self.turn) else {
             return Ok(None);
         };
-        if let Ok(batch) = batches.recv() {
-            return Ok(Some(batch));
-        }
-        self.batches = None;
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Err(_)) => Err(Error::data(&self.name, "its loader thread died: a bug")),
-            _ => Ok(None),
+        match batches.recv() {
+            Ok(Ok(batch)) => {
+                self.turn = (self.turn + 1) % self.threads.len();
+                Ok(Some(batch))
+            }
+            Ok(Err(error)) => {
+                self.stop();
+                Err(error)
+            }
+            // This thread has ended, and all batches before its next one were taken.
+            Err(_) if self.stop() => {
+                let name = &self.work.images.name;
+                Err(Error::data(name, "its loader thread died: a bug"))
+            }
+            Err(_) => Ok(None),
         }
     }
 
     /// Gives a batch back, so that its memory is used again.
     pub fn recycle(&mut self, batch: Batch) {
-        if let Some(used) = &self.used {
-            // The thread may be gone already after the last epoch.
-            let _ = used.send(batch);
-        }
+        self.work.used().push(batch);
     }
 
     /// Batches of one epoch.
     pub fn batches_per_epoch(&self) -> usize {
-        self.per_epoch
+        self.work.per_epoch
+    }
+
+    /// Ends all threads: whether one had died.
+    fn stop(&mut self) -> bool {
+        // With its channel closed a thread's next send fails, and it ends.
+        let threads: Vec<_> = self.threads.drain(..).map(|(_, thread)| thread).collect();
+        threads
+            .into_iter()
+            .fold(false, |died, thread| thread.join().is_err() || died)
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // With its channels closed the thread's next send fails, and it ends.
-        self.batches = None;
-        self.used = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
-/// The normalised value of every byte, per channel.
 fn tables(mean: &[f32], std: &[f32]) -> Vec<[f32; 256]> {
     let table = |(&mean, &std): (&f32, &f32)| {
         let mut table = [0.0; 256];
@@ -161,63 +235,106 @@ fn tables(mean: &[f32], std: &[f32]) -> Vec<[f32; 256]> {
     mean.iter().zip(std).map(table).collect()
 }
 
-fn produce(
-    images: &Images,
-    tables: &[[f32; 256]],
-    config: LoaderConfig,
-    per_epoch: usize,
-    send: &SyncSender<Batch>,
-    recycled: &Receiver<Batch>,
-) {
-    let mut epoch = 0;
-    while config.epochs.is_none_or(|epochs| epoch < epochs) {
-        let order = order(images.len(), config, epoch);
-        for (index, chunk) in order.chunks(config.batch_size).take(per_epoch).enumerate() {
-            let mut batch = recycled.try_recv().unwrap_or_default();
-            fill(&mut batch, images, tables, chunk, config.batch_size);
-            batch.epoch = epoch;
-            batch.index = index;
-            batch.is_last = index + 1 == per_epoch;
-            if send.send(batch).is_err() {
+impl Work {
+    /// What a thread does: every `workers`th batch from `start` + `worker` on.
+    fn produce(&self, worker: u64, workers: u64, send: &SyncSender<Result<Batch>>) {
+        let per_epoch = self.per_epoch as u64;
+        let mut order = (u64::MAX, Vec::new());
+        let mut number = self.config.start.saturating_add(worker);
+        loop {
+            let (epoch, index) = (number / per_epoch, (number % per_epoch) as usize);
+            if self.config.epochs.is_some_and(|epochs| epoch >= epochs) {
                 return;
             }
+            if order.0 != epoch {
+                order = (epoch, self.order(epoch));
+            }
+            let batch = self.batch(epoch, index, &order.1);
+            let failed = batch.is_err();
+            if send.send(batch).is_err() || failed {
+                return;
+            }
+            number = number.saturating_add(workers);
         }
-        epoch += 1;
     }
-}
 
-fn order(len: usize, config: LoaderConfig, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..len).collect();
-    if config.shuffle {
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        rng.set_stream(epoch);
-        order.shuffle(&mut rng);
+    fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
+        if self.config.shuffle {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+            rng.set_stream(epoch);
+            order.shuffle(&mut rng);
+        }
+        order
     }
-    order
-}
 
-fn fill(
-    batch: &mut Batch,
-    images: &Images,
-    tables: &[[f32; 256]],
-    chosen: &[usize],
-    batch_size: usize,
-) {
-    let (image_len, plane) = (images.image_len(), images.height * images.width);
-    batch.len = chosen.len();
-    batch.images.clear();
-    batch.labels.clear();
-    for &i in chosen {
-        let image = &images.pixels[i * image_len..(i + 1) * image_len];
-        for (channel, table) in image.chunks_exact(plane).zip(tables) {
-            batch
-                .images
-                .extend(channel.iter().map(|&p| table[usize::from(p)]));
+    fn used(&self) -> std::sync::MutexGuard<'_, Vec<Batch>> {
+        // A thread that died while it held the lock left nothing half done.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch(&self, epoch: u64, index: usize, order: &[usize]) -> Result<Batch> {
+        let size = self.config.batch_size;
+        let mut batch = self.used().pop().unwrap_or_default();
+        batch.images.clear();
+        batch.labels.clear();
+        batch.skipped.clear();
+        for at in index * size..((index + 1) * size).min(order.len()) {
+            match self.image(order[at], order[at], epoch, &mut batch) {
+                Err(error) if self.config.skip_bad => {
+                    batch.skipped.push(error.to_string());
+                    if self.config.drop_last {
+                        self.replacement(order, at, epoch, &mut batch)?;
+                    }
+                }
+                done => done?,
+            }
+        }
+        batch.len = batch.labels.len();
+        batch.epoch = epoch;
+        batch.index = index;
+        batch.is_last = index + 1 == self.per_epoch;
+        batch.images.resize(size * self.images.image_len(), 0.0);
+        batch.labels.resize(size, -1.0);
+        Ok(batch)
+    }
+
+    /// The next good image after the bad one at `at`, changed by the bad one's random numbers:
+    /// it may be in this batch already.
+    fn replacement(&self, order: &[usize], at: usize, epoch: u64, batch: &mut Batch) -> Result<()> {
+        let others = order[at + 1..].iter().chain(&order[..at]);
+        for &other in others {
+            if self.image(other, order[at], epoch, batch).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Error::data(&self.images.name, "no image can be read"))
+    }
+
+    /// Appends image `i`, changed by the random numbers of `luck`.
+    fn image(&self, i: usize, luck: usize, epoch: u64, batch: &mut Batch) -> Result<()> {
+        let (images, augment) = (&*self.images, self.config.augment);
+        let (len, plane) = (images.image_len(), images.height * images.width);
+        let mut random = augment::random(self.config.seed, epoch, luck);
+        let mut resized = Vec::new();
+        let pixels = match &images.source {
+            Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
+            Source::Files(paths) => {
+                let picture = decode::read(&paths[i])?;
+                let part = augment.part(picture.width(), picture.height(), &mut random);
+                let size = (images.height, images.width);
+                augment::resize(&picture, part, size, &mut resized)
+                    .map_err(|e| Error::data(&paths[i], e))?;
+                &resized
+            }
+        };
+        let placement = augment.placement(&mut random);
+        for (plane, table) in pixels.chunks_exact(plane).zip(&self.tables) {
+            augment::place(plane, images.width, placement, table, &mut batch.images);
         }
         batch.labels.push(f32::from(images.labels[i]));
+        Ok(())
     }
-    batch.images.resize(batch_size * image_len, 0.0);
-    batch.labels.resize(batch_size, -1.0);
 }
 
 #[cfg(test)]
@@ -231,8 +348,8 @@ mod tests {
             height: 1,
             width: 2,
             classes: 10,
-            pixels: (0..2 * count).map(|i| (i / 2) as u8).collect(),
-            labels: (0..count).map(|i| (i % 10) as u8).collect(),
+            source: Source::Bytes((0..2 * count).map(|i| (i / 2) as u8).collect()),
+            labels: (0..count).map(|i| (i % 10) as u16).collect(),
         })
     }
 
@@ -243,6 +360,7 @@ mod tests {
             seed: 3,
             drop_last: false,
             epochs: Some(2),
+            ..LoaderConfig::default()
         }
     }
 
@@ -316,10 +434,49 @@ mod tests {
     #[test]
     fn a_thread_that_dies_is_an_error() {
         let mut broken = Images::clone(&images(9));
-        broken.pixels.truncate(7);
+        broken.source = Source::Bytes(vec![0; 7]);
         let mut loader = Loader::new(Arc::new(broken), &[0.0], &[1.0], config(2)).unwrap();
         let error = (0..9).find_map(|_| loader.next_batch().err());
         assert!(matches!(error, Some(Error::Data { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn batches_are_the_same_whatever_the_number_of_threads() {
+        let with = |workers| LoaderConfig {
+            workers,
+            augment: Augment::CropFlip,
+            ..config(5)
+        };
+        let one = all(with(1));
+        assert_eq!(one.len(), 10);
+        for workers in [2, 3, 16] {
+            assert_eq!(all(with(workers)), one, "{workers} threads");
+        }
+    }
+
+    #[test]
+    fn a_loader_begins_anywhere() {
+        let whole = all(config(5));
+        for start in [1, 4, 5, 7, 10, 99] {
+            let config = LoaderConfig {
+                start,
+                workers: 2,
+                ..config(5)
+            };
+            assert_eq!(all(config), whole[(start as usize).min(10)..]);
+        }
+    }
+
+    #[test]
+    fn augmentation_differs_by_epoch() {
+        let config = LoaderConfig {
+            augment: Augment::CropFlip,
+            shuffle: false,
+            ..config(23)
+        };
+        let batches = all(config);
+        assert_ne!(batches[0].images, batches[1].images);
+        assert_eq!(batches[0].labels, batches[1].labels);
     }
 
     #[test]

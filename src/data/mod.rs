@@ -1,51 +1,59 @@
 //! Data sets and batches, in host memory only.
 //!
-//! File -> [`idx`] -> [`Images`] (bytes, NCHW) -> [`Loader`] (a thread: order, normalisation,
-//! batches) -> the training loop.
+//! Files -> [`idx`], `cifar` or `folder` -> [`Images`] -> [`Loader`] (threads: order, decoding,
+//! augmentation, normalisation, batches) -> the training loop. Which sets there are: [`SETS`].
 
+mod augment;
 mod builtin;
+mod check;
+mod cifar;
+mod decode;
+mod fetch;
+mod folder;
 pub mod idx;
+mod images;
 mod loader;
+mod mnist;
+mod sets;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::{Error, Result};
+pub use augment::Augment;
+pub use check::{Report, check};
+pub use fetch::{BASE_VARIABLE, fetch};
+pub use images::{Images, Source};
 pub use loader::{Batch, Loader, LoaderConfig};
+pub use sets::{Download, SETS, Set, find as find_set};
 
-/// Labelled images of one size.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Images {
-    /// Where they come from.
-    pub name: String,
-    /// Channels.
-    pub channels: usize,
-    /// Rows in pixels.
-    pub height: usize,
-    /// Columns in pixels.
-    pub width: usize,
-    /// Number of classes.
-    pub classes: usize,
-    /// NCHW, 0 to 255.
-    pub pixels: Vec<u8>,
-    /// Class of each image.
-    pub labels: Vec<u8>,
+/// What is taken of a data set, and how it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct DataOptions {
+    /// Rows and columns that the pictures of a folder are brought to.
+    pub image_size: usize,
+    /// Whether training images are changed at random in the way that is usual for the set.
+    pub augment: bool,
+    /// Only so many training images, chosen at random but always the same.
+    pub train_images: Option<usize>,
+    /// The same for test images.
+    pub test_images: Option<usize>,
+    /// Loader threads; 0: as [`LoaderConfig::workers`].
+    pub workers: usize,
+    /// Go on without images that cannot be read.
+    pub skip_bad: bool,
 }
 
-impl Images {
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Bytes of one image.
-    pub fn image_len(&self) -> usize {
-        self.channels * self.height * self.width
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            augment: true,
+            train_images: None,
+            test_images: None,
+            workers: 0,
+            skip_bad: false,
+        }
     }
 }
 
@@ -60,33 +68,75 @@ pub struct DataSet {
     pub mean: Vec<f32>,
     /// Per channel.
     pub std: Vec<f32>,
+    /// Of training images.
+    pub augment: Augment,
+    /// What the user should know of it: images that are missing.
+    pub notices: Vec<String>,
+    workers: usize,
+    skip_bad: bool,
 }
+
+impl DataSet {
+    /// Full batches of training images for ever, beginning with batch number `start` of the run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no batch can be made.
+    pub fn train_loader(&self, batch_size: usize, seed: u64, start: u64) -> Result<Loader> {
+        let config = LoaderConfig {
+            batch_size,
+            shuffle: true,
+            seed,
+            drop_last: true,
+            epochs: None,
+            start,
+            augment: self.augment,
+            workers: self.workers,
+            skip_bad: self.skip_bad,
+        };
+        Loader::new(Arc::clone(&self.train), &self.mean, &self.std, config)
+    }
+
+    /// All test images once, in order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no batch can be made.
+    pub fn test_loader(&self, batch_size: usize) -> Result<Loader> {
+        let config = LoaderConfig {
+            batch_size,
+            workers: self.workers,
+            skip_bad: self.skip_bad,
+            ..LoaderConfig::default()
+        };
+        Loader::new(Arc::clone(&self.test), &self.mean, &self.std, config)
+    }
+}
+
+/// Where `data fetch` puts data sets, below the folder of work.
+pub const DIR: &str = "data";
 
 /// Where distributions put data sets (Debian: package dataset-fashion-mnist).
 const SYSTEM: &str = "/usr/share/datasets";
 
-/// Opens `fashion-mnist` or `mnist`.
+/// Opens a set of [`SETS`] by its name.
 ///
-/// With `data_dir`, its four IDX files (plain or gzipped) are looked for there and in the folder
-/// of the set's name below. Without it, Fashion-MNIST is the built-in subset of 5 800 + 1 000
-/// images, so that two machines give the same numbers, and MNIST is looked for in
-/// /usr/share/datasets/mnist.
+/// Its files are looked for in `data_dir`, or without it in [`DIR`] and in /usr/share/datasets,
+/// each time there and in the folders of the set's name and of its archive below. Without
+/// `data_dir`, Fashion-MNIST is the built-in subset of 5 800 + 1 000 images, so that two machines
+/// give the same numbers.
 ///
 /// # Errors
-/// [`Error::Data`] naming file and byte, [`Error::Config`] for an unknown name.
-pub fn open(name: &str, data_dir: Option<&Path>) -> Result<DataSet> {
-    let (mean, std) = match name {
-        "fashion-mnist" => (0.0, 1.0),
-        "mnist" => (0.1307, 0.3081),
-        _ => {
-            return Err(Error::Config(format!(
-                "no data set is called {name:?}; there are fashion-mnist and mnist"
-            )));
+/// [`Error::Data`] naming file and byte, [`Error::Io`], [`Error::Config`] for an unknown name.
+pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Result<DataSet> {
+    let set = find_set(name)?;
+    let (train, test, notices) = match (set.name, data_dir) {
+        ("fashion-mnist", None) => with_nothing_to_say(builtin::fashion_mnist()?),
+        ("cifar10" | "cifar100", _) => cifar::open(set, &places(set, data_dir))?,
+        ("folder", Some(dir)) => folder::open(dir, options.image_size)?,
+        ("folder", None) => {
+            let message = "--data folder needs a --data-dir with train/CLASS/* and val/CLASS/*";
+            return Err(Error::Config(message.into()));
         }
-    };
-    let [train, test] = match (name, data_dir) {
-        ("fashion-mnist", None) => builtin::fashion_mnist()?,
-        _ => from_folders(name, data_dir)?,
+        _ => with_nothing_to_say(mnist::open(set, &places(set, data_dir))?),
     };
     let size = |i: &Images| (i.channels, i.height, i.width);
     if size(&train) != size(&test) {
@@ -94,67 +144,85 @@ pub fn open(name: &str, data_dir: Option<&Path>) -> Result<DataSet> {
         let message = format!("test images are {b:?}, training images {a:?}");
         return Err(Error::data(&test.name, message));
     }
+    let some_of = |images: Images, count: Option<usize>| match count {
+        Some(count) => images.subset(count),
+        None => images,
+    };
     Ok(DataSet {
-        train: Arc::new(train),
-        test: Arc::new(test),
-        mean: vec![mean],
-        std: vec![std],
+        train: Arc::new(some_of(train, options.train_images)),
+        test: Arc::new(some_of(test, options.test_images)),
+        mean: set.mean.to_vec(),
+        std: set.std.to_vec(),
+        augment: match options.augment {
+            true => set.augment,
+            false => Augment::None,
+        },
+        notices,
+        workers: options.workers,
+        skip_bad: options.skip_bad,
     })
+}
+
+fn with_nothing_to_say([train, test]: [Images; 2]) -> (Images, Images, Vec<String>) {
+    (train, test, Vec::new())
+}
+
+/// Shape [C, H, W] of an image and number of classes, without opening the images: for a folder,
+/// its classes are counted, or with no `data_dir` taken to be ImageNet's.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown name, those of reading the folder.
+pub fn shape(
+    name: &str,
+    data_dir: Option<&Path>,
+    image_size: usize,
+) -> Result<([usize; 3], usize)> {
+    let set = find_set(name)?;
+    match (set.shape, data_dir) {
+        (Some(shape), _) => Ok((shape, set.classes)),
+        (None, None) => Ok(([3, image_size, image_size], set.classes)),
+        (None, Some(dir)) => {
+            let classes = folder::classes(&dir.join("train"))?.len();
+            Ok(([3, image_size, image_size], classes))
+        }
+    }
 }
 
 /// Where the system has the whole of `name`, of which [`open`] without `data_dir` would take the
 /// built-in subset.
 pub fn whole_set(name: &str) -> Option<PathBuf> {
-    let dir = Path::new(SYSTEM).join(name);
-    let is_there = find(&dir, "train-images", "idx3").is_some();
-    (name == "fashion-mnist" && is_there).then_some(dir)
+    let set = find_set("fashion-mnist").ok()?;
+    let found = mnist::find_folder(&places(set, None))?;
+    (name == set.name).then_some(found)
 }
 
-fn from_folders(name: &str, data_dir: Option<&Path>) -> Result<[Images; 2]> {
-    let folders: Vec<PathBuf> = match data_dir {
-        Some(dir) => vec![dir.to_path_buf(), dir.join(name)],
-        None => vec![Path::new(SYSTEM).join(name)],
+/// Folders in which the files of `set` may be.
+fn places(set: &Set, data_dir: Option<&Path>) -> Vec<PathBuf> {
+    let roots = match data_dir {
+        Some(dir) => vec![dir],
+        None => vec![Path::new(DIR), Path::new(SYSTEM)],
     };
-    let found = folders.iter().find(|dir| {
-        find(dir, "train-images", "idx3").is_some() || find(dir, "t10k-images", "idx3").is_some()
-    });
-    let Some(dir) = found else {
-        let tried: Vec<String> = folders.iter().map(|d| d.display().to_string()).collect();
-        let hint = match name {
-            "fashion-mnist" => " (on Debian, apt install dataset-fashion-mnist puts them there)",
-            _ => "",
-        };
-        let place = data_dir.unwrap_or(Path::new(SYSTEM));
-        return Err(Error::data(
-            place,
-            format!(
-                "no train-images-idx3-ubyte[.gz] in {}. Put the four IDX files of {name} into a \
-                 folder and give it as --data-dir{hint}",
-                tried.join(" or ")
-            ),
-        ));
+    let below = |root: &Path| [root.to_path_buf(), root.join(set.name)];
+    let archive = |dir: PathBuf| match set.folder {
+        Some(folder) => vec![dir.clone(), dir.join(folder)],
+        None => vec![dir],
     };
-    Ok([read_pair(dir, "train")?, read_pair(dir, "t10k")?])
+    roots
+        .into_iter()
+        .flat_map(below)
+        .flat_map(archive)
+        .collect()
 }
 
-/// `STEM-idx3-ubyte`, with a dot instead of the second dash, or gzipped.
-fn find(dir: &Path, stem: &str, kind: &str) -> Option<PathBuf> {
-    ["-", "."]
-        .iter()
-        .flat_map(|dash| ["", ".gz"].map(|end| format!("{stem}{dash}{kind}-ubyte{end}")))
-        .map(|file| dir.join(file))
-        .find(|path| path.is_file())
-}
-
-fn read_pair(dir: &Path, split: &str) -> Result<Images> {
-    let path = |what: &str, kind: &str| {
-        let stem = format!("{split}-{what}");
-        find(dir, &stem, kind).ok_or_else(|| {
-            let file = dir.join(format!("{stem}-{kind}-ubyte"));
-            Error::data(file, "is missing (plain or with .gz)")
-        })
-    };
-    let (images, labels) = (path("images", "idx3")?, path("labels", "idx1")?);
-    let read = |p: &Path| std::fs::read(p).map_err(|e| Error::io(p, e));
-    idx::pair(&images, &read(&images)?, &labels, &read(&labels)?)
+/// The error for a set whose files are in none of `tried`.
+fn not_found(set: &Set, wanted: &str, tried: &[PathBuf]) -> Error {
+    let names: Vec<String> = tried.iter().map(|d| d.display().to_string()).collect();
+    let place = tried.first().map_or(Path::new(DIR), PathBuf::as_path);
+    let message = format!(
+        "no {wanted} in {}. `decorr data fetch {}` downloads it into {DIR}/; files from elsewhere: \
+         give their folder as --data-dir",
+        names.join(" or "),
+        set.name
+    );
+    Error::data(place, message)
 }

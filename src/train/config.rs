@@ -2,22 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::data::{self, DataOptions, DataSet};
 use crate::models::{Architecture, DeconvSettings, Model, Norm};
 use crate::nn::Loss;
 use crate::optim::{Adam, Optimizer, Schedule, Sgd};
 use crate::{Error, Result};
 
-/// Which data set.
+/// What is done to training images at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DataName {
-    /// 28x28 grey articles, 10 classes; a subset is built in.
-    FashionMnist,
-    /// 28x28 grey digits, 10 classes; needs --data-dir.
-    Mnist,
+pub enum AugmentName {
+    /// Nothing.
+    None,
+    /// What is usual for the set: moved by up to 4 pixels and mirrored for CIFAR, a random part in
+    /// another size and mirrored for a folder, nothing for the MNISTs.
+    Default,
+}
+
+/// Reads the name of a data set on the command line.
+pub fn data_name_parser() -> PossibleValuesParser {
+    let value = |set: &data::Set| PossibleValue::new(set.name).help(set.about);
+    PossibleValuesParser::new(data::SETS.iter().map(value))
 }
 
 /// Which network.
@@ -111,8 +120,16 @@ macro_rules! options {
 }
 
 options! {
-    data: DataName = Some(DataName::FashionMnist), "Data set [default: fashion-mnist]";
-    data_dir: PathBuf = None, "Folder of the set's IDX files, plain or gzipped [default: the built-in subset of Fashion-MNIST]";
+    #[arg(value_parser = data_name_parser())]
+    data: String = Some("fashion-mnist".into()), "Data set [default: fashion-mnist]";
+    data_dir: PathBuf = None, "Folder of the set's files, or the one above it [default: data, where `decorr data fetch` puts them, then /usr/share/datasets; for Fashion-MNIST the built-in subset]";
+    augment: AugmentName = Some(AugmentName::Default), "What is done to training images at random [default: default]";
+    image_size: usize = Some(224), "Rows and columns that the pictures of --data folder are brought to [default: 224]";
+    train_images: usize = None, "Train on so many images only, chosen at random but always the same";
+    test_images: usize = None, "Test on so many images only, chosen at random but always the same";
+    #[arg(num_args = 0..=1, default_missing_value = "true")]
+    skip_bad: bool = Some(false), "Name pictures that cannot be read and go on without them [default: false]";
+    workers: usize = None, "Threads that load images; nothing else depends on it [default: 1, for --data folder as many as there are cores, up to 16]";
     model: ModelName = Some(ModelName::Cnn), "Network [default: cnn]";
     norm: NormName = Some(NormName::Deconv), "What normalises the layers [default: deconv]";
     loss: LossName = Some(LossName::Ce), "Loss [default: ce]";
@@ -149,7 +166,9 @@ pub struct TrainConfig {
     /// What config.toml says.
     pub options: TrainOptions,
     /// Data set by name.
-    pub data: &'static str,
+    pub data: String,
+    /// What is taken of it, and how it is loaded.
+    pub data_options: DataOptions,
     /// Network without its number of classes.
     model: (Architecture, Norm, DeconvSettings),
     /// Loss.
@@ -301,10 +320,8 @@ impl TrainConfig {
             }),
         };
         Ok(Self {
-            data: match need(&o.data, "data")? {
-                DataName::FashionMnist => "fashion-mnist",
-                DataName::Mnist => "mnist",
-            },
+            data: need(&o.data, "data")?,
+            data_options: data_options(&o)?,
             model: (architecture, norm, deconv),
             loss,
             optimizer,
@@ -320,6 +337,18 @@ impl TrainConfig {
             out: need(&o.out, "out")?,
             options: o,
         })
+    }
+
+    /// Opens the data set.
+    ///
+    /// # Errors
+    /// As [`data::open`].
+    pub fn open_data(&self) -> Result<DataSet> {
+        data::open(
+            &self.data,
+            self.options.data_dir.as_deref(),
+            &self.data_options,
+        )
     }
 
     /// The network for this many classes.
@@ -366,18 +395,42 @@ impl TrainConfig {
         toml::to_string(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
 
-    /// What a checkpoint says of its run: all but where it was written to, so that two runs of one
-    /// configuration give the same bytes.
+    /// What a checkpoint says of its run: all but where it was written to and by how many threads,
+    /// so that two runs of one configuration give the same bytes.
     ///
     /// # Errors
     /// None but bugs.
     pub fn for_checkpoint(&self) -> Result<String> {
         let options = TrainOptions {
             out: None,
+            workers: None,
             ..self.options.clone()
         };
         toml::to_string(&options).map_err(|e| Error::Config(e.to_string()))
     }
+}
+
+/// The options that are about data, checked.
+fn data_options(o: &TrainOptions) -> Result<DataOptions> {
+    data::find_set(o.data.as_deref().unwrap_or_default())?;
+    let counts = [
+        ("image-size", o.image_size),
+        ("train-images", o.train_images),
+        ("test-images", o.test_images),
+        ("workers", o.workers),
+    ];
+    if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
+        return Err(Error::Config(format!("--{name} must be at least 1")));
+    }
+    let defaults = DataOptions::default();
+    Ok(DataOptions {
+        image_size: o.image_size.unwrap_or(defaults.image_size),
+        augment: o.augment != Some(AugmentName::None),
+        train_images: o.train_images,
+        test_images: o.test_images,
+        workers: o.workers.unwrap_or(0),
+        skip_bad: o.skip_bad.unwrap_or(false),
+    })
 }
 
 impl TrainOptions {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::checkpoint;
 use super::config::{TrainConfig, TrainOptions};
 use super::step::evaluation_step;
-use crate::data::{self, Images, Loader, LoaderConfig};
+use crate::data::DataSet;
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::nn::Loss;
@@ -28,14 +28,12 @@ pub struct Evaluation {
 #[derive(Debug)]
 pub struct Evaluator {
     program: Program,
-    images: Arc<Images>,
-    mean: Vec<f32>,
-    std: Vec<f32>,
+    data: DataSet,
     batch_size: usize,
 }
 
 impl Evaluator {
-    /// Compiles `model` for `images` and the parameters in `store`.
+    /// Compiles `model` for the test images of `data` and the parameters in `store`.
     ///
     /// # Errors
     /// As [`Program::compile`].
@@ -43,17 +41,15 @@ impl Evaluator {
         store: &mut Store,
         model: &Model,
         loss: Loss,
-        images: &Arc<Images>,
-        (mean, std): (&[f32], &[f32]),
+        data: &DataSet,
         batch_size: usize,
     ) -> Result<Self> {
+        let images = &data.test;
         let shape = [batch_size, images.channels, images.height, images.width];
         let graph = evaluation_step(model, loss, shape)?;
         Ok(Self {
             program: Program::compile(&graph, store, CompileOptions::default())?,
-            images: Arc::clone(images),
-            mean: mean.to_vec(),
-            std: std.to_vec(),
+            data: data.clone(),
             batch_size,
         })
     }
@@ -63,20 +59,13 @@ impl Evaluator {
         self.program.memory().other
     }
 
-    /// Runs over all images once.
+    /// Runs over all images once; those that cannot be read are left out if the data set was opened
+    /// so.
     ///
     /// # Errors
-    /// What the device reported.
+    /// What the device reported, and those of images that cannot be read.
     pub fn run(&mut self) -> Result<Evaluation> {
-        let config = LoaderConfig {
-            batch_size: self.batch_size,
-            shuffle: false,
-            seed: 0,
-            drop_last: false,
-            epochs: Some(1),
-        };
-        let images = Arc::clone(&self.images);
-        let mut loader = Loader::new(images, &self.mean, &self.std, config)?;
+        let mut loader = self.data.test_loader(self.batch_size)?;
         let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
         let mut add = |lens: &[usize], outputs: Outputs| {
             let len = lens.get(outputs.step as usize).copied().unwrap_or(0);
@@ -102,11 +91,12 @@ impl Evaluator {
         for outputs in self.program.finish()? {
             add(&lens, outputs);
         }
-        let count = self.images.len() as f64;
+        let images: usize = lens.iter().sum();
+        let count = images as f64;
         Ok(Evaluation {
             loss: loss / count,
             top1: hits / count,
-            images: self.images.len(),
+            images,
         })
     }
 }
@@ -141,19 +131,11 @@ pub fn evaluate_checkpoint(
         ..written
     };
     let config = TrainConfig::resolve(options.over(below))?;
-    let set = data::open(config.data, config.options.data_dir.as_deref())?;
+    let set = config.open_data()?;
     let mut store = Store::new(gpu, config.seed);
     let model = config.model(set.test.classes);
-    let normal = (set.mean.as_slice(), set.std.as_slice());
     let batch_size = config.batch_size.min(set.test.len());
-    let mut evaluator = Evaluator::new(
-        &mut store,
-        &model,
-        config.loss,
-        &set.test,
-        normal,
-        batch_size,
-    )?;
+    let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
     checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
     evaluator.run()
 }

@@ -13,7 +13,6 @@ use super::evaluate::{Evaluation, Evaluator};
 use super::metrics::{MetricsWriter, Record, Split, read_metrics};
 use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper, largest_part};
-use crate::data::{self, Loader, LoaderConfig};
 use crate::files::{prepare_out, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::{FreezeCounter, Mode};
@@ -29,6 +28,8 @@ pub enum Event<'a> {
     /// Bytes of device memory that the run takes, all of it taken before the first step: as planned,
     /// and as the adapter reports, where it does.
     Memory(u64, Option<u64>),
+    /// Something the user should know: images that are missing or were skipped.
+    Notice(&'a str),
     /// A training step's results are there.
     Step(Progress),
     /// The test images were evaluated after this many steps.
@@ -78,6 +79,8 @@ pub struct Summary {
     pub seconds: f64,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
+    /// How often a training image could not be read and another took its place.
+    pub skipped: u64,
     /// The checkpoint.
     pub checkpoint: PathBuf,
 }
@@ -97,40 +100,25 @@ pub fn train(
     stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
 ) -> Result<Summary> {
-    let set = data::open(config.data, config.options.data_dir.as_deref())?;
+    let set = config.open_data()?;
+    for notice in &set.notices {
+        tell(Event::Notice(notice));
+    }
     let images = &set.train;
-    let mut loader = Loader::new(
-        Arc::clone(images),
-        &set.mean,
-        &set.std,
-        LoaderConfig {
-            batch_size: config.batch_size,
-            shuffle: true,
-            seed: config.seed,
-            drop_last: true,
-            epochs: None,
-        },
-    )?;
-    let per_epoch = loader.batches_per_epoch() as u64;
-    let total_steps = config.total_steps(per_epoch);
     let (saved, may_be_there) = match start {
         Start::New => (None, false),
         Start::Over => (None, true),
         Start::Resume(saved) => (Some(saved), true),
     };
-    if let Some(saved) = &saved
-        && saved.step >= total_steps
-    {
+    let first = saved.as_ref().map_or(0, |s| s.step);
+    let mut loader = set.train_loader(config.batch_size, config.seed, first)?;
+    let per_epoch = loader.batches_per_epoch() as u64;
+    let total_steps = config.total_steps(per_epoch);
+    if saved.is_some() && first >= total_steps {
         return Err(Error::Config(format!(
             "{} has all its {total_steps} steps; --epochs or --steps with --resume make it longer",
             config.out.display()
         )));
-    }
-    let first = saved.as_ref().map_or(0, |s| s.step);
-    for _ in 0..first {
-        if let Some(batch) = loader.next_batch()? {
-            loader.recycle(batch);
-        }
     }
     prepare_out(&config.out, may_be_there)?;
 
@@ -156,16 +144,8 @@ pub fn train(
         }
         other => other?,
     };
-    let normal = (set.mean.as_slice(), set.std.as_slice());
-    let part = config.batch_size / config.accumulate;
-    let evaluator = Evaluator::new(
-        &mut store,
-        &model,
-        config.loss,
-        &set.test,
-        normal,
-        part.min(set.test.len()),
-    )?;
+    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
+    let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
     let other = stepper.other_bytes() + evaluator.other_bytes();
     tell(Event::Memory(
         store.size_bytes() + other,
@@ -204,6 +184,7 @@ pub fn train(
         per_epoch,
         train_seconds: saved.as_ref().map_or(0.0, |s| s.seconds),
         done: first,
+        skipped: 0,
         last_loss: f64::NAN,
     };
     write_atomically(
@@ -216,6 +197,10 @@ pub fn train(
         let Some(batch) = loader.next_batch()? else {
             break;
         };
+        for skipped in &batch.skipped {
+            run.skipped += 1;
+            tell(Event::Notice(&format!("skipped: {skipped}")));
+        }
         let lr = run.schedule.lr(config.lr, submitted);
         stepper.step(&batch, lr, is_frozen(submitted))?;
         submitted += 1;
@@ -277,6 +262,7 @@ struct Run<'a> {
     /// Until the clock was last started.
     train_seconds: f64,
     done: u64,
+    skipped: u64,
     last_loss: f64,
 }
 
@@ -421,6 +407,7 @@ impl Run<'_> {
             test,
             seconds: self.train_seconds,
             interrupted,
+            skipped: self.skipped,
             checkpoint: self.checkpoint,
         })
     }

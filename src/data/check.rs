@@ -1,0 +1,130 @@
+//! Looks a data set over, every file of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{DataOptions, DataSet, Images, SETS, Set, Source, decode, open, places};
+use crate::{Error, Result};
+
+/// What a data set has and what is wrong with it.
+#[derive(Debug)]
+pub struct Report {
+    /// Name of the set, as for `--data`.
+    pub name: &'static str,
+    /// Training and test images.
+    pub counts: [usize; 2],
+    /// Number of classes.
+    pub classes: usize,
+    /// Images of the smallest and of the largest class in training.
+    pub per_class: [usize; 2],
+    /// What differs from the official set: less of it can still be trained on.
+    pub remarks: Vec<String>,
+    /// Files that cannot be used, with what is wrong with them.
+    pub problems: Vec<String>,
+}
+
+/// Finds out which set lies in `dir`, opens it and decodes every file of a folder, on all cores.
+/// `tell` gets how many files were decoded, of how many.
+///
+/// # Errors
+/// [`Error::Data`] if there is none in it, and those of opening it.
+pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
+    if !dir.is_dir() {
+        return Err(Error::data(dir, "is no folder"));
+    }
+    let Some(set) = detect(dir) else {
+        let files: Vec<&str> = SETS.iter().flat_map(signature).copied().collect();
+        let message = format!("holds no data set: there is none of {}", files.join(", "));
+        return Err(Error::data(dir, message));
+    };
+    let data = open(set.name, Some(dir), &DataOptions::default())?;
+    let counts = [data.train.len(), data.test.len()];
+    let mut remarks = data.notices.clone();
+    if let Some(wanted) = set.counts
+        && counts != wanted
+        && remarks.is_empty()
+    {
+        let [train, test] = wanted;
+        remarks.push(format!(
+            "the official set has {train} training and {test} test images"
+        ));
+    }
+    let per_class = per_class(&data.train);
+    if per_class[0] == 0 {
+        remarks.push("a class has no training image".into());
+    }
+    Ok(Report {
+        name: set.name,
+        counts,
+        classes: data.train.classes,
+        per_class,
+        remarks,
+        problems: bad_files(&data, &tell),
+    })
+}
+
+fn detect(dir: &Path) -> Option<&'static Set> {
+    let lies_here = |set: &&Set| {
+        let mut files = signature(set).iter();
+        let places = places(set, Some(dir));
+        files.any(|file| places.iter().any(|place| place.join(file).exists()))
+    };
+    let set = SETS.iter().find(lies_here)?;
+    // The files of both MNISTs have the same names; the folder's tells them apart.
+    let is_mnist = set.name == "fashion-mnist" && dir.ends_with("mnist");
+    SETS.iter().find(|other| match is_mnist {
+        true => other.name == "mnist",
+        false => other.name == set.name,
+    })
+}
+
+/// Files and folders by which a set is told from the others.
+fn signature(set: &Set) -> &'static [&'static str] {
+    match set.name {
+        "cifar10" => &["data_batch_1.bin", "test_batch.bin"],
+        "cifar100" => &["train.bin", "test.bin"],
+        "folder" => &["train"],
+        _ => &["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"],
+    }
+}
+
+fn per_class(images: &Images) -> [usize; 2] {
+    let mut counts = vec![0; images.classes];
+    for &label in &images.labels {
+        counts[usize::from(label)] += 1;
+    }
+    let least = counts.iter().min().copied().unwrap_or(0);
+    [least, counts.iter().max().copied().unwrap_or(0)]
+}
+
+fn bad_files(data: &DataSet, tell: &(impl Fn(usize, usize) + Sync)) -> Vec<String> {
+    let mut paths = Vec::new();
+    for images in [&data.train, &data.test] {
+        if let Source::Files(files) = &images.source {
+            paths.extend(files);
+        }
+    }
+    // The same files, where training images serve for the test.
+    paths.sort_unstable();
+    paths.dedup();
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let problems = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = decode::read(path) {
+                let mut problems = problems.lock().unwrap_or_else(|e| e.into_inner());
+                problems.insert(path, error.to_string());
+            }
+            tell(done.fetch_add(1, Ordering::Relaxed) + 1, paths.len());
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
+    problems.into_values().collect()
+}

@@ -1,0 +1,120 @@
+//! CIFAR-10 and CIFAR-100 in their binary version: records of one label byte (CIFAR-100: the
+//! coarse and the fine one) and 3 x 32 x 32 bytes, planes of red, green and blue.
+
+use std::path::{Path, PathBuf};
+
+use super::{Images, Set, Source, not_found};
+use crate::{Error, Result};
+
+/// Bytes of an image.
+const PIXELS: usize = 3 * 32 * 32;
+
+/// Coarse classes of CIFAR-100.
+const COARSE: u8 = 20;
+
+/// Training and test images, and what is missing. Part of the training files is enough, in order
+/// from the first one, so that trials need not have all.
+///
+/// # Errors
+/// [`Error::Data`] naming file and byte, [`Error::Io`].
+pub(super) fn open(set: &Set, places: &[PathBuf]) -> Result<(Images, Images, Vec<String>)> {
+    let (train, test): (&[&str], &str) = match set.name {
+        "cifar10" => (
+            &[
+                "data_batch_1.bin",
+                "data_batch_2.bin",
+                "data_batch_3.bin",
+                "data_batch_4.bin",
+                "data_batch_5.bin",
+            ],
+            "test_batch.bin",
+        ),
+        _ => (&["train.bin"], "test.bin"),
+    };
+    let has = |dir: &Path, file: &str| dir.join(file).exists();
+    let any = |dir: &&PathBuf| has(dir, test) || train.iter().any(|file| has(dir, file));
+    let Some(dir) = places.iter().find(any) else {
+        return Err(not_found(set, train[0], places));
+    };
+    let there = train.iter().take_while(|file| has(dir, file)).count();
+    if there == 0 || train[there..].iter().any(|file| has(dir, file)) {
+        return Err(Error::data(dir.join(train[there]), "is missing"));
+    }
+    let images = [read(set, dir, &train[..there])?, read(set, dir, &[test])?];
+    let wanted = set.counts.unwrap_or_default();
+    let mut notices = Vec::new();
+    for ((images, wanted), kind) in images.iter().zip(wanted).zip(["training", "test"]) {
+        if images.len() != wanted {
+            let (name, len) = (&images.name, images.len());
+            notices.push(format!(
+                "{name}: {len} {kind} images, not the {wanted} of {}",
+                set.name
+            ));
+        }
+    }
+    let [train, test] = images;
+    Ok((train, test, notices))
+}
+
+fn read(set: &Set, dir: &Path, files: &[&str]) -> Result<Images> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for file in files {
+        let path = dir.join(file);
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        parse(set, &path, &bytes, &mut pixels, &mut labels)?;
+    }
+    Ok(Images {
+        name: dir.display().to_string(),
+        channels: 3,
+        height: 32,
+        width: 32,
+        classes: set.classes,
+        source: Source::Bytes(pixels),
+        labels,
+    })
+}
+
+/// Appends the records of a file.
+fn parse(
+    set: &Set,
+    path: &Path,
+    bytes: &[u8],
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<u16>,
+) -> Result<()> {
+    let label_len = if set.name == "cifar100" { 2 } else { 1 };
+    let record_len = label_len + PIXELS;
+    let (count, rest) = (bytes.len() / record_len, bytes.len() % record_len);
+    if rest != 0 || count == 0 {
+        let message = format!(
+            "ends at byte {}, {rest} bytes into record {count}; records of {} have {record_len} \
+             bytes: cut short?",
+            bytes.len(),
+            set.name
+        );
+        return Err(Error::data(path, message));
+    }
+    pixels.reserve(count * PIXELS);
+    for (i, record) in bytes.chunks_exact(record_len).enumerate() {
+        let (label, image) = record.split_at(label_len);
+        for (at, &value) in label.iter().enumerate() {
+            let is_coarse = label_len == 2 && at == 0;
+            let classes = if is_coarse {
+                COARSE.into()
+            } else {
+                set.classes
+            };
+            if usize::from(value) >= classes {
+                let message = format!(
+                    "{} {value} of record {i}, at byte {}, is not below {classes}",
+                    if is_coarse { "coarse label" } else { "label" },
+                    i * record_len + at
+                );
+                return Err(Error::data(path, message));
+            }
+        }
+        labels.push(label[label_len - 1].into());
+        pixels.extend(image);
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Picture files to RGB pixels.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+
+use crate::{Error, Result};
+
+/// Reads a picture, whatever its ending says it is: grey and CMYK become RGB, transparency is left
+/// out, 16 bits become 8, and what a camera laid on its side is put upright.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture.
+pub(super) fn read(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let decoded = match bytes.starts_with(&[0xff, 0xd8]) {
+        true => jpeg(&bytes),
+        false => other(&bytes).map_err(|e| e.to_string()),
+    };
+    decoded.map_err(|e| {
+        let message = match bytes.len() {
+            0 => "is empty".to_string(),
+            len => format!("is no picture that can be read ({len} bytes): {e}"),
+        };
+        Error::data(path, message)
+    })
+}
+
+/// By the decoder that `image` uses too, but strictly: `image` has it fill up with grey what is
+/// missing of a file that was cut short, which nobody would notice in training.
+fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
+    let decode = |strict: bool| {
+        let options = DecoderOptions::default()
+            .set_strict_mode(strict)
+            .jpeg_set_out_colorspace(ColorSpace::RGB);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        decoder.decode().map(|pixels| (decoder, pixels))
+    };
+    let decoded = match decode(true) {
+        // Bytes between the segments of the header harm nothing and are found in real files.
+        Err(DecodeErrors::FormatStatic(e)) if e.contains("Extra bytes between headers") => {
+            decode(false)
+        }
+        decoded => decoded,
+    };
+    let (decoder, pixels) = decoded.map_err(|e| format!("{e:?}"))?;
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let image = RgbImage::from_raw(width as u32, height as u32, pixels);
+    let image = image.ok_or("its pixels do not fill its size")?;
+    let orientation = decoder.exif().and_then(|e| Orientation::from_exif_chunk(e));
+    Ok(upright(DynamicImage::ImageRgb8(image), orientation))
+}
+
+fn other(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut decoder = reader.into_decoder()?;
+    let orientation = decoder.orientation().ok();
+    Ok(upright(DynamicImage::from_decoder(decoder)?, orientation))
+}
+
+fn upright(mut image: DynamicImage, orientation: Option<Orientation>) -> RgbImage {
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    image.into_rgb8()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageFormat, Luma, Rgb, Rgba};
+
+    use super::*;
+
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn decoded(bytes: &[u8]) -> Result<RgbImage> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        read(file.path())
+    }
+
+    fn near(image: &RgbImage, x: u32, y: u32, wanted: [u8; 3]) {
+        let found = image.get_pixel(x, y).0;
+        let differ = found.iter().zip(wanted).any(|(a, b)| a.abs_diff(b) > 4);
+        assert!(!differ, "{found:?} at {x}, {y} in place of {wanted:?}");
+    }
+
+    #[test]
+    fn all_kinds_become_rgb() {
+        let grey = image::GrayImage::from_pixel(9, 5, Luma([77]));
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let image = decoded(&encoded(grey.clone(), format)).unwrap();
+            assert_eq!(image.dimensions(), (9, 5));
+            near(&image, 8, 4, [77; 3]);
+        }
+        let deep = image::ImageBuffer::from_pixel(2, 2, Luma([0x8000_u16]));
+        near(
+            &decoded(&encoded(deep, ImageFormat::Png)).unwrap(),
+            1,
+            1,
+            [128; 3],
+        );
+        let clear = image::RgbaImage::from_pixel(2, 2, Rgba([10, 20, 30, 0]));
+        near(
+            &decoded(&encoded(clear, ImageFormat::Png)).unwrap(),
+            0,
+            1,
+            [10, 20, 30],
+        );
+        let one = RgbImage::from_pixel(1, 1, Rgb([200, 100, 50]));
+        near(
+            &decoded(&encoded(one, ImageFormat::Jpeg)).unwrap(),
+            0,
+            0,
+            [200, 100, 50],
+        );
+    }
+
+    /// The colours are those that Pillow 13 (libjpeg-turbo) gives for these files.
+    #[test]
+    fn cmyk_and_ycck_become_the_right_rgb() {
+        let cmyk = decoded(include_bytes!("../../tests/data/cmyk.jpg")).unwrap();
+        assert_eq!(cmyk.dimensions(), (40, 24));
+        near(&cmyk, 5, 5, [49, 190, 207]);
+        near(&cmyk, 30, 5, [159, 61, 23]);
+        let ycck = decoded(include_bytes!("../../tests/data/ycck.jpg")).unwrap();
+        near(&ycck, 5, 5, [44, 225, 41]);
+        near(&ycck, 30, 5, [91, 0, 44]);
+    }
+
+    fn noise(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let n = (x * 7919 + y * 104_729 + x * y * 31) % 251;
+            Rgb([n as u8, (n / 2) as u8, (250 - n) as u8])
+        })
+    }
+
+    #[test]
+    fn a_camera_on_its_side_is_put_upright() {
+        let mut picture = RgbImage::from_pixel(32, 16, Rgb([0, 0, 255]));
+        for y in 0..16 {
+            (0..16).for_each(|x| picture.put_pixel(x, y, Rgb([255, 0, 0])));
+        }
+        let mut bytes = encoded(picture, ImageFormat::Jpeg);
+        // An Exif segment that says: turn by 90 degrees clockwise.
+        let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0".to_vec();
+        exif.extend(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
+        bytes.splice(2..2, exif);
+        let image = decoded(&bytes).unwrap();
+        assert_eq!(image.dimensions(), (16, 32));
+        near(&image, 8, 4, [254, 0, 0]);
+        near(&image, 8, 28, [0, 0, 254]);
+    }
+
+    #[test]
+    fn what_is_cut_short_or_no_picture_is_an_error() {
+        let jpeg = encoded(noise(64, 48), ImageFormat::Jpeg);
+        let png = encoded(noise(64, 48), ImageFormat::Png);
+        let cut = |bytes: &[u8], share: usize| bytes[..bytes.len() * share / 10].to_vec();
+        let bad = [
+            cut(&jpeg, 9),
+            cut(&jpeg, 5),
+            cut(&jpeg, 1),
+            cut(&png, 9),
+            b"hello".to_vec(),
+        ];
+        for bytes in bad {
+            let text = decoded(&bytes).unwrap_err().to_string();
+            assert!(text.contains("is no picture that can be read"), "{text}");
+        }
+        assert!(decoded(&[]).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn damage_anywhere_is_no_panic() {
+        for picture in [noise(24, 24), noise(17, 3)] {
+            let whole = encoded(picture, ImageFormat::Jpeg);
+            for at in 0..whole.len() {
+                for value in [0, 0xff, whole[at] ^ 0x10] {
+                    let mut bytes = whole.clone();
+                    bytes[at] = value;
+                    let _ = jpeg(&bytes);
+                }
+            }
+        }
+    }
+}
