@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn content() -> Vec<u8> {
-        (0..300_000_u32).map(|i| (i * i >> 7) as u8).collect()
+        (0..300_000_u32).map(|i| ((i * i) >> 7) as u8).collect()
     }
 
     #[test]

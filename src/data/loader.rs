@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// it has made.
 const AHEAD: usize = 4;
 
-/// Most threads: a batch of ImageNet's size is 150 MB, and each thread holds at least one.
+/// Most threads: a batch of `ImageNet`'s size is 150 MB, and each thread holds at least one.
 const MOST_WORKERS: usize = 16;
 
 /// How batches are made.
@@ -212,9 +212,9 @@ impl Loader {
     fn stop(&mut self) -> bool {
         // With its channel closed a thread's next send fails, and it ends.
         let threads: Vec<_> = self.threads.drain(..).map(|(_, thread)| thread).collect();
-        threads
-            .into_iter()
-            .fold(false, |died, thread| thread.join().is_err() || died)
+        // Counted, not searched: every one of them is to be waited for.
+        let died = threads.into_iter().filter_map(|thread| thread.join().err());
+        died.count() > 0
     }
 }
 
