@@ -17,6 +17,13 @@ fn visualiser(args: &[&str]) -> Output {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
+        // Those of this package: a dependency's build script that looks at them would run again.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&*name);
+            }
+        }
         let built = run(&mut command);
         assert!(
             built.status.success(),
