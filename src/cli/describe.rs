@@ -29,8 +29,10 @@ pub(super) struct DescribeArgs {
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let config = TrainConfig::resolve(args.options)?;
     let gpu = args.adapter.open()?;
-    let shape = [config.batch_size, 1, 28, 28];
-    let model = config.model(10);
+    let model = config.model(0);
+    let ([c, h, w], classes) = model.network.usual_images(model.form);
+    let model = config.model(classes);
+    let shape = [config.batch_size, c, h, w];
     let graph = training_step(&model, config.loss, &config.optimizer, shape, Mode::Train)?;
     if let Some(path) = &args.dot {
         let optimised = optimise(&graph, Passes::ALL)?;
@@ -40,17 +42,18 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let mut program = Program::compile(&graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
     if args.profile {
-        profile(&mut program, config.batch_size)?;
+        profile(&mut program, shape, classes)?;
     }
     Ok(())
 }
 
 /// The fastest of five steps after one that warms up, summed by op.
-fn profile(program: &mut Program, batch_size: usize) -> Result<()> {
-    let images: Vec<f32> = (0..batch_size * 784)
+fn profile(program: &mut Program, images: [usize; 4], classes: usize) -> Result<()> {
+    let batch_size = images[0];
+    let images: Vec<f32> = (0..images.iter().product())
         .map(|i| (i * 37 % 256) as f32 / 255.0)
         .collect();
-    let labels: Vec<f32> = (0..batch_size).map(|i| (i % 10) as f32).collect();
+    let labels: Vec<f32> = (0..batch_size).map(|i| (i % classes) as f32).collect();
     let inputs = [
         ("images", images.as_slice()),
         ("labels", labels.as_slice()),

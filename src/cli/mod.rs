@@ -4,6 +4,7 @@ mod bench;
 mod describe;
 mod devices;
 mod eval;
+mod models;
 mod train;
 
 use std::sync::Arc;
@@ -33,6 +34,8 @@ enum Command {
     Devices,
     /// Print the kernels of a training step: shapes, operations, bytes, planned memory.
     Describe(Box<describe::DescribeArgs>),
+    /// List the networks: forms, parameters, operations of an image.
+    Models(models::ModelsArgs),
     /// Measure kernels and whole training steps.
     Bench(bench::BenchArgs),
 }
@@ -71,6 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(*args),
         Command::Devices => devices::run(),
         Command::Describe(args) => describe::run(*args),
+        Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

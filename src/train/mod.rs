@@ -11,7 +11,7 @@ mod step;
 mod stepper;
 
 pub use config::{
-    DataName, LossName, ModelName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
+    DataName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
 };
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
