@@ -77,7 +77,7 @@ impl<'a> Layers<'a> {
             let message = format!("images {shape} are not [N, C, H, W]");
             return Err(Error::shape(model.network.name, message));
         };
-        if shape.len() == 0 {
+        if shape.is_empty() {
             let message = format!("images {shape} have no pixels");
             return Err(Error::shape(model.network.name, message));
         }
