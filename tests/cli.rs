@@ -362,3 +362,29 @@ fn pictures_of_all_kinds() {
     let even = ["fig3", "--out", &out, "--kernel-size", "4"];
     refusal(&visualiser(&even), &["--kernel-size 4", "odd"]);
 }
+
+#[test]
+fn models_are_listed_with_their_sizes() {
+    let text = stdout(&decorr(&["models", "--norm", "batch", "--json"]));
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let found = |name: &str, form: &str| {
+        let is_it = |m: &&serde_json::Value| m["name"] == name && m["form"] == form;
+        all.iter().find(is_it).unwrap().clone()
+    };
+    let vgg = found("vgg11", "imagenet");
+    assert_eq!(vgg["parameters"], 132_868_840);
+    assert_eq!(vgg["norm"], "batch");
+    assert!(vgg["flops"].as_u64() > Some(15_000_000_000));
+    assert_eq!(found("resnet18", "cifar")["parameters"], 11_173_962);
+    assert_eq!(found("linear", "mnist")["parameters"], 7850);
+    assert!(all.iter().all(|m| m["norm"] == "batch"));
+
+    let table = stdout(&decorr(&["models", "--form", "cifar", "--norm", "deconv"]));
+    assert!(
+        table.contains("densenet121") && !table.contains("imagenet"),
+        "{table}"
+    );
+    refusal(&decorr(&["train", "--model", "vgg12"]), &["vgg12", "vgg11"]);
+    let small = decorr(&["train", "--model", "vgg11", "--out", "never"]);
+    refusal(&small, &["vgg11", "28 x 28", "--model cnn"]);
+}

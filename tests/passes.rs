@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use decorr::graph::{Graph, Init};
-use decorr::models::{Architecture, DeconvSettings, Model, Norm};
+use decorr::models::{Model, Norm};
 use decorr::nn::{Loss, Mode};
 use decorr::ops;
 use decorr::optim::{Optimizer, Sgd};
@@ -18,15 +18,8 @@ use rand_chacha::ChaCha8Rng;
 const BATCH: usize = 9;
 
 fn graph(norm: Norm) -> Graph {
-    let model = Model {
-        architecture: Architecture::Cnn,
-        norm,
-        deconv: DeconvSettings {
-            block: 8,
-            ..DeconvSettings::new(Architecture::Cnn, norm)
-        },
-        classes: 10,
-    };
+    let mut model = Model::new("cnn", norm, 10).unwrap();
+    model.deconv.block = 8;
     let optimizer = Optimizer::Sgd(Sgd {
         momentum: 0.9,
         weight_decay: 1e-3,

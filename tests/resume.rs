@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Result;
 use decorr::train::{
-    Event, ModelName, NormName, OptimizerName, Saved, ScheduleName, Split, Start, Summary,
-    TrainConfig, TrainOptions, read_metrics, train,
+    Event, NormName, OptimizerName, Saved, ScheduleName, Split, Start, Summary, TrainConfig,
+    TrainOptions, read_metrics, train,
 };
 
 /// A small network with everything that has a memory: momenta, running statistics, a first layer
 /// that freezes, a schedule.
 fn options(out: &Path) -> TrainOptions {
     TrainOptions {
-        model: Some(ModelName::Cnn),
+        model: Some("cnn".into()),
         norm: Some(NormName::Deconv),
         block: Some(8),
         batch_size: Some(16),

@@ -7,7 +7,7 @@ use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
 use crate::graph::{Graph, Init, TensorId};
-use crate::models::{Architecture, DeconvSettings, Model, Norm};
+use crate::models::{Model, Norm};
 use crate::nn::{Loss, Mode};
 use crate::ops::{Conv2dGeometry, Transpose, affine, conv2d, covariance, matmul, newton_schulz};
 use crate::optim::{Optimizer, Sgd};
@@ -46,15 +46,15 @@ pub fn workloads() -> Result<Vec<Workload>> {
     ];
     all.extend(convolutions("conv 64-128 forward", 1)?);
     all.extend(convolutions("conv stride 2 forward", 2)?);
-    for architecture in [Architecture::Mlp, Architecture::Cnn] {
+    for name in ["mlp", "cnn"] {
         for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
-            all.push(step(architecture, norm)?);
+            all.push(step(name, norm)?);
         }
     }
     // The paper's text has blocks of 16, its code of 64.
-    let mut default_block = step(Architecture::Cnn, Norm::Deconv)?;
+    let mut default_block = step("cnn", Norm::Deconv)?;
     default_block.name += " 64";
-    default_block.graph = step_graph(Architecture::Cnn, Norm::Deconv, None)?;
+    default_block.graph = step_graph("cnn", Norm::Deconv, None)?;
     all.push(default_block);
     Ok(all)
 }
@@ -166,17 +166,9 @@ fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
 const BATCH: usize = 128;
 const CLASSES: usize = 10;
 
-fn step_graph(architecture: Architecture, norm: Norm, block: Option<usize>) -> Result<Graph> {
-    let defaults = DeconvSettings::new(architecture, norm);
-    let model = Model {
-        architecture,
-        norm,
-        deconv: DeconvSettings {
-            block: block.unwrap_or(defaults.block),
-            ..defaults
-        },
-        classes: CLASSES,
-    };
+fn step_graph(name: &str, norm: Norm, block: Option<usize>) -> Result<Graph> {
+    let mut model = Model::new(name, norm, CLASSES)?;
+    model.deconv.block = block.unwrap_or(model.deconv.block);
     let optimizer = Optimizer::Sgd(Sgd {
         momentum: 0.9,
         ..Sgd::default()
@@ -186,15 +178,14 @@ fn step_graph(architecture: Architecture, norm: Norm, block: Option<usize>) -> R
 }
 
 /// A training step at batch 128 on 28x28 images; the CNN in blocks of 16.
-fn step(architecture: Architecture, norm: Norm) -> Result<Workload> {
-    let is_cnn = architecture == Architecture::Cnn;
-    let graph = step_graph(architecture, norm, is_cnn.then_some(16))?;
+fn step(name: &str, norm: Norm) -> Result<Workload> {
+    let is_cnn = name == "cnn";
+    let graph = step_graph(name, norm, is_cnn.then_some(16))?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let images = (0..BATCH * 784).map(|_| rng.random::<f32>()).collect();
     let labels = (0..BATCH).map(|i| (i % CLASSES) as f32).collect();
-    let kind = if is_cnn { "cnn" } else { "mlp" };
     Ok(Workload {
-        name: format!("{kind} step {}", format!("{norm:?}").to_lowercase()),
+        name: format!("{name} step {}", norm.name()),
         graph,
         inputs: vec![
             ("images".into(), images),

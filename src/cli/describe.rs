@@ -28,13 +28,19 @@ pub(super) struct DescribeArgs {
 }
 
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
+    // Without a data set, the images that the network is usually for.
+    let data_given = args.options.data.is_some();
     let config = TrainConfig::resolve(args.options)?;
     let gpu = args.adapter.open()?;
-    let data_dir = config.options.data_dir.as_deref();
     let image_size = config.data_options.image_size;
-    let ([channels, height, width], classes) = data::shape(&config.data, data_dir, image_size)?;
-    let shape = [config.batch_size, channels, height, width];
+    let ([c, h, w], classes) = if data_given {
+        data::shape(&config.data, config.options.data_dir.as_deref(), image_size)?
+    } else {
+        let model = config.model(0);
+        model.network.usual_images(model.form)
+    };
     let model = config.model(classes);
+    let shape = [config.batch_size, c, h, w];
     let graph = training_step(&model, config.loss, &config.optimizer, shape, Mode::Train)?;
     if let Some(path) = &args.dot {
         let optimised = optimise(&graph, Passes::ALL)?;

@@ -5,6 +5,7 @@ mod data;
 mod describe;
 mod devices;
 mod eval;
+mod models;
 mod train;
 
 use std::sync::Arc;
@@ -34,6 +35,8 @@ enum Command {
     Devices,
     /// Print the kernels of a training step: shapes, operations, bytes, planned memory.
     Describe(Box<describe::DescribeArgs>),
+    /// List the networks: forms, parameters, operations of an image.
+    Models(models::ModelsArgs),
     /// Measure kernels and whole training steps.
     Bench(bench::BenchArgs),
     /// List, download, check and measure data sets.
@@ -75,6 +78,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(*args),
         Command::Devices => devices::run(),
         Command::Describe(args) => describe::run(*args),
+        Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Data(command) => data::run(command),
     }

@@ -66,6 +66,8 @@ pub enum Init {
     Identity,
     /// Uniform in [-bound, bound), drawn from the store's seed and the tensor's name.
     Uniform(f32),
+    /// Normal around 0 with this standard deviation, drawn as `Uniform` is.
+    Normal(f32),
     /// These values, row-major.
     Values(Arc<Vec<f32>>),
 }
@@ -167,6 +169,13 @@ impl Graph {
         init: Init,
     ) -> Result<TensorId> {
         self.state(name, shape, Role::Parameter, init)
+    }
+
+    /// Gives `state` another first value; other tensors have none.
+    pub fn set_init(&mut self, state: TensorId, init: Init) {
+        if let Kind::State(state) = &mut self.nodes[state.index()].kind {
+            state.init = init;
+        }
     }
 
     /// Appends an op.

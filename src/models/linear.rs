@@ -1,30 +1,36 @@
-//! One linear layer on the pixels: `fc`, with `norm` before it.
+//! One linear layer on the pixels (the paper's regressions): `fc`, with `norm` before it.
 
-use super::{Model, Norm};
+use super::layers::{Conventions, Layers};
+use super::{Network, Norm};
 use crate::Result;
-use crate::graph::{Graph, TensorId};
-use crate::nn::{BatchNorm, DeconvLinear, Linear, Mode};
-use crate::ops::reshape;
+use crate::graph::TensorId;
+use crate::nn::{BatchNorm, DeconvLinear, Linear};
 
-pub(super) fn forward(model: &Model, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-    let batch = g.shape(x).dims()[0];
-    let in_features = g.shape(x).len() / batch;
-    let mut h = reshape(g, x, [batch, in_features])?;
+pub(super) const NETWORKS: &[Network] = &[Network {
+    name: "linear",
+    about: "One linear layer",
+    forms: &[],
+    convolutional: false,
+    conventions: Conventions::PLAIN,
+    forward,
+}];
+
+fn forward(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
+    let (model, mode) = (layers.model, layers.mode);
+    let mut h = layers.flatten(x)?;
+    let in_features = layers.channels(h);
     if model.norm == Norm::Deconv {
         let layer = DeconvLinear::new(in_features, model.classes, model.deconv.layer());
-        return g.scope("fc", |g| layer.forward(g, h, mode));
+        return layers.g.scope("fc", |g| layer.forward(g, h, mode));
     }
     if model.norm == Norm::Batch {
         let layer = BatchNorm {
             affine: false,
             ..BatchNorm::new(in_features)
         };
-        h = g.scope("norm", |g| layer.forward(g, h, mode))?;
+        h = layers.g.scope("norm", |g| layer.forward(g, h, mode))?;
     }
-    if model.norm == Norm::Channel {
-        let layer = model.deconv.channel(in_features);
-        h = g.scope("norm", |g| layer.forward(g, h, mode))?;
-    }
+    h = layers.channel_deconv("norm", h)?;
     let layer = Linear::new(in_features, model.classes);
-    g.scope("fc", |g| layer.forward(g, h))
+    layers.g.scope("fc", |g| layer.forward(g, h))
 }

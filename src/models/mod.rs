@@ -1,23 +1,70 @@
-//! Networks as configuration to layers. Names of parameters are those that `PyTorch` would give.
+//! Networks as configuration to layers. Names of parameters are those that `PyTorch` and torchvision
+//! give.
+//!
+//! A family is a file with a table of [`Network`]s; adding one is a row there, or a file and its line
+//! in `FAMILIES`.
 
 mod cnn;
+mod densenet;
+mod layers;
 mod linear;
 mod mlp;
+mod resnet;
+mod summary;
+mod vgg;
 
-use crate::Result;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
 use crate::graph::{Graph, TensorId};
 use crate::nn::{ChannelDeconv, DeconvOptions, Mode};
+use crate::{Error, Result};
+use layers::{Conventions, Layers};
+pub use summary::{Summary, summaries};
 
-/// Which network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// One linear layer on the pixels (the paper's regressions).
-    Linear,
-    /// Three hidden layers of 128 sigmoid units (the paper's MLP).
-    Mlp,
-    /// 3x3 convolutions of 32, 64 and 128 channels, `ReLU` and 2x2 max pooling after each, one
-    /// linear layer.
-    Cnn,
+/// Every network, by family.
+const FAMILIES: [&[Network]; 6] = [
+    linear::NETWORKS,
+    mlp::NETWORKS,
+    cnn::NETWORKS,
+    vgg::NETWORKS,
+    resnet::NETWORKS,
+    densenet::NETWORKS,
+];
+
+/// A network that can be chosen by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// What `--model` takes.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// The forms it comes in; none for small networks, which take images of any size as they are.
+    pub forms: &'static [Form],
+    /// Whether its first layer is a convolution: it freezes, and blocks are of channels.
+    convolutional: bool,
+    conventions: Conventions,
+    forward: fn(&mut Layers<'_>, TensorId) -> Result<TensorId>,
+}
+
+/// What a network is cut out for: its stem and its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// Images of 32 x 32 pixels: no reduction before the first block, one linear layer.
+    Cifar,
+    /// Images of 224 x 224 pixels, as torchvision has it.
+    Imagenet,
+}
+
+impl Form {
+    /// `cifar` or `imagenet`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cifar => "cifar",
+            Self::Imagenet => "imagenet",
+        }
+    }
 }
 
 /// What normalises the layers.
@@ -25,7 +72,7 @@ pub enum Architecture {
 pub enum Norm {
     /// Nothing.
     None,
-    /// Batch normalisation after each hidden layer; of the input for [`Architecture::Linear`].
+    /// Batch normalisation where the original network has it; of the input for `linear`.
     Batch,
     /// Channel deconvolution before each layer.
     Channel,
@@ -33,11 +80,30 @@ pub enum Norm {
     Deconv,
 }
 
-/// A network before it is built for a batch size and a mode.
-#[derive(Clone, Copy, Debug, PartialEq)]
+impl Norm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Batch, Self::Channel, Self::Deconv];
+
+    /// What `--norm` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Batch => "batch",
+            Self::Channel => "channel",
+            Self::Deconv => "deconv",
+        }
+    }
+}
+
+/// A network before it is built for images and a mode.
+#[derive(Clone, Copy, Debug)]
 pub struct Model {
     /// Which network.
-    pub architecture: Architecture,
+    pub network: &'static Network,
+    /// Its form; `None` goes by the size of the images, see [`Model::form`].
+    pub form: Option<Form>,
+    /// Factor of all numbers of channels, which are rounded to multiples of 8, at least 8.
+    pub width: f32,
     /// What normalises it.
     pub norm: Norm,
     /// Options of deconvolution.
@@ -49,8 +115,8 @@ pub struct Model {
 /// Options of deconvolution for a whole network. See [`DeconvOptions`] for each of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeconvSettings {
-    /// Channels or features decorrelated together. Not of the linear layer of a convolutional
-    /// network, which keeps the paper's 512.
+    /// Channels or features decorrelated together. Not of the linear layers of a convolutional
+    /// network: those decorrelate 512 features together, in the `ImageNet` form a 32nd of all.
     pub block: usize,
     /// Added to the diagonal of covariances.
     pub eps: f32,
@@ -64,14 +130,42 @@ pub struct DeconvSettings {
     pub sampling_stride: usize,
 }
 
+/// Every network, in the order of the list.
+pub fn networks() -> impl Iterator<Item = &'static Network> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The network called `name`.
+///
+/// # Errors
+/// [`Error::Config`] with all names.
+pub fn network(name: &str) -> Result<&'static Network> {
+    networks().find(|n| n.name == name).ok_or_else(|| {
+        let names: Vec<&str> = networks().map(|n| n.name).collect();
+        let names = names.join(", ");
+        Error::Config(format!("there is no model {name:?}; there are {names}"))
+    })
+}
+
+impl Network {
+    /// The images it is usually given, [C, H, W], and their number of classes.
+    pub fn usual_images(&self, form: Option<Form>) -> ([usize; 3], usize) {
+        match form {
+            _ if self.forms.is_empty() => ([1, 28, 28], 10),
+            Some(Form::Imagenet) => ([3, 224, 224], 1000),
+            Some(Form::Cifar) | None => ([3, 32, 32], 10),
+        }
+    }
+}
+
 impl DeconvSettings {
     /// The defaults of the paper's code.
-    pub fn new(architecture: Architecture, norm: Norm) -> Self {
+    pub fn new(network: &Network, norm: Norm) -> Self {
         let layer = DeconvOptions::default();
-        let (block, eps) = match (norm, architecture) {
-            (Norm::Channel, _) => (32, 1e-2),
-            (_, Architecture::Cnn) => (layer.block, layer.eps),
-            (_, Architecture::Linear | Architecture::Mlp) => (512, layer.eps),
+        let (block, eps) = match norm {
+            Norm::Channel => (32, 1e-2),
+            _ if network.convolutional => (layer.block, layer.eps),
+            _ => (512, layer.eps),
         };
         Self {
             block,
@@ -115,20 +209,43 @@ impl DeconvSettings {
 }
 
 impl Model {
+    /// The network called `name` with the defaults.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none.
+    pub fn new(name: &str, norm: Norm, classes: usize) -> Result<Self> {
+        let network = network(name)?;
+        Ok(Self {
+            network,
+            form: None,
+            width: 1.0,
+            norm,
+            deconv: DeconvSettings::new(network, norm),
+            classes,
+        })
+    }
+
     /// True if [`Mode::TrainFrozen`] differs from [`Mode::Train`].
     pub fn has_freeze(&self) -> bool {
-        self.norm == Norm::Deconv && self.architecture == Architecture::Cnn
+        self.norm == Norm::Deconv && self.network.convolutional
+    }
+
+    /// The form that images of `height` x `width` pixels are given: the one that was chosen, else
+    /// `ImageNet`'s for images of more than 64 pixels in either direction.
+    pub fn form(&self, height: usize, width: usize) -> Form {
+        let is_large = height.max(width) > 64 && !self.network.forms.is_empty();
+        self.form.unwrap_or(match is_large {
+            true => Form::Imagenet,
+            false => Form::Cifar,
+        })
     }
 
     /// Appends the network: images `x` [N, C, H, W] to logits [N, classes].
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] if the images are too small.
+    /// [`Error::Shape`] if the images are too small.
     pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        match self.architecture {
-            Architecture::Linear => linear::forward(self, g, x, mode),
-            Architecture::Mlp => mlp::forward(self, g, x, mode),
-            Architecture::Cnn => cnn::forward(self, g, x, mode),
-        }
+        let mut layers = Layers::new(g, self, x, mode)?;
+        (self.network.forward)(&mut layers, x)
     }
 }

@@ -172,12 +172,28 @@ fn first_values(name: &str, shape: &Shape, init: &Init, seed: u64) -> Vec<f32> {
                 .collect()
         }
         Init::Uniform(bound) => {
-            // Each tensor has its own stream, so that adding a layer changes no other's values.
-            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ name_hash(name));
+            let mut rng = stream(name, seed);
             let draw = |_| (rng.random::<f32>() * 2.0 - 1.0) * bound;
             (0..len).map(draw).collect()
         }
+        Init::Normal(std) => {
+            let mut rng = stream(name, seed);
+            // Box-Muller gives two numbers at once; in f64, so that libraries' last bits do not show.
+            let mut draw = || {
+                let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * f64::from(*std);
+                let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+                [(radius * cos) as f32, (radius * sin) as f32]
+            };
+            let mut values: Vec<f32> = (0..len.div_ceil(2)).flat_map(|_| draw()).collect();
+            values.truncate(len);
+            values
+        }
     }
+}
+
+/// Each tensor has its own stream, so that adding a layer changes no other's values.
+fn stream(name: &str, seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed ^ name_hash(name))
 }
 
 /// FNV-1a: the standard library's hashes may change between versions.

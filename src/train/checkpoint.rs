@@ -52,6 +52,7 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
 }
 
 /// Reads a checkpoint of f32 tensors and its metadata, empty for a file that decorr did not write.
+/// `PyTorch`'s integer `num_batches_tracked` are passed over.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.
@@ -63,6 +64,10 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
+        // PyTorch counts the batches of a batch norm, and uses the count for nothing here.
+        if view.dtype() == Dtype::I64 && name.ends_with("num_batches_tracked") {
+            continue;
+        }
         if view.dtype() != Dtype::F32 {
             let dtype = view.dtype();
             return Err(fail(format!(

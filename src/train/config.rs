@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{self, DataOptions, DataSet};
-use crate::models::{Architecture, DeconvSettings, Model, Norm};
+use crate::models::{DeconvSettings, Form, Model, Norm, networks};
 use crate::nn::Loss;
 use crate::optim::{Adam, Optimizer, Schedule, Sgd};
 use crate::{Error, Result};
@@ -29,18 +29,6 @@ pub fn data_name_parser() -> PossibleValuesParser {
     PossibleValuesParser::new(data::SETS.iter().map(value))
 }
 
-/// Which network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelName {
-    /// One linear layer.
-    Linear,
-    /// Three hidden layers of 128 sigmoid units.
-    Mlp,
-    /// Convolutions of 32, 64, 128 channels and one linear layer.
-    Cnn,
-}
-
 /// What normalises the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -53,6 +41,22 @@ pub enum NormName {
     Channel,
     /// Network deconvolution.
     Deconv,
+}
+
+impl From<NormName> for Norm {
+    fn from(name: NormName) -> Self {
+        match name {
+            NormName::None => Self::None,
+            NormName::Batch => Self::Batch,
+            NormName::Channel => Self::Channel,
+            NormName::Deconv => Self::Deconv,
+        }
+    }
+}
+
+/// What `--model` takes, with a line for each in the help.
+fn model_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(networks().map(|n| PossibleValue::new(n.name).help(n.about)))
 }
 
 /// Which loss.
@@ -130,7 +134,10 @@ options! {
     #[arg(num_args = 0..=1, default_missing_value = "true")]
     skip_bad: bool = Some(false), "Name pictures that cannot be read and go on without them [default: false]";
     workers: usize = None, "Threads that load images; nothing else depends on it [default: 1, for --data folder as many as there are cores, up to 16]";
-    model: ModelName = Some(ModelName::Cnn), "Network [default: cnn]";
+    #[arg(value_parser = model_names())]
+    model: String = Some("cnn".into()), "Network, see `decorr models` [default: cnn]";
+    form: Form = None, "Stem and head of a network that has forms [default: cifar; imagenet for images larger than 64 pixels]";
+    width: f32 = Some(1.0), "Factor of all numbers of channels, rounded to multiples of 8 [default: 1]";
     norm: NormName = Some(NormName::Deconv), "What normalises the layers [default: deconv]";
     loss: LossName = Some(LossName::Ce), "Loss [default: ce]";
     epochs: u64 = Some(2), "Passes over the training images [default: 2]";
@@ -147,7 +154,7 @@ options! {
     step_size: u64 = Some(30), "Epochs between drops of --schedule step [default: 30]";
     gamma: f32 = Some(0.1), "Factor of a drop of --schedule step [default: 0.1]";
     label_smoothing: f32 = Some(0.0), "Share of the target spread over all classes, for --loss ce [default: 0]";
-    block: usize = None, "Channels or features decorrelated together ; where it does not divide their number, the greatest common divisor is taken (512 of 784: 16). Of a cnn's linear layer it is always 512 [default: 64 for --model cnn, else 512; 32 for --norm channel]";
+    block: usize = None, "Channels or features decorrelated together ; where it does not divide their number, the greatest common divisor is taken (512 of 784: 16). Of a convolutional network's linear layers it is always 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
     eps: f32 = None, "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
     n_iter: usize = None, "Denman-Beavers iterations of all layers but a first convolution [default: 5]";
     first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
@@ -169,8 +176,8 @@ pub struct TrainConfig {
     pub data: String,
     /// What is taken of it, and how it is loaded.
     pub data_options: DataOptions,
-    /// Network without its number of classes.
-    model: (Architecture, Norm, DeconvSettings),
+    /// Network, but for its number of classes.
+    model: Model,
     /// Loss.
     pub loss: Loss,
     /// Update rule.
@@ -263,18 +270,20 @@ impl TrainConfig {
             "--step-size must be at least 1".into(),
         )?;
 
-        let architecture = match need(&o.model, "model")? {
-            ModelName::Linear => Architecture::Linear,
-            ModelName::Mlp => Architecture::Mlp,
-            ModelName::Cnn => Architecture::Cnn,
-        };
-        let norm = match need(&o.norm, "norm")? {
-            NormName::None => Norm::None,
-            NormName::Batch => Norm::Batch,
-            NormName::Channel => Norm::Channel,
-            NormName::Deconv => Norm::Deconv,
-        };
-        let defaults = DeconvSettings::new(architecture, norm);
+        let norm = need(&o.norm, "norm")?.into();
+        let model = Model::new(&need(&o.model, "model")?, norm, 0)?;
+        let name = model.network.name;
+        rule(
+            o.form
+                .is_none_or(|form| model.network.forms.contains(&form)),
+            format!("--model {name} has no forms to choose from by --form"),
+        )?;
+        let width = need(&o.width, "width")?;
+        rule(
+            width > 0.0 && width <= 16.0,
+            format!("--width {width} is not above 0 and at most 16"),
+        )?;
+        let defaults = model.deconv;
         let deconv = DeconvSettings {
             block: *o.block.get_or_insert(defaults.block),
             eps: *o.eps.get_or_insert(defaults.eps),
@@ -322,7 +331,12 @@ impl TrainConfig {
         Ok(Self {
             data: need(&o.data, "data")?,
             data_options: data_options(&o)?,
-            model: (architecture, norm, deconv),
+            model: Model {
+                form: o.form,
+                width,
+                deconv,
+                ..model
+            },
             loss,
             optimizer,
             epochs,
@@ -353,12 +367,9 @@ impl TrainConfig {
 
     /// The network for this many classes.
     pub fn model(&self, classes: usize) -> Model {
-        let (architecture, norm, deconv) = self.model;
         Model {
-            architecture,
-            norm,
-            deconv,
             classes,
+            ..self.model
         }
     }
 
@@ -471,9 +482,9 @@ mod tests {
 
     #[test]
     fn defaults_that_depend_on_the_network_are_resolved() {
-        let resolved = |model, norm| {
+        let resolved = |model: &str, norm| {
             let options = TrainOptions {
-                model: Some(model),
+                model: Some(String::from(model)),
                 norm: Some(norm),
                 ..TrainOptions::default()
             };
@@ -481,9 +492,10 @@ mod tests {
             (o.block.unwrap(), o.eps.unwrap(), o.first_n_iter.unwrap())
         };
         let of = |model| resolved(model, NormName::Deconv);
-        assert_eq!(of(ModelName::Cnn), (64, 1e-5, 15));
-        assert_eq!(of(ModelName::Mlp), (512, 1e-5, 15));
-        let channel = resolved(ModelName::Cnn, NormName::Channel);
+        assert_eq!(of("cnn"), (64, 1e-5, 15));
+        assert_eq!(of("vgg11"), (64, 1e-5, 15));
+        assert_eq!(of("mlp"), (512, 1e-5, 15));
+        let channel = resolved("cnn", NormName::Channel);
         assert_eq!(channel, (32, 1e-2, 15));
     }
 
@@ -538,6 +550,27 @@ mod tests {
                 ..none()
             },
             "--momentum",
+        );
+        refuse(
+            TrainOptions {
+                model: Some("vgg12".into()),
+                ..none()
+            },
+            "vgg11",
+        );
+        refuse(
+            TrainOptions {
+                form: Some(Form::Imagenet),
+                ..none()
+            },
+            "--form",
+        );
+        refuse(
+            TrainOptions {
+                width: Some(f32::NAN),
+                ..none()
+            },
+            "--width",
         );
         let nesterov = Some(true);
         refuse(

@@ -11,8 +11,8 @@ mod step;
 mod stepper;
 
 pub use config::{
-    AugmentName, LossName, ModelName, NormName, OptimizerName, ScheduleName, TrainConfig,
-    TrainOptions, data_name_parser,
+    AugmentName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
+    data_name_parser,
 };
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};

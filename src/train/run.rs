@@ -421,10 +421,10 @@ fn title(config: &TrainConfig) -> String {
         .unwrap_or(Path::new(""));
     let model = config.model(0);
     format!(
-        "{}: {:?}, norm {:?}, lr {}",
+        "{}: {}, norm {}, lr {}",
         name.display(),
-        model.architecture,
-        model.norm,
+        model.network.name,
+        model.norm.name(),
         config.lr
     )
 }

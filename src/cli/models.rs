@@ -1,0 +1,43 @@
+//! `decorr models`.
+
+use clap::Args;
+use decorr::models::{Form, summaries};
+use decorr::train::NormName;
+use decorr::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct ModelsArgs {
+    /// Only with this norm
+    #[arg(long)]
+    norm: Option<NormName>,
+    /// Only in this form
+    #[arg(long)]
+    form: Option<Form>,
+    /// Print a JSON array of objects: name, form, norm, parameters, flops
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ModelsArgs) -> Result<()> {
+    let all = summaries(args.form, args.norm.map(Into::into))?;
+    if args.json {
+        let text = serde_json::to_string(&all).map_err(|e| Error::Config(e.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    println!(
+        "{:<12} {:<9} {:<8} {:>12} {:>10}",
+        "name", "form", "norm", "parameters", "GFLOP"
+    );
+    for s in all {
+        println!(
+            "{:<12} {:<9} {:<8} {:>12} {:>10.4}",
+            s.name,
+            s.form,
+            s.norm,
+            s.parameters,
+            s.flops as f64 / 1e9
+        );
+    }
+    Ok(())
+}

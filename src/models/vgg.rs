@@ -1,0 +1,111 @@
+//! VGG (Simonyan and Zisserman, 2014): 3x3 convolutions and 2x2 max pooling, then linear layers.
+//!
+//! Names are torchvision's, whose numbers in `features` count batch norm, or channel deconvolution in
+//! its place. The CIFAR form has one linear layer, `classifier`, on the means of what is left of the
+//! image (1 x 1 of 32 x 32). torchvision's dropout in the head of the `ImageNet` form is left out: it
+//! has no part in evaluation, and nothing random is in a step of this crate.
+
+use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers};
+use super::{Form, Network, Norm};
+use crate::Result;
+use crate::graph::TensorId;
+use crate::ops::{Pool2d, relu};
+
+/// Max pooling, among numbers of channels.
+const M: usize = 0;
+
+#[rustfmt::skip]
+pub(super) const NETWORKS: &[Network] = &[
+    vgg("vgg11", "8 convolutions of 64 to 512 channels",
+        |l, x| forward(l, x, &[64, M, 128, M, 256, 256, M, 512, 512, M, 512, 512, M])),
+    vgg("vgg13", "10 convolutions of 64 to 512 channels",
+        |l, x| forward(l, x, &[64, 64, M, 128, 128, M, 256, 256, M, 512, 512, M, 512, 512, M])),
+    vgg("vgg16", "13 convolutions of 64 to 512 channels",
+        |l, x| forward(l, x, &[64, 64, M, 128, 128, M, 256, 256, 256, M, 512, 512, 512, M, 512, 512, 512, M])),
+    vgg("vgg19", "16 convolutions of 64 to 512 channels",
+        |l, x| forward(l, x, &[64, 64, M, 128, 128, M, 256, 256, 256, 256, M, 512, 512, 512, 512, M, 512, 512, 512, 512, M])),
+];
+
+const fn vgg(
+    name: &'static str,
+    about: &'static str,
+    forward: fn(&mut Layers<'_>, TensorId) -> Result<TensorId>,
+) -> Network {
+    Network {
+        name,
+        about,
+        forms: &[Form::Cifar, Form::Imagenet],
+        convolutional: true,
+        conventions: Conventions {
+            bias_before_batch_norm: true,
+            imagenet_init: ImagenetInit {
+                fan: Fan::Out,
+                linear_std: Some(0.01),
+                linear_bias_zero: true,
+            },
+        },
+        forward,
+    }
+}
+
+fn forward(layers: &mut Layers<'_>, x: TensorId, table: &[usize]) -> Result<TensorId> {
+    let norm = layers.model.norm;
+    let places = match norm {
+        Norm::Batch | Norm::Channel => 3,
+        Norm::None | Norm::Deconv => 2,
+    };
+    let (mut h, mut i) = (x, 0);
+    for &channels in table {
+        if channels == M {
+            h = layers.max_pool(h, HALVE)?;
+            i += 1;
+            continue;
+        }
+        let conv = Conv {
+            out_channels: layers.scaled(channels),
+            kernel_size: 3,
+            stride: 1,
+        };
+        let (name, norm) = (format!("features.{i}"), format!("features.{}", i + 1));
+        h = layers.conv(&name, &norm, h, conv)?;
+        h = relu(layers.g, h)?;
+        i += places;
+    }
+    let classes = layers.model.classes;
+    match layers.form {
+        Form::Cifar => {
+            h = layers.global_avg_pool(h)?;
+            layers.linear("classifier", "classifier.norm", h, classes)
+        }
+        Form::Imagenet => {
+            h = seven_by_seven(layers, h)?;
+            h = layers.flatten(h)?;
+            let hidden = layers.scaled(4096);
+            // Between them, torchvision counts ReLU and dropout.
+            h = layers.linear("classifier.0", "classifier.0.norm", h, hidden)?;
+            h = relu(layers.g, h)?;
+            h = layers.linear("classifier.3", "classifier.3.norm", h, hidden)?;
+            h = relu(layers.g, h)?;
+            layers.linear("classifier.6", "classifier.6.norm", h, classes)
+        }
+    }
+}
+
+/// What is left of the image as means of 7 x 7 equal parts: itself, of 224 x 224 pixels.
+fn seven_by_seven(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
+    match layers.g.shape(x).dims()[2..] {
+        [7, 7] => Ok(x),
+        [h, w] if h == w && h > 0 && h.is_multiple_of(7) => {
+            let pool = Pool2d {
+                kernel_size: h / 7,
+                stride: h / 7,
+                padding: 0,
+            };
+            layers.avg_pool(x, pool)
+        }
+        _ => Err(layers.refusal(
+            "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small images \
+             choose --form cifar",
+        )),
+    }
+}

@@ -1,0 +1,468 @@
+//! VGG, `ResNet` and `DenseNet` against torch and torchvision (`tests/networks/README.md`), their known
+//! numbers of parameters, and that all of them can be trained with every norm.
+//!
+//! `DECORR_NETWORKS=DIR` adds full-size state dicts of torchvision that `make.py --full DIR` wrote, and
+//! writes ours beside them for `make.py --load DIR`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use decorr::autodiff::gradients;
+use decorr::gpu::Gpu;
+use decorr::graph::Graph;
+use decorr::models::{Form, Model, Norm, networks, summaries};
+use decorr::nn::{Loss, Mode};
+use decorr::ops::mean_to;
+use decorr::optim::{Optimizer, Sgd};
+use decorr::program::{Program, Store};
+use decorr::train::checkpoint::{self, Tensors};
+use decorr::train::training_step;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+
+const CE: Loss = Loss::CrossEntropy { smoothing: 0.0 };
+
+/// A reference file.
+struct Case {
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+impl Case {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let values = |view: &TensorView<'_>| bytemuck::pod_collect_to_vec(view.data());
+        Self {
+            metadata: header.metadata().clone().unwrap().into_iter().collect(),
+            tensors: file
+                .tensors()
+                .iter()
+                .map(|(name, view)| (name.clone(), values(view)))
+                .collect(),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> T {
+        serde_json::from_str(&self.metadata[key]).unwrap()
+    }
+
+    fn images(&self) -> (Vec<usize>, Vec<f32>) {
+        let shape: Vec<usize> = self.get("images");
+        let count = shape.iter().product();
+        let values = noise(&self.metadata["seed"], count);
+        (shape, values.into_iter().map(|v| v as f32).collect())
+    }
+
+    fn model(&self, form: Form, width: f32, classes: usize) -> Model {
+        let norm = self.metadata["norm"].as_str();
+        let norm = Norm::ALL.into_iter().find(|n| n.name() == norm).unwrap();
+        Model {
+            form: Some(form),
+            width,
+            ..Model::new(&self.metadata["model"], norm, classes).unwrap()
+        }
+    }
+}
+
+/// `count` numbers in [-1, 1), the same as in make.py.
+fn noise(name: &str, count: usize) -> Vec<f64> {
+    let fnv = |h: u32, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let hash = name.bytes().fold(0x811c_9dc5, fnv);
+    let element = |i: usize| {
+        let mut v = (i as u32).wrapping_mul(0x9e37_79b1).wrapping_add(hash);
+        v = (v ^ (v >> 16)).wrapping_mul(0x85eb_ca6b);
+        v = (v ^ (v >> 13)).wrapping_mul(0xc2b2_ae35);
+        v ^= v >> 16;
+        f64::from(v >> 8) / f64::from(1 << 23) - 1.0
+    };
+    (0..count).map(element).collect()
+}
+
+/// The value of a state, the same as in make.py.
+fn value(name: &str, shape: &[usize]) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    let is_flat = shape.len() == 1;
+    if name.ends_with("running_deconv") && !is_flat {
+        let n = shape[shape.len() - 1];
+        let on_diagonal = |i: usize| (i / n) % n == i % n;
+        return (0..count)
+            .map(|i| f32::from(u8::from(on_diagonal(i))))
+            .collect();
+    }
+    let fan_in: usize = shape[1..].iter().product();
+    let is_scale = name.ends_with("running_var") || name.ends_with("weight");
+    let scaled = |u: f64| match (is_flat, is_scale) {
+        (true, true) => 1.0 + u / 4.0,
+        (true, false) => u / 10.0,
+        (false, _) => u * (3.0 / fan_in as f64).sqrt(),
+    };
+    noise(name, count)
+        .into_iter()
+        .map(|u| scaled(u) as f32)
+        .collect()
+}
+
+/// Writes the state dict of a case as torch would, integers and all.
+fn write_state_dict(case: &Case, path: &Path) {
+    let entries: BTreeMap<String, (String, Vec<usize>)> = case.get("state_dict");
+    let bytes: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = entries
+        .into_iter()
+        .map(|(name, (dtype, shape))| match dtype.as_str() {
+            "I64" => (name, Dtype::I64, shape, 7i64.to_le_bytes().to_vec()),
+            _ => {
+                let values = value(&name, &shape);
+                let bytes = bytemuck::cast_slice(&values).to_vec();
+                (name, Dtype::F32, shape, bytes)
+            }
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+        (name.as_str(), view)
+    });
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Compiles the evaluation of a model on `store`.
+fn evaluation(store: &mut Store, model: &Model, shape: &[usize]) -> Program {
+    let mut g = Graph::new();
+    let x = g.input("images", shape.to_vec());
+    let logits = model.forward(&mut g, x, Mode::Eval).unwrap();
+    g.output("logits", logits);
+    Program::compile(&g, store, support::compile_options()).unwrap()
+}
+
+/// Compiles loss and gradients of all parameters, in training mode.
+fn gradient_step(store: &mut Store, model: &Model, shape: &[usize]) -> Program {
+    let mut g = Graph::new();
+    let x = g.input("images", shape.to_vec());
+    let labels = g.input("labels", [shape[0]]);
+    let logits = model.forward(&mut g, x, Mode::Train).unwrap();
+    let losses = CE.per_row(&mut g, logits, labels).unwrap();
+    let loss = mean_to(&mut g, losses, [1]).unwrap();
+    let parameters = g.parameters();
+    let grads = gradients(&mut g, loss, &parameters).unwrap();
+    g.output("loss", loss);
+    for (&w, grad) in parameters.iter().zip(grads) {
+        let name = format!("grad.{}", g.node(w).name);
+        g.output(&name, grad);
+    }
+    Program::compile(&g, store, support::compile_options()).unwrap()
+}
+
+/// What decorr makes of a case's state dict and images.
+fn results(case: &Case, model: &Model) -> BTreeMap<String, Vec<f32>> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.safetensors");
+    write_state_dict(case, &path);
+    let (tensors, _) = checkpoint::load(&path).unwrap();
+    let (shape, images) = case.images();
+    let labels: Vec<f32> = (0..shape[0]).map(|i| (i % model.classes) as f32).collect();
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut evaluate = evaluation(&mut store, model, &shape);
+    let mut step = gradient_step(&mut store, model, &shape);
+    checkpoint::to_store(&path, &tensors, &store, &checkpoint::MODEL).unwrap();
+
+    let mut logits = || evaluate.run(&[("images", &images)]).unwrap().values["logits"].clone();
+    let before = logits();
+    let inputs = [("images", &*images), ("labels", &*labels)];
+    let mut found = step.run(&inputs).unwrap().values;
+    found.insert("logits".into(), before);
+    found.insert("logits_after".into(), logits());
+    found
+}
+
+/// The elements that make.py keeps of a gradient.
+fn sampled(values: &[f32]) -> Vec<f32> {
+    let step = values.len().div_ceil(256);
+    let odd = step + 1 - step % 2;
+    values.iter().copied().step_by(odd).collect()
+}
+
+fn norm(values: &[f32]) -> f64 {
+    let squares = values.iter().map(|&v| f64::from(v).powi(2));
+    squares.sum::<f64>().sqrt()
+}
+
+#[test]
+fn logits_loss_and_gradients_are_torchs() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/networks");
+    let paths = files(&dir, ".safetensors");
+    assert_eq!(paths.len(), 8, "reference files in {}", dir.display());
+    let mut problems = Vec::new();
+    for path in paths {
+        let case = Case::read(&path);
+        let form = match case.metadata["form"].as_str() {
+            "cifar" => Form::Cifar,
+            _ => Form::Imagenet,
+        };
+        let model = case.model(form, case.get("width"), case.get("classes"));
+        let found = results(&case, &model);
+        let limits: BTreeMap<String, f64> = case.get("f32_rel_err");
+        let largest: BTreeMap<String, f64> = case.get("largest");
+        let norms: BTreeMap<String, f64> = case.get("l2_norm");
+        let name = path.file_stem().unwrap().to_string_lossy();
+        let mut worst = (0.0, String::new());
+        for (key, expected) in &case.tensors {
+            let values = &found[key];
+            let tolerance = (10.0 * limits[key]).max(1e-4);
+            let kept = match key.starts_with("grad.") {
+                true => sampled(values),
+                false => values.clone(),
+            };
+            assert_eq!(kept.len(), expected.len(), "{name}: {key}");
+            let difference = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+            let error = kept.iter().zip(expected).map(difference);
+            let error = error.fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
+            let of_norm = (norm(values) - norms[key]).abs() / norms[key];
+            let error = (error / largest[key]).max(of_norm);
+            if !(error <= tolerance) {
+                problems.push(format!(
+                    "{name}: {key} is off by {error:.1e} of {tolerance:.1e}"
+                ));
+            }
+            // Biases before batch norm have a gradient of rounding only.
+            if largest[key] > 1e-9 && error > worst.0 {
+                worst = (error, key.clone());
+            }
+        }
+        let gradients = case.tensors.keys().filter(|k| k.starts_with("grad."));
+        let learned = found.keys().filter(|k| k.starts_with("grad."));
+        let all = gradients.count();
+        assert!(
+            all == 0 || all == learned.count(),
+            "{name}: gradients of all parameters"
+        );
+        support::report(&format!(
+            "{name}: {} tensors, at most {:.1e} off ({})",
+            case.tensors.len(),
+            worst.0,
+            worst.1
+        ));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn full_size_state_dicts_give_torchvisions_logits() {
+    let Ok(dir) = std::env::var("DECORR_NETWORKS") else {
+        return;
+    };
+    // Larger limits than the default ones: VGG's pictures and products are large.
+    let gpu = Gpu::open(&support::choice()).unwrap();
+    for path in files(Path::new(&dir), ".logits.safetensors") {
+        let case = Case::read(&path);
+        let model = case.model(Form::Imagenet, 1.0, 1000);
+        let (shape, images) = case.images();
+        let mut store = Store::new(&gpu, 1);
+        let mut evaluate = evaluation(&mut store, &model, &shape);
+        let state = PathBuf::from(path.to_string_lossy().replace(".logits.", ".state."));
+        let (tensors, _) = checkpoint::load(&state).unwrap();
+        checkpoint::to_store(&state, &tensors, &store, &checkpoint::MODEL).unwrap();
+        let logits = &evaluate.run(&[("images", &images)]).unwrap().values["logits"];
+        let (error, _) = support::relative_error(logits, &case.tensors["logits"]);
+        let in_torch: f64 = case.get("f32_rel_err");
+        let name = path.file_name().unwrap().to_string_lossy();
+        support::report(&format!(
+            "{name}: logits off by {error:.1e}, float32 in torch by {in_torch:.1e}"
+        ));
+        assert!(error <= (10.0 * in_torch).max(1e-4), "{name}: {error:e}");
+        // For `make.py --load`.
+        let ours = PathBuf::from(path.to_string_lossy().replace(".logits.", ".decorr."));
+        let saved = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+        checkpoint::save(&ours, &saved, &BTreeMap::new()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_saved_has_the_names_and_shapes_of_torch() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/networks");
+    let case = Case::read(&dir.join("resnet18_imagenet_batch.safetensors"));
+    let model = case.model(Form::Imagenet, case.get("width"), 10);
+    let mut store = Store::new(&support::gpu(), 1);
+    evaluation(&mut store, &model, &case.images().0);
+    let saved: Tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+    let saved: BTreeMap<String, Vec<usize>> =
+        saved.into_iter().map(|(name, t)| (name, t.shape)).collect();
+    let torch: BTreeMap<String, (String, Vec<usize>)> = case.get("state_dict");
+    let torch: BTreeMap<String, Vec<usize>> = torch
+        .into_iter()
+        .filter(|(_, (dtype, _))| dtype == "F32")
+        .map(|(name, (_, shape))| (name, shape))
+        .collect();
+    assert_eq!(saved, torch);
+}
+
+#[test]
+fn numbers_of_parameters_are_those_of_torchvision_and_the_cifar_networks() {
+    let of = |name: &str, form: &str, norm: Norm| {
+        let all = summaries(None, Some(norm)).unwrap();
+        let found = all.iter().find(|s| (s.name, s.form) == (name, form));
+        found.unwrap_or_else(|| panic!("{name} {form}")).parameters
+    };
+    // torchvision: vgg11_bn and so on.
+    assert_eq!(of("vgg11", "imagenet", Norm::Batch), 132_868_840);
+    assert_eq!(of("vgg13", "imagenet", Norm::Batch), 133_053_736);
+    assert_eq!(of("vgg16", "imagenet", Norm::Batch), 138_365_992);
+    assert_eq!(of("vgg19", "imagenet", Norm::Batch), 143_678_248);
+    assert_eq!(of("resnet18", "imagenet", Norm::Batch), 11_689_512);
+    assert_eq!(of("resnet34", "imagenet", Norm::Batch), 21_797_672);
+    assert_eq!(of("resnet50", "imagenet", Norm::Batch), 25_557_032);
+    assert_eq!(of("densenet121", "imagenet", Norm::Batch), 7_978_856);
+    assert_eq!(of("vgg11", "imagenet", Norm::None), 132_863_336);
+    // kuangliu/pytorch-cifar, whose form the paper's CIFAR networks have.
+    assert_eq!(of("vgg11", "cifar", Norm::Batch), 9_231_114);
+    assert_eq!(of("vgg13", "cifar", Norm::Batch), 9_416_010);
+    assert_eq!(of("vgg16", "cifar", Norm::Batch), 14_728_266);
+    assert_eq!(of("vgg19", "cifar", Norm::Batch), 20_040_522);
+    assert_eq!(of("resnet18", "cifar", Norm::Batch), 11_173_962);
+    assert_eq!(of("resnet34", "cifar", Norm::Batch), 21_282_122);
+    assert_eq!(of("resnet50", "cifar", Norm::Batch), 23_520_842);
+    assert_eq!(of("densenet121", "cifar", Norm::Batch), 6_956_298);
+}
+
+#[test]
+fn operations_are_twice_the_known_multiply_adds() {
+    // torchvision's documentation, in units of 10^9: 7.61, 1.81 and 4.09 multiply-adds.
+    let all = summaries(Some(Form::Imagenet), Some(Norm::Batch)).unwrap();
+    for (name, known) in [("vgg11", 7.61), ("resnet18", 1.81), ("resnet50", 4.09)] {
+        let summary = all.iter().find(|s| s.name == name).unwrap();
+        let billions = summary.flops as f64 / 2e9;
+        assert!((billions - known).abs() < 0.006, "{name}: {billions}");
+    }
+}
+
+/// A narrow model of every network in every form with every norm, and images for it.
+fn narrow_models() -> Vec<(Model, [usize; 4])> {
+    let mut all = Vec::new();
+    for network in networks() {
+        let mut forms: Vec<Option<Form>> = network.forms.iter().copied().map(Some).collect();
+        if forms.is_empty() {
+            forms.push(None);
+        }
+        for form in forms {
+            let ([c, h, w], _) = network.usual_images(form);
+            for norm in Norm::ALL {
+                let mut model = Model::new(network.name, norm, 10).unwrap();
+                (model.form, model.width) = (form, 1.0 / 16.0);
+                all.push((model, [4, c, h, w]));
+            }
+        }
+    }
+    all
+}
+
+fn step_graph(model: &Model, images: [usize; 4], mode: Mode) -> Graph {
+    let sgd = Optimizer::Sgd(Sgd::default());
+    training_step(model, CE, &sgd, images, mode).unwrap()
+}
+
+#[test]
+fn every_network_has_a_training_step_in_every_form_with_every_norm() {
+    for (model, images) in narrow_models() {
+        let graph = step_graph(&model, images, Mode::Train);
+        // All that is learned or followed changes in a step.
+        let states = graph.states().len();
+        let assigned = graph.assigns().len();
+        let place = format!("{} {:?} {:?}", model.network.name, model.form, model.norm);
+        assert_eq!(states, assigned, "{place}");
+        // Frozen, one layer keeps its two running statistics.
+        let frozen = step_graph(&model, images, Mode::TrainFrozen);
+        let kept = assigned - frozen.assigns().len();
+        assert_eq!(kept, if model.has_freeze() { 2 } else { 0 }, "{place}");
+    }
+}
+
+#[test]
+fn a_step_of_every_family_is_finite() {
+    let all = Norm::ALL.as_slice();
+    // A software adapter compiles for half a minute for each of the large ones.
+    let large = &[Norm::Deconv];
+    let families = [
+        ("vgg11", all),
+        ("resnet18", all),
+        ("resnet50", large),
+        ("densenet121", large),
+    ];
+    for (name, norms) in families {
+        for &norm in norms {
+            let mut model = Model::new(name, norm, 10).unwrap();
+            model.width = 1.0 / 16.0;
+            let shape = [4, 3, 32, 32];
+            let graph = step_graph(&model, shape, Mode::Train);
+            let mut store = Store::new(&support::gpu(), 1);
+            let options = support::compile_options();
+            let mut program = Program::compile(&graph, &mut store, options).unwrap();
+            let images = noise("images", shape.iter().product());
+            let images: Vec<f32> = images.into_iter().map(|v| v as f32).collect();
+            let labels = [0.0, 1.0, 2.0, 3.0];
+            let inputs = [("images", &*images), ("labels", &labels), ("lr", &[0.01])];
+            let loss = program.run(&inputs).unwrap().scalar("loss");
+            let states = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+            support::report(&format!("{name} {}: loss {loss:.3}", norm.name()));
+            assert!(loss.is_finite(), "{name} {norm:?}");
+            for (state, tensor) in states {
+                let finite = tensor.data.iter().all(|v| v.is_finite());
+                assert!(finite, "{name} {norm:?}: {state}");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_that_do_not_fit_are_refused_with_advice() {
+    let refuse = |name: &str, form: Option<Form>, side: usize, wanted: &[&str]| {
+        let mut model = Model::new(name, Norm::Deconv, 10).unwrap();
+        model.form = form;
+        let mut g = Graph::new();
+        let x = g.input("images", [2, 1, side, side]);
+        let error = model.forward(&mut g, x, Mode::Train).unwrap_err();
+        let text = error.to_string();
+        for part in wanted {
+            assert!(text.contains(part), "no {part:?} in: {text}");
+        }
+    };
+    refuse("vgg11", None, 28, &["vgg11", "28 x 28", "--model cnn"]);
+    refuse("vgg11", Some(Form::Imagenet), 32, &["224", "--form cifar"]);
+    refuse("vgg16", None, 200, &["224"]);
+    refuse("densenet121", None, 4, &["densenet121", "4 x 4"]);
+    refuse("cnn", None, 4, &["cnn", "4 x 4"]);
+}
+
+#[test]
+fn the_form_goes_by_the_images_unless_it_is_chosen() {
+    let mut model = Model::new("resnet18", Norm::Batch, 10).unwrap();
+    assert_eq!(model.form(32, 32), Form::Cifar);
+    assert_eq!(model.form(64, 64), Form::Cifar);
+    assert_eq!(model.form(224, 224), Form::Imagenet);
+    model.form = Some(Form::Cifar);
+    assert_eq!(model.form(224, 224), Form::Cifar);
+    let cnn = Model::new("cnn", Norm::Deconv, 10).unwrap();
+    assert_eq!(cnn.form(224, 224), Form::Cifar);
+}
+
+#[test]
+fn unknown_networks_are_refused_with_the_known_ones() {
+    let text = Model::new("vgg12", Norm::Deconv, 10)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("vgg12") && text.contains("densenet121"),
+        "{text}"
+    );
+}
