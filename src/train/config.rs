@@ -6,6 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::presets::preset;
 use crate::data::{self, DataOptions, DataSet};
 use crate::models::{DeconvSettings, Form, Model, Norm, networks};
 use crate::nn::Loss;
@@ -124,6 +125,7 @@ macro_rules! options {
 }
 
 options! {
+    preset: String = None, "Settings of the paper to begin with: DATA-MODEL-NORM, as cifar10-vgg11-deconv, cifar100-resnet50-batch, imagenet-resnet18-none (data of a folder); an unknown name lists all. Other options win over it";
     #[arg(value_parser = data_name_parser())]
     data: String = Some("fashion-mnist".into()), "Data set [default: fashion-mnist]";
     data_dir: PathBuf = None, "Folder of the set's files, or the one above it [default: data, where `decorr data fetch` puts them, then /usr/share/datasets; for Fashion-MNIST the built-in subset]";
@@ -210,7 +212,11 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming the option.
     pub fn resolve(options: TrainOptions) -> Result<Self> {
-        let mut o = options.over(TrainOptions::defaults());
+        let preset = match &options.preset {
+            Some(name) => preset(name)?,
+            None => TrainOptions::default(),
+        };
+        let mut o = options.over(preset).over(TrainOptions::defaults());
         // The defaults above give these a value; an absent one is a bug, said as an error.
         fn need<T: Clone>(value: &Option<T>, name: &str) -> Result<T> {
             let missing = || Error::Config(format!("--{name} has no value"));

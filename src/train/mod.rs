@@ -5,6 +5,7 @@ mod config;
 mod curves;
 mod evaluate;
 mod metrics;
+mod presets;
 mod run;
 mod saved;
 mod step;
@@ -17,6 +18,7 @@ pub use config::{
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
+pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};
 pub use saved::Saved;
 pub use step::{accumulation_step, evaluation_step, training_step, update_step};
