@@ -15,7 +15,7 @@ use crate::gpu::Gpu;
 use crate::graph::op::Variants;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
-pub use workloads::{Workload, workloads};
+pub use workloads::{Workload, network_steps, workloads};
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -59,6 +59,8 @@ pub struct Report {
 pub struct Options {
     /// Only workloads whose name contains this.
     pub filter: String,
+    /// Training steps of these networks at these batch sizes in place of the usual workloads.
+    pub networks: Vec<(String, usize)>,
     /// Rounds.
     pub rounds: usize,
     /// Kernel variant in place of the adapter's own.
@@ -69,7 +71,7 @@ struct Compiled {
     workload: Workload,
     program: Program,
     /// Parameters live here.
-    _store: Store,
+    store: Store,
     /// Steps in a round.
     steps: usize,
     best: f64,
@@ -80,8 +82,16 @@ struct Compiled {
 /// # Errors
 /// [`Error::Config`] if no workload has such a name; what compiling and running report.
 pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
-    let mut compiled = Vec::new();
-    let all = workloads()?;
+    let mut compiled: Vec<Compiled> = Vec::new();
+    let mut all = Vec::new();
+    if options.networks.is_empty() {
+        all = workloads()?;
+    } else {
+        all.push(workloads::peak()?);
+    }
+    for (network, batch_size) in &options.networks {
+        all.extend(network_steps(network, *batch_size)?);
+    }
     if !all.iter().any(|w| w.name.contains(&options.filter)) {
         let names: Vec<&str> = all.iter().map(|w| w.name.as_str()).collect();
         return Err(Error::Config(format!(
@@ -96,7 +106,14 @@ pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result
             continue;
         }
         progress(&format!("compiling {}", workload.name));
-        compiled.push(warm_up(gpu, workload, options)?);
+        let name = workload.name.clone();
+        let beside = compiled.last().map(|c| &c.store);
+        match warm_up(gpu, workload, options, beside) {
+            Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
+                progress(&format!("left out: {name}: {error}"));
+            }
+            other => compiled.push(other?),
+        }
     }
     for round in 0..options.rounds {
         for item in &mut compiled {
@@ -113,8 +130,17 @@ pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result
     Ok(report(gpu, options, &compiled))
 }
 
-fn warm_up(gpu: &Arc<Gpu>, workload: Workload, options: &Options) -> Result<Compiled> {
-    let mut store = Store::new(gpu, 1);
+fn warm_up(
+    gpu: &Arc<Gpu>,
+    workload: Workload,
+    options: &Options,
+    beside: Option<&Store>,
+) -> Result<Compiled> {
+    // Workloads run in turn, so they can do with one memory; several large networks would not fit.
+    let mut store = match beside {
+        Some(other) => Store::sharing_memory_of(other, 1),
+        None => Store::new(gpu, 1),
+    };
     let compile = CompileOptions {
         variants: options.variants,
         ..CompileOptions::default()
@@ -123,7 +149,7 @@ fn warm_up(gpu: &Arc<Gpu>, workload: Workload, options: &Options) -> Result<Comp
     let mut item = Compiled {
         workload,
         program,
-        _store: store,
+        store,
         steps: 1,
         best: f64::INFINITY,
     };
@@ -158,7 +184,7 @@ fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
     let figures = compiled
         .iter()
         .map(|c| {
-            let compared = c.workload.compared_with;
+            let compared = c.workload.compared_with.as_deref();
             let base = compiled
                 .iter()
                 .find(|b| Some(b.workload.name.as_str()) == compared);

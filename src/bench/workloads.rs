@@ -23,8 +23,11 @@ pub struct Workload {
     /// Values by input name.
     pub inputs: Vec<(String, Vec<f32>)>,
     /// Name of the workload whose time this one's is divided by.
-    pub compared_with: Option<&'static str>,
+    pub compared_with: Option<String>,
 }
+
+/// Images of a step where nothing else is said.
+const BATCH: usize = 128;
 
 /// Name of the workload that measures the adapter's peak.
 pub(super) const PEAK: &str = "multiply-add peak";
@@ -46,16 +49,10 @@ pub fn workloads() -> Result<Vec<Workload>> {
     ];
     all.extend(convolutions("conv 64-128 forward", 1)?);
     all.extend(convolutions("conv stride 2 forward", 2)?);
-    for name in ["mlp", "cnn"] {
-        for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
-            all.push(step(name, norm)?);
-        }
+    for norm in Norm::ALL {
+        all.push(step("mlp", BATCH, norm, None)?);
     }
-    // The paper's text has blocks of 16, its code of 64.
-    let mut default_block = step("cnn", Norm::Deconv)?;
-    default_block.name += " 64";
-    default_block.graph = step_graph("cnn", Norm::Deconv, None)?;
-    all.push(default_block);
+    all.extend(network_steps("cnn", BATCH)?);
     Ok(all)
 }
 
@@ -84,7 +81,7 @@ fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
     g.assign(state, result)
 }
 
-fn peak() -> Result<Workload> {
+pub(super) fn peak() -> Result<Workload> {
     // Enough invocations for any GPU, a few milliseconds of work on a CPU.
     let mut g = Graph::new();
     let x = operand(&mut g, "x", &[1 << 16])?;
@@ -157,45 +154,60 @@ fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
         keep(&mut g, "result", wanted)?;
         let name = forward.replace("forward", direction);
         let mut workload = finish(g, name, &[]);
-        workload.compared_with = (direction != "forward").then_some(forward);
+        workload.compared_with = (direction != "forward").then(|| forward.to_string());
         all.push(workload);
     }
     Ok(all)
 }
 
-const BATCH: usize = 128;
-const CLASSES: usize = 10;
+/// Training steps of a network at a batch size: every norm, deconvolution in blocks of 16 (the paper's
+/// text) and of 64 (its code).
+///
+/// # Errors
+/// [`crate::Error::Config`] if there is no such network.
+pub fn network_steps(network: &str, batch_size: usize) -> Result<Vec<Workload>> {
+    let of = |norm: Norm, block| step(network, batch_size, norm, block);
+    Ok(vec![
+        of(Norm::None, None)?,
+        of(Norm::Batch, None)?,
+        of(Norm::Channel, None)?,
+        of(Norm::Deconv, Some(16))?,
+        of(Norm::Deconv, Some(64))?,
+    ])
+}
 
-fn step_graph(name: &str, norm: Norm, block: Option<usize>) -> Result<Graph> {
-    let mut model = Model::new(name, norm, CLASSES)?;
+/// A training step on images of the network's usual size, compared with that of batch norm.
+fn step(network: &str, batch_size: usize, norm: Norm, block: Option<usize>) -> Result<Workload> {
+    let mut model = Model::new(network, norm, 0)?;
+    let ([c, h, w], classes) = model.network.usual_images(None);
+    model.classes = classes;
     model.deconv.block = block.unwrap_or(model.deconv.block);
     let optimizer = Optimizer::Sgd(Sgd {
         momentum: 0.9,
         ..Sgd::default()
     });
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    training_step(&model, loss, &optimizer, [BATCH, 1, 28, 28], Mode::Train)
-}
-
-/// A training step at batch 128 on 28x28 images; the CNN in blocks of 16.
-fn step(name: &str, norm: Norm) -> Result<Workload> {
-    let is_cnn = name == "cnn";
-    let graph = step_graph(name, norm, is_cnn.then_some(16))?;
+    let shape = [batch_size, c, h, w];
+    let graph = training_step(&model, loss, &optimizer, shape, Mode::Train)?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let images = (0..BATCH * 784).map(|_| rng.random::<f32>()).collect();
-    let labels = (0..BATCH).map(|i| (i % CLASSES) as f32).collect();
+    let len: usize = shape.iter().product();
+    let images = (0..len).map(|_| rng.random::<f32>()).collect();
+    let labels = (0..batch_size).map(|i| (i % classes) as f32).collect();
+    let name = |norm: Norm| match batch_size {
+        BATCH => format!("{network} step {}", norm.name()),
+        _ => format!("{network} at {batch_size} {}", norm.name()),
+    };
     Ok(Workload {
-        name: format!("{name} step {}", norm.name()),
+        name: match block {
+            Some(block) => format!("{} {block}", name(norm)),
+            None => name(norm),
+        },
         graph,
         inputs: vec![
             ("images".into(), images),
             ("labels".into(), labels),
             ("lr".into(), vec![1e-3]),
         ],
-        compared_with: (norm != Norm::Batch).then_some(if is_cnn {
-            "cnn step batch"
-        } else {
-            "mlp step batch"
-        }),
+        compared_with: (norm != Norm::Batch).then(|| name(Norm::Batch)),
     })
 }

@@ -25,6 +25,13 @@ pub(super) struct BenchArgs {
     /// Rounds over all workloads, in turn; the best round of each counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Measure training steps of this network with every norm, in place of the usual workloads; may
+    /// be given several times
+    #[arg(long, value_name = "MODEL")]
+    network: Vec<String>,
+    /// Batch sizes for --network [default: 128]; may be given several times
+    #[arg(long, requires = "network")]
+    batch_size: Vec<usize>,
     /// Kernels in place of the adapter's own
     #[arg(long)]
     variant: Option<VariantName>,
@@ -42,7 +49,20 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         let message = format!("{} has no subgroups of 8 invocations", gpu.name());
         return Err(Error::Config(message));
     }
+    let mut batch_sizes = args.batch_size.clone();
+    if batch_sizes.is_empty() {
+        batch_sizes.push(128);
+    }
+    if batch_sizes.contains(&0) {
+        return Err(Error::Config("--batch-size must be at least 1".into()));
+    }
+    let at_sizes = |name: &String| batch_sizes.iter().map(|&n| (name.clone(), n)).collect();
     let options = Options {
+        networks: args
+            .network
+            .iter()
+            .flat_map::<Vec<_>, _>(at_sizes)
+            .collect(),
         filter: args.filter.clone(),
         rounds: args.rounds.max(1),
         variants: args.variant.map(|v| Variants {

@@ -14,7 +14,7 @@ pub struct Pipeline {
 }
 
 /// Pipelines by WGSL text and entry point.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PipelineCache {
     pipelines: HashMap<(String, &'static str), Arc<Pipeline>>,
 }

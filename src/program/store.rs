@@ -41,6 +41,16 @@ impl Store {
         }
     }
 
+    /// An empty store whose programs share memory of computed tensors, and pipelines, with those of
+    /// `other`: for several models whose steps are run in turn.
+    pub fn sharing_memory_of(other: &Self, seed: u64) -> Self {
+        Self {
+            arenas: other.arenas.clone(),
+            pipelines: other.pipelines.clone(),
+            ..Self::new(&other.gpu, seed)
+        }
+    }
+
     /// The device that holds it.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
