@@ -230,8 +230,11 @@ fn logits_loss_and_gradients_are_torchs() {
             let error = kept.iter().zip(expected).map(difference);
             let error = error.fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
             let of_norm = (norm(values) - norms[key]).abs() / norms[key];
-            let error = (error / largest[key]).max(of_norm);
-            if !(error <= tolerance) {
+            let error = match error.is_nan() {
+                true => error,
+                false => (error / largest[key]).max(of_norm),
+            };
+            if error > tolerance || error.is_nan() {
                 problems.push(format!(
                     "{name}: {key} is off by {error:.1e} of {tolerance:.1e}"
                 ));

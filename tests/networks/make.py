@@ -239,11 +239,11 @@ CASES = [
     ("resnet50", "imagenet", "batch", 1 / 8, 10, [4, 3, 64, 64]),
     ("densenet121", "imagenet", "batch", 1 / 8, 10, [4, 3, 64, 64]),
     ("vgg11", "cifar", "deconv", 1 / 8, 10, [16, 3, 32, 32]),
-    ("resnet18", "cifar", "deconv", 1 / 8, 10, [8, 3, 32, 32]),
+    ("resnet18", "cifar", "deconv", 1 / 16, 10, [8, 3, 16, 16]),
     ("densenet121", "cifar", "deconv", 1 / 8, 10, [8, 3, 32, 32]),
 ]
-# Through 120 deconvolved layers float32 gives gradients that are 10 % off: they judge nothing.
-WITHOUT_GRADIENTS = [("densenet121", "deconv")]
+# Where no images are far enough from ReLUs' kinks for float32 to have all gradients: they would judge luck.
+WITHOUT_GRADIENTS = ["resnet50", "densenet121"]
 
 
 def results(model, images, labels, dtype):
@@ -263,6 +263,11 @@ def results(model, images, labels, dtype):
     return {name: t.double().numpy() for name, t in found.items()}
 
 
+def shake(j, images):
+    """Noise larger than what float32 makes of any order of sums."""
+    return torch.from_numpy(noise(f"shake {j}", images.numel()).reshape(images.shape)) * 2**-20
+
+
 def sampled(values):
     """At most SAMPLES of the values, evenly spread by an odd step."""
     values = values.reshape(-1)
@@ -274,20 +279,20 @@ def make(case, out):
     name, form, norm, width, classes, shape = case
     model = network(name, form, norm, width, classes)
     labels = torch.arange(shape[0]) % classes
-    for trial in range(20):
+    for trial in range(50):
         seed = f"images {trial}"
         images = torch.from_numpy(noise(seed, int(np.prod(shape))).reshape(shape))
         exact = results(model, images, labels, torch.float64)
         single = results(model, images, labels, torch.float32)
-        shaken = results(model, images * (1 + 2**-22), labels, torch.float32)
-        if (name, norm) in WITHOUT_GRADIENTS:
+        shaken = [results(model, images + shake(j, images), labels, torch.float32) for j in range(3)]
+        if name in WITHOUT_GRADIENTS:
             exact = {k: v for k, v in exact.items() if not k.startswith("grad.")}
         largest = {k: float(np.abs(v).max()) for k, v in exact.items()}
         norms = {k: float(np.sqrt((v**2).sum())) for k, v in exact.items()}
         errors = {k: float(np.abs(v - single[k]).max() / max(largest[k], 1e-300)) for k, v in exact.items()}
         # A ReLU whose input is within rounding of 0 lets the gradient jump: other images then.
         real = [k for k in exact if largest[k] > 1e-9]
-        if all(np.abs(exact[k] - run[k]).max() < 5e-4 * largest[k] for k in real for run in (single, shaken)):
+        if all(np.abs(exact[k] - run[k]).max() < 5e-4 * largest[k] for k in real for run in [single, *shaken]):
             break
     else:
         raise SystemExit(f"{case}: no images without such a ReLU")
