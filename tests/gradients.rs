@@ -459,6 +459,24 @@ fn loss_cases() -> Vec<Case> {
             })
         },
     ));
+    // Scaled by a tensor, as dropout does; 70 is no multiple of a workgroup.
+    cases.push(case(
+        "random_uniform",
+        &[&[7, 10]],
+        |g, x| {
+            let init = decorr::graph::Init::Values(vec![-1234.5].into());
+            let counter = g.state("counter", [1], decorr::graph::Role::Optimizer, init)?;
+            let uniform = ops::random_uniform(g, counter, [7, 10])?;
+            ops::mul(g, uniform, x[0])
+        },
+        |x| {
+            let key = reference::pcg((-1234.5f32).to_bits());
+            Tensor::from_fn(&[7, 10], |i| {
+                let hash = reference::pcg((i as u32).wrapping_add(key));
+                f64::from(hash >> 8) / f64::from(1 << 24) * x[0].data[i]
+            })
+        },
+    ));
     for k in [1, 3] {
         cases.push(
             case(

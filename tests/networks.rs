@@ -64,6 +64,8 @@ impl Case {
         Model {
             form: Some(form),
             width,
+            // Off in the references: torch draws other numbers.
+            dropout: 0.0,
             ..Model::new(&self.metadata["model"], norm, classes).unwrap()
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use decorr::autodiff::gradients;
 use decorr::graph::Graph;
-use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Linear, Mode};
+use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Linear, Mode};
 use decorr::ops::{self, Conv2dGeometry};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::checkpoint;
@@ -177,7 +177,7 @@ fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
     }
 }
 
-/// VGG's first linear layer on `ImageNet` is larger than what WebGPU promises to bind.
+/// VGG's first linear layer on ImageNet is larger than what WebGPU promises to bind.
 #[test]
 fn a_weight_in_parts_is_one_tensor_in_a_checkpoint() {
     const IN: usize = 17_000;
@@ -207,4 +207,40 @@ fn a_weight_in_parts_is_one_tensor_in_a_checkpoint() {
             assert_eq!(y[n * OUT + r], r as f32 * sum + r as f32 / 2.0);
         }
     }
+}
+
+#[test]
+fn dropout_keeps_its_share_and_the_mean_and_drops_others_each_step() {
+    let run = |mode, steps: usize, seed| {
+        let mut g = Graph::new();
+        let x = g.input("x", [10_000]);
+        let y = Dropout { p: 0.3 }.forward(&mut g, x, mode).unwrap();
+        g.output("y", y);
+        let mut store = Store::new(&support::gpu(), seed);
+        let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        let ones = vec![1.0; 10_000];
+        let step = |_| program.run(&[("x", &ones)]).unwrap().values["y"].clone();
+        (0..steps).map(step).collect::<Vec<Vec<f32>>>()
+    };
+    let steps = run(Mode::Train, 2, 1);
+    for y in &steps {
+        let kept = y.iter().filter(|&&v| v != 0.0).count();
+        support::report(&format!("kept {kept} of 10000 at p 0.3"));
+        // Five standard deviations.
+        assert!((6770..7230).contains(&kept));
+        assert!(y.iter().all(|&v| v == 0.0 || (v - 1.0 / 0.7).abs() < 1e-6));
+    }
+    let same = steps[0]
+        .iter()
+        .zip(&steps[1])
+        .filter(|(a, b)| a == b)
+        .count();
+    // 0.7^2 + 0.3^2 = 0.58 where they are independent.
+    assert!(
+        (5550..6050).contains(&same),
+        "{same} of 10000 the same in two steps"
+    );
+    assert_eq!(run(Mode::Train, 2, 1), steps);
+    assert_ne!(run(Mode::Train, 2, 2), steps);
+    assert_eq!(run(Mode::Eval, 1, 1)[0], vec![1.0; 10_000]);
 }

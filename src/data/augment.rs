@@ -20,7 +20,7 @@ pub enum Augment {
     /// half the time: what is usual for CIFAR.
     CropFlip,
     /// For pictures from files: a part of 8 % to 100 % of the area, of a shape between 3:4 and 4:3,
-    /// brought to the wanted size, and mirrored half the time: what is usual for `ImageNet`.
+    /// brought to the wanted size, and mirrored half the time: what is usual for ImageNet.
     ResizedCropFlip,
 }
 
@@ -109,7 +109,7 @@ fn random_part(width: u32, height: u32, random: &mut ChaCha8Rng) -> [f64; 4] {
 /// Appends `part` of a picture to `planes`, brought to `height` x `width`, as planes [3, H, W].
 ///
 /// Bilinear with the support that shrinking needs, as Pillow does it. Four to seven times as fast
-/// as `image`'s own on `ImageNet`'s sizes, where that took longer than decoding (docs/benchmarks.md).
+/// as `image`'s own on ImageNet's sizes, where that took longer than decoding (docs/benchmarks.md).
 pub(super) fn resize(
     picture: &RgbImage,
     [left, top, w, h]: [f64; 4],

@@ -1,4 +1,4 @@
-//! A folder of pictures in `ImageNet`'s layout: train/CLASS/*, val/CLASS/* (or test/CLASS/*).
+//! A folder of pictures in ImageNet's layout: train/CLASS/*, val/CLASS/* (or test/CLASS/*).
 //!
 //! Classes are the folders of train/ in the order of their names. Pictures are the files whose
 //! names end as [`ENDINGS`] says; other files and those whose names begin with a dot are left

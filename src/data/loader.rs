@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// it has made.
 const AHEAD: usize = 4;
 
-/// Most threads: a batch of `ImageNet`'s size is 150 MB, and each thread holds at least one.
+/// Most threads: a batch of ImageNet's size is 150 MB, and each thread holds at least one.
 const MOST_WORKERS: usize = 16;
 
 /// How batches are made.

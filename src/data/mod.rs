@@ -168,7 +168,7 @@ fn with_nothing_to_say([train, test]: [Images; 2]) -> (Images, Images, Vec<Strin
 }
 
 /// Shape [C, H, W] of an image and number of classes, without opening the images: for a folder,
-/// its classes are counted, or with no `data_dir` taken to be `ImageNet`'s.
+/// its classes are counted, or with no `data_dir` taken to be ImageNet's.
 ///
 /// # Errors
 /// [`Error::Config`] for an unknown name, those of reading the folder.

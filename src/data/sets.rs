@@ -12,7 +12,7 @@ pub struct Set {
     pub about: &'static str,
     /// [C, H, W]; `None` where files decide.
     pub shape: Option<[usize; 3]>,
-    /// Number of classes; of a folder, those of `ImageNet`.
+    /// Number of classes; of a folder, those of ImageNet.
     pub classes: usize,
     /// Number of training and test images when complete.
     pub counts: Option<[usize; 2]>,

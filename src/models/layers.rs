@@ -2,7 +2,9 @@
 
 use super::{Form, Model, Norm};
 use crate::graph::{Graph, Init, TensorId};
-use crate::nn::{BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Linear, Mode};
+use crate::nn::{
+    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Linear, Mode,
+};
 use crate::ops::{Conv2dGeometry, Pool2d, avg_pool2d, global_avg_pool, max_pool2d, relu, reshape};
 use crate::{Error, Result};
 
@@ -11,8 +13,8 @@ use crate::{Error, Result};
 pub(super) struct Conventions {
     /// Convolutions have a bias where batch norm, whose own makes it idle, follows too.
     pub(super) bias_before_batch_norm: bool,
-    /// First values in the `ImageNet` form. In the CIFAR form, and of layers that deconvolve, they
-    /// are `PyTorch`'s defaults, as in the authors' code.
+    /// First values in the ImageNet form. In the CIFAR form, and of layers that deconvolve, they
+    /// are PyTorch's defaults, as in the authors' code.
     pub(super) imagenet_init: ImagenetInit,
 }
 
@@ -21,9 +23,9 @@ pub(super) struct Conventions {
 pub(super) struct ImagenetInit {
     /// Fan.
     pub(super) fan: Fan,
-    /// Standard deviation of the weights of linear layers; `PyTorch`'s default if `None`.
+    /// Standard deviation of the weights of linear layers; PyTorch's default if `None`.
     pub(super) linear_std: Option<f32>,
-    /// Whether biases of linear layers are 0; `PyTorch`'s default if not.
+    /// Whether biases of linear layers are 0; PyTorch's default if not.
     pub(super) linear_bias_zero: bool,
 }
 
@@ -35,7 +37,7 @@ pub(super) enum Fan {
 }
 
 impl Conventions {
-    /// Of networks without an `ImageNet` form.
+    /// Of networks without an ImageNet form.
     pub(super) const PLAIN: Self = Self {
         bias_before_batch_norm: false,
         imagenet_init: ImagenetInit {
@@ -200,7 +202,7 @@ impl<'a> Layers<'a> {
     }
 
     /// A linear layer, which deconvolves its input if that is the norm: 512 features together, in the
-    /// `ImageNet` form a 32nd of all (paper section 4).
+    /// ImageNet form a 32nd of all (paper section 4).
     pub(super) fn linear(
         &mut self,
         name: &str,
@@ -229,7 +231,7 @@ impl<'a> Layers<'a> {
         Ok(y)
     }
 
-    /// In the `ImageNet` form, other first values for the layer made since `made`: weights with
+    /// In the ImageNet form, other first values for the layer made since `made`: weights with
     /// standard deviation `std`, biases 0.
     fn imagenet_init(&mut self, made: usize, std: Option<f32>, bias_zero: bool) {
         if self.form != Form::Imagenet {
@@ -246,6 +248,17 @@ impl<'a> Layers<'a> {
                 self.g.set_init(id, init);
             }
         }
+    }
+
+    /// Dropout with the probability of the model.
+    pub(super) fn dropout(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let (layer, mode) = (
+            Dropout {
+                p: self.model.dropout,
+            },
+            self.mode,
+        );
+        self.g.scope(name, |g| layer.forward(g, x, mode))
     }
 
     /// Max pooling.

@@ -1,4 +1,4 @@
-//! Networks as configuration to layers. Names of parameters are those that `PyTorch` and torchvision
+//! Networks as configuration to layers. Names of parameters are those that PyTorch and torchvision
 //! give.
 //!
 //! A family is a file with a table of [`Network`]s; adding one is a row there, or a file and its line
@@ -104,6 +104,8 @@ pub struct Model {
     pub form: Option<Form>,
     /// Factor of all numbers of channels, which are rounded to multiples of 8, at least 8.
     pub width: f32,
+    /// Probability of dropout where the network has it: in the head of VGG's ImageNet form.
+    pub dropout: f32,
     /// What normalises it.
     pub norm: Norm,
     /// Options of deconvolution.
@@ -116,7 +118,7 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeconvSettings {
     /// Channels or features decorrelated together. Not of the linear layers of a convolutional
-    /// network: those decorrelate 512 features together, in the `ImageNet` form a 32nd of all.
+    /// network: those decorrelate 512 features together, in the ImageNet form a 32nd of all.
     pub block: usize,
     /// Added to the diagonal of covariances.
     pub eps: f32,
@@ -219,6 +221,7 @@ impl Model {
             network,
             form: None,
             width: 1.0,
+            dropout: 0.5,
             norm,
             deconv: DeconvSettings::new(network, norm),
             classes,
@@ -231,7 +234,7 @@ impl Model {
     }
 
     /// The form that images of `height` x `width` pixels are given: the one that was chosen, else
-    /// `ImageNet`'s for images of more than 64 pixels in either direction.
+    /// ImageNet's for images of more than 64 pixels in either direction.
     pub fn form(&self, height: usize, width: usize) -> Form {
         let is_large = height.max(width) > 64 && !self.network.forms.is_empty();
         self.form.unwrap_or(match is_large {

@@ -2,8 +2,7 @@
 //!
 //! Names are torchvision's, whose numbers in `features` count batch norm, or channel deconvolution in
 //! its place. The CIFAR form has one linear layer, `classifier`, on the means of what is left of the
-//! image (1 x 1 of 32 x 32). torchvision's dropout in the head of the `ImageNet` form is left out: it
-//! has no part in evaluation, and nothing random is in a step of this crate.
+//! image (1 x 1 of 32 x 32).
 
 use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers};
 use super::{Form, Network, Norm};
@@ -81,11 +80,12 @@ fn forward(layers: &mut Layers<'_>, x: TensorId, table: &[usize]) -> Result<Tens
             h = seven_by_seven(layers, h)?;
             h = layers.flatten(h)?;
             let hidden = layers.scaled(4096);
-            // Between them, torchvision counts ReLU and dropout.
             h = layers.linear("classifier.0", "classifier.0.norm", h, hidden)?;
             h = relu(layers.g, h)?;
+            h = layers.dropout("classifier.2", h)?;
             h = layers.linear("classifier.3", "classifier.3.norm", h, hidden)?;
             h = relu(layers.g, h)?;
+            h = layers.dropout("classifier.5", h)?;
             layers.linear("classifier.6", "classifier.6.norm", h, classes)
         }
     }

@@ -7,7 +7,7 @@ use crate::ops::{self, BatchStatistics, batch_statistics, constant, reshape, sca
 use crate::{Error, Result};
 
 /// States: `weight`, `bias` (if `affine`), `running_mean`, `running_var`, each `[C]`. The running
-/// variance is the unbiased one, as in `PyTorch`.
+/// variance is the unbiased one, as in PyTorch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm {
     /// C.
@@ -21,7 +21,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// With `PyTorch`'s defaults: eps 1e-5, momentum 0.1, affine.
+    /// With PyTorch's defaults: eps 1e-5, momentum 0.1, affine.
     pub fn new(channels: usize) -> Self {
         Self {
             channels,

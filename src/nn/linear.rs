@@ -10,7 +10,7 @@ const MAX_WEIGHT_BYTES: usize = 128 << 20;
 
 /// y = x weight^T + bias. States: `weight` [out, in] and `bias` `[out]`.
 ///
-/// A weight of more than 128 MiB (VGG's first on `ImageNet`) is kept in parts of some rows each, see
+/// A weight of more than 128 MiB (VGG's first on ImageNet) is kept in parts of some rows each, see
 /// [`part_of_weight`].
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {

@@ -12,7 +12,7 @@ use crate::ops::{
 pub enum Loss {
     /// Softmax cross-entropy.
     CrossEntropy {
-        /// `PyTorch`'s `label_smoothing`.
+        /// PyTorch's `label_smoothing`.
         smoothing: f32,
     },
     /// [`logistic`].

@@ -1,5 +1,5 @@
 //! Layers, built of ops only. A layer is plain configuration; `forward` appends its nodes, with
-//! its parameters and running statistics as states under the current scope, in `PyTorch`'s names.
+//! its parameters and running statistics as states under the current scope, in PyTorch's names.
 
 mod batch_norm;
 mod channel_deconv;
@@ -7,6 +7,7 @@ mod conv2d;
 mod deconv;
 mod deconv_conv2d;
 mod deconv_linear;
+mod dropout;
 mod linear;
 mod losses;
 
@@ -16,6 +17,7 @@ pub use conv2d::Conv2d;
 pub use deconv::{DeconvOptions, FreezeCounter, Layout, Statistics, resolve_block};
 pub use deconv_conv2d::DeconvConv2d;
 pub use deconv_linear::DeconvLinear;
+pub use dropout::Dropout;
 pub use linear::{Linear, part_of_weight};
 pub use losses::{Loss, cross_entropy, half_squared_error, logistic};
 
@@ -32,7 +34,7 @@ pub enum Mode {
     Eval,
 }
 
-/// `PyTorch`'s default for weights and biases of linear and convolution layers: uniform within
+/// PyTorch's default for weights and biases of linear and convolution layers: uniform within
 /// 1 / `sqrt(fan_in)`.
 pub(crate) fn default_init(fan_in: usize) -> Init {
     Init::Uniform(1.0 / (fan_in as f32).sqrt())

@@ -20,7 +20,7 @@ pub(super) struct AvgPool2dGrad {
 }
 
 /// The mean of every window of `x` [N, C, H, W]; zeros of the padding count
-/// (`PyTorch`'s `count_include_pad`).
+/// (PyTorch's `count_include_pad`).
 ///
 /// # Errors
 /// [`Error::Shape`] if no window fits.

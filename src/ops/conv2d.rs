@@ -1,4 +1,4 @@
-//! 2-D convolution (cross-correlation, as in `PyTorch`) as an implicit matrix product, and its
+//! 2-D convolution (cross-correlation, as in PyTorch) as an implicit matrix product, and its
 //! gradients.
 //!
 //! The padded image is one node and the convolution itself reads only inside it: no kernel tests
@@ -17,7 +17,7 @@ use crate::ops::{Padding2d, concat, constant, pad2d, permute, reduce_sum, reshap
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// Stride, padding, dilation and groups, as in `PyTorch`'s `Conv2d`.
+/// Stride, padding, dilation and groups, as in PyTorch's `Conv2d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dGeometry {
     /// Distance between neighbouring outputs in pixels.

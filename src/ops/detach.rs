@@ -9,7 +9,7 @@ use crate::shape::Shape;
 #[derive(Debug)]
 pub struct Detach;
 
-/// `x` as a constant to differentiation (`PyTorch`'s `detach`).
+/// `x` as a constant to differentiation (PyTorch's `detach`).
 ///
 /// # Errors
 /// None today; the signature is that of every op.

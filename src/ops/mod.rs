@@ -21,6 +21,7 @@ mod newton_schulz;
 mod one_hot;
 pub mod pointwise;
 mod pool2d;
+mod random_uniform;
 mod reduce_sum;
 mod reshape;
 mod softmax_cross_entropy;
@@ -43,6 +44,7 @@ pub use max_pool2d::{MaxPool2d, max_pool2d};
 pub use newton_schulz::newton_schulz;
 pub use one_hot::{OneHot, one_hot};
 pub use pool2d::Pool2d;
+pub use random_uniform::{RandomUniform, random_uniform};
 pub use reduce_sum::{ReduceSum, mean_to, reduce_sum, sum_to};
 pub use reshape::{Reshape, reshape};
 pub use softmax_cross_entropy::{SoftmaxCrossEntropy, softmax_cross_entropy};
@@ -81,6 +83,7 @@ pub const NAMES: &[&str] = &[
     "maximum",
     "mul",
     "one_hot",
+    "random_uniform",
     "recip",
     "reduce_sum",
     "relu",

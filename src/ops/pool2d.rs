@@ -4,7 +4,7 @@ use crate::graph::op::{Dispatch, Kernel, Slot, fold_workgroups, word};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
 
-/// Square pooling windows, as in `PyTorch`.
+/// Square pooling windows, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool2d {
     /// Height and width of a window in pixels.

@@ -19,7 +19,7 @@ pub(super) struct SoftmaxCrossEntropyGrad {
 }
 
 /// The losses `[N]` of `logits` [N, classes] against `labels` `[N]` (class numbers as floats; a row
-/// with a label that is no class counts zero). `smoothing` is `PyTorch`'s `label_smoothing`.
+/// with a label that is no class counts zero). `smoothing` is PyTorch's `label_smoothing`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.

@@ -51,7 +51,7 @@ pub struct Padding2d {
     pub spacing: [usize; 2],
 }
 
-/// `x` with its dimensions in the order `order` (`PyTorch`'s `permute`), copied.
+/// `x` with its dimensions in the order `order` (PyTorch's `permute`), copied.
 ///
 /// # Errors
 /// [`Error::Shape`] if `order` is not a permutation of at most 4 dimensions.

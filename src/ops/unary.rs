@@ -10,7 +10,7 @@ use crate::shape::Shape;
 /// y = f(x) for every element.
 #[derive(Clone, Copy, Debug)]
 pub enum Unary {
-    /// max(x, 0); the derivative at 0 is 0, as in `PyTorch`.
+    /// max(x, 0); the derivative at 0 is 0, as in PyTorch.
     Relu,
     /// 1 / (1 + exp(-x)).
     Sigmoid,

@@ -1,4 +1,4 @@
-//! Adam (Kingma and Ba 2015) and `AdamW` (Loshchilov and Hutter 2019), as `PyTorch`'s.
+//! Adam (Kingma and Ba 2015) and `AdamW` (Loshchilov and Hutter 2019), as PyTorch's.
 
 use crate::Result;
 use crate::graph::{Graph, Init, Role, TensorId};

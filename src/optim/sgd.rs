@@ -1,4 +1,4 @@
-//! Stochastic gradient descent with momentum, Nesterov's momentum and weight decay, as `PyTorch`'s.
+//! Stochastic gradient descent with momentum, Nesterov's momentum and weight decay, as PyTorch's.
 
 use crate::Result;
 use crate::graph::{Graph, Init, Role, TensorId};

@@ -1,4 +1,4 @@
-//! Checkpoints: safetensors with `PyTorch`'s names and layouts (OIHW).
+//! Checkpoints: safetensors with PyTorch's names and layouts (OIHW).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -52,7 +52,7 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
 }
 
 /// Reads a checkpoint of f32 tensors and its metadata, empty for a file that decorr did not write.
-/// `PyTorch`'s integer `num_batches_tracked` are passed over.
+/// PyTorch's integer `num_batches_tracked` are passed over.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.

@@ -140,6 +140,7 @@ options! {
     model: String = Some("cnn".into()), "Network, see `decorr models` [default: cnn]";
     form: Form = None, "Stem and head of a network that has forms [default: cifar; imagenet for images larger than 64 pixels]";
     width: f32 = Some(1.0), "Factor of all numbers of channels, rounded to multiples of 8 [default: 1]";
+    dropout: f32 = Some(0.5), "Probability of dropout in the head of VGG's ImageNet form [default: 0.5]";
     norm: NormName = Some(NormName::Deconv), "What normalises the layers [default: deconv]";
     loss: LossName = Some(LossName::Ce), "Loss [default: ce]";
     epochs: u64 = Some(2), "Passes over the training images [default: 2]";
@@ -289,6 +290,11 @@ impl TrainConfig {
             width > 0.0 && width <= 16.0,
             format!("--width {width} is not above 0 and at most 16"),
         )?;
+        let dropout = need(&o.dropout, "dropout")?;
+        rule(
+            in_unit(dropout),
+            format!("--dropout {dropout} is not in [0, 1)"),
+        )?;
         let defaults = model.deconv;
         let deconv = DeconvSettings {
             block: *o.block.get_or_insert(defaults.block),
@@ -340,6 +346,7 @@ impl TrainConfig {
             model: Model {
                 form: o.form,
                 width,
+                dropout,
                 deconv,
                 ..model
             },

@@ -322,3 +322,10 @@ pub fn cross_entropy(logits: &Tensor, labels: &[f64], smoothing: f64) -> Tensor 
             .sum()
     })
 }
+
+/// PCG-RXS-M-XS with 32 bits of state, as a hash (O'Neill 2014).
+pub fn pcg(value: u32) -> u32 {
+    let state = value.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let word = ((state >> ((state >> 28) + 4)) ^ state).wrapping_mul(277_803_737);
+    (word >> 22) ^ word
+}

@@ -1,0 +1,59 @@
+//! Random numbers that depend on a counter alone: the same seed and step give the same ones.
+//! Bound: bytes of the result.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::shape::Shape;
+
+/// See [`random_uniform`].
+#[derive(Debug)]
+pub struct RandomUniform {
+    shape: Shape,
+}
+
+/// Numbers in [0, 1) of `shape`, hashed from the bits of `counter` `[1]` and their index. No gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `counter` is not `[1]`.
+pub fn random_uniform(
+    g: &mut Graph,
+    counter: TensorId,
+    shape: impl Into<Shape>,
+) -> Result<TensorId> {
+    let shape = shape.into();
+    g.add(RandomUniform { shape }, &[counter])
+}
+
+impl Op for RandomUniform {
+    fn name(&self) -> &'static str {
+        "random_uniform"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match inputs[0].dims() {
+            [1] => Ok(self.shape.clone()),
+            _ => Err(format!("the counter {} is not [1]", inputs[0])),
+        }
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let len = ctx.output.len();
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "random_uniform",
+                source: include_str!("../../shaders/random_uniform.wgsl").into(),
+                entry: "main",
+                constants: vec![],
+            },
+            params: vec![word(len)?, 0, 0, 0],
+            bindings: vec![Slot::Input(0), Slot::Output],
+            workgroups: fold_workgroups(len.div_ceil(64)),
+        }
+        .into())
+    }
+}
