@@ -9,7 +9,7 @@ use decorr::Result;
 use decorr::autodiff::gradients_from;
 use decorr::graph::op::Variants;
 use decorr::graph::{Graph, Kind, TensorId};
-use decorr::ops::{self, Conv2dGeometry, Padding2d, Pool2d, Transpose, Window};
+use decorr::ops::{self, Conv2dGeometry, CovGrad, Padding2d, Pool2d, Transpose, Window};
 use decorr::passes::Passes;
 use decorr::program::CompileOptions;
 use rand::{RngExt, SeedableRng};
@@ -282,10 +282,42 @@ fn product_cases() -> Vec<Case> {
             |x| reference::matmul(&x[0], &x[1], false, false),
         ));
     }
+    for n in [5, 70] {
+        cases.push(case(
+            &format!("symmetric matmul with a matrix as bias {n}"),
+            &[&[2, 9, n], &[2, n, n]],
+            |g, x| {
+                let transposed = ops::permute(g, x[1], &[0, 2, 1])?;
+                let bias = ops::add(g, x[1], transposed)?;
+                let op = ops::MatMul {
+                    transpose: Transpose { a: true, b: false },
+                    alpha: -0.5,
+                    diag: 1.5,
+                    symmetric: true,
+                };
+                ops::matmul_with(g, x[0], x[0], Some(bias), op)
+            },
+            move |x| {
+                let product = reference::matmul(&x[0], &x[0], true, false);
+                Tensor::from_fn(&[2, n, n], |i| {
+                    let mirrored = i / (n * n) * n * n + i % n * n + i / n % n;
+                    let diag = if i == mirrored { 1.5 } else { 0.0 };
+                    -0.5 * product.data[i] + diag + x[1].data[i] + x[1].data[mirrored]
+                })
+            },
+        ));
+    }
     cases.push(case(
         "matmul with alpha, diagonal and bias",
         &[&[9, 7], &[7, 11], &[11]],
-        |g, x| ops::matmul_with(g, x[0], x[1], Some(x[2]), Transpose::default(), -0.5, 1.5),
+        |g, x| {
+            let op = ops::MatMul {
+                alpha: -0.5,
+                diag: 1.5,
+                ..ops::MatMul::default()
+            };
+            ops::matmul_with(g, x[0], x[1], Some(x[2]), op)
+        },
         |x| {
             let eye = Tensor::from_fn(&[9, 11], |i| f64::from(u8::from(i / 11 == i % 11)));
             let product = reference::matmul(&x[0], &x[1], false, false).map(|v| -0.5 * v);
@@ -301,20 +333,35 @@ fn product_cases() -> Vec<Case> {
             |x| reference::covariance(&x[0], 0.01),
         ));
     }
-    for n_iter in [1, 2, 5] {
-        cases.push(
-            case(
-                &format!("newton_schulz {n_iter}"),
-                &[&[2, 17, 6]],
-                move |g, x| {
-                    let cov = ops::covariance(g, x[0], 0.05)?;
-                    ops::newton_schulz(g, cov, n_iter)
-                },
-                move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
-            )
-            .tolerance(3e-5),
-        );
+    for cov_grad in [CovGrad::Whole, CovGrad::Symmetric] {
+        for n_iter in [1, 2, 5, 8] {
+            cases.push(
+                case(
+                    &format!("newton_schulz {n_iter} {cov_grad:?}"),
+                    &[&[2, 17, 6]],
+                    move |g, x| {
+                        let cov = ops::covariance(g, x[0], 0.05)?;
+                        ops::newton_schulz(g, cov, n_iter, cov_grad)
+                    },
+                    move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
+                )
+                .tolerance(3e-5),
+            );
+        }
     }
+    // More features than a tile has rows: tiles above the diagonal are mirrored.
+    cases.push(
+        case(
+            "newton_schulz of 70",
+            &[&[1, 200, 70]],
+            |g, x| {
+                let cov = ops::covariance(g, x[0], 0.05)?;
+                ops::newton_schulz(g, cov, 5, CovGrad::Symmetric)
+            },
+            |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), 5),
+        )
+        .tolerance(3e-5),
+    );
     cases
 }
 

@@ -26,7 +26,7 @@ fn residual(rows: &[f32], features: usize, n_iter: usize) -> (f32, f32) {
     let mean = ops::mean_to(&mut g, x, [1, 1, features]).unwrap();
     let centred = ops::sub(&mut g, x, mean).unwrap();
     let cov = ops::covariance(&mut g, centred, 1e-5).unwrap();
-    let deconv = ops::newton_schulz(&mut g, cov, n_iter).unwrap();
+    let deconv = ops::newton_schulz(&mut g, cov, n_iter, ops::CovGrad::Symmetric).unwrap();
     let half = ops::matmul(&mut g, deconv, cov, Default::default()).unwrap();
     let white = ops::matmul(&mut g, half, deconv, Default::default()).unwrap();
     g.output("white", white);

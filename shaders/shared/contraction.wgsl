@@ -1,6 +1,7 @@
 // Parameters, bindings and addresses of the kernels in contraction.wgsl and
 // contraction_subgroup.wgsl. src/ops/contraction.rs defines what they compute. Constants that the
-// host sets stand in those files: BIAS is 0 for none, 1 for one value a row, 2 for one a column.
+// host sets stand in those files: BIAS is 0 for none, 1 for one value a row, 2 for one a column, 3 for
+// one an element.
 
 struct Params {
     m: u32,
@@ -71,7 +72,13 @@ struct Task {
 fn task_of(index: u32) -> Task {
     let tile = index % (params.tiles_m * params.tiles_n);
     let rest = index / (params.tiles_m * params.tiles_n);
-    return Task(rest / params.splits, rest % params.splits, tile / params.tiles_n, tile % params.tiles_n);
+    var tile_m = tile / params.tiles_n;
+    if (params.symmetric == 1u) {
+        // Rows of tiles from both ends in turn: the first have few to compute, the last all, and a
+        // CPU adapter gives each thread one run of workgroups.
+        tile_m = select(tile_m / 2u, params.tiles_m - 1u - tile_m / 2u, tile_m % 2u == 1u);
+    }
+    return Task(rest / params.splits, rest % params.splits, tile_m, tile % params.tiles_n);
 }
 
 // True where nothing is to be done: past the end of the grid, or wholly above the diagonal of a
@@ -89,6 +96,8 @@ fn finished(batch: u32, m: u32, n: u32, sum: f32) -> f32 {
         value += bias[batch * params.m + m];
     } else if (BIAS == 2u) {
         value += bias[n];
+    } else if (BIAS == 3u) {
+        value += bias[(batch * params.m + m) * params.n + n];
     }
     return value;
 }

@@ -9,7 +9,9 @@ use crate::autodiff::gradients_from;
 use crate::graph::{Graph, Init, TensorId};
 use crate::models::{Model, Norm};
 use crate::nn::{Loss, Mode};
-use crate::ops::{Conv2dGeometry, Transpose, affine, conv2d, covariance, matmul, newton_schulz};
+use crate::ops::{
+    Conv2dGeometry, CovGrad, Transpose, affine, conv2d, covariance, matmul, newton_schulz,
+};
 use crate::optim::{Optimizer, Sgd};
 use crate::train::training_step;
 
@@ -46,6 +48,7 @@ pub fn workloads() -> Result<Vec<Workload>> {
         product(144, 144, 144)?,
         gram(6400, 144)?,
         inverse_root(144)?,
+        inverse_root(576)?,
     ];
     all.extend(convolutions("conv 64-128 forward", 1)?);
     all.extend(convolutions("conv stride 2 forward", 2)?);
@@ -125,7 +128,7 @@ fn inverse_root(features: usize) -> Result<Workload> {
     let mut g = Graph::new();
     let x = operand(&mut g, "x", &[1, 4 * features, features])?;
     let cov = covariance(&mut g, x, 1e-5)?;
-    let deconv = newton_schulz(&mut g, cov, 5)?;
+    let deconv = newton_schulz(&mut g, cov, 5, CovGrad::Symmetric)?;
     let grads = gradients_from(&mut g, &[(deconv, cov)], &[cov])?;
     keep(&mut g, "deconv", deconv)?;
     keep(&mut g, "cov_grad", grads[0])?;

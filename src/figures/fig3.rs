@@ -18,8 +18,8 @@ use crate::files::write_atomically;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
-    Conv2dGeometry, Padding2d, Transpose, Window, add, conv2d, covariance, im2col, matmul_with,
-    mean_to, newton_schulz, pad2d, permute, reshape, scale, slice, sub,
+    Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, Window, add, conv2d, covariance, im2col,
+    matmul, matmul_with, mean_to, newton_schulz, pad2d, permute, reshape, scale, slice, sub,
 };
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
@@ -168,24 +168,33 @@ fn graph(input: &Picture, options: Fig3Options) -> Result<Graph> {
     let (mean, second_moment) = moments(&mut g, x, k)?;
     // The channels have mean zero, so that the columns' means are those of the border alone and
     // this difference loses no digits.
-    let by_column = Transpose { a: true, b: false };
-    let none = Transpose::default();
-    let product = |g: &mut Graph, diag| matmul_with(g, mean, mean, None, by_column, -1.0, diag);
+    let minus = |transpose| MatMul {
+        alpha: -1.0,
+        ..MatMul::from(transpose)
+    };
+    let product = |g: &mut Graph, diag| {
+        let by_column = Transpose { a: true, b: false };
+        let op = MatMul {
+            diag,
+            ..minus(by_column)
+        };
+        matmul_with(g, mean, mean, None, op)
+    };
     let minus_mean = product(&mut g, 0.0)?;
     let cov_before = add(&mut g, second_moment, minus_mean)?;
     let minus_mean_plus_eps = product(&mut g, options.eps)?;
     let cov = add(&mut g, second_moment, minus_mean_plus_eps)?;
     let cov = reshape(&mut g, cov, [1, features, features])?;
-    let deconv = newton_schulz(&mut g, cov, options.n_iter)?;
+    let deconv = newton_schulz(&mut g, cov, options.n_iter, CovGrad::Symmetric)?;
 
     let deconv = reshape(&mut g, deconv, [features, features])?;
-    let half = matmul_with(&mut g, deconv, cov_before, None, none, 1.0, 0.0)?;
-    let cov_after = matmul_with(&mut g, half, deconv, None, none, 1.0, 0.0)?;
+    let half = matmul(&mut g, deconv, cov_before, Transpose::default())?;
+    let cov_after = matmul(&mut g, half, deconv, Transpose::default())?;
     // Column of the centre tap of each channel, as a kernel.
     let centres = slice(&mut g, deconv, 1, k * k / 2, k * k, c)?;
     let kernels = permute(&mut g, centres, &[1, 0])?;
     let by_row = Transpose { a: false, b: true };
-    let shift = matmul_with(&mut g, kernels, mean, None, by_row, -1.0, 0.0)?;
+    let shift = matmul_with(&mut g, kernels, mean, None, minus(by_row))?;
     let bias = reshape(&mut g, shift, [c])?;
     let kernels = reshape(&mut g, kernels, [c, c, k, k])?;
     let geometry = Conv2dGeometry {

@@ -4,7 +4,7 @@ use super::Mode;
 use super::deconv::{DeconvOptions, Statistics};
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::ops::{
-    Transpose, add, affine, concat, constant, covariance, detach, div, matmul_with, maximum,
+    CovGrad, Transpose, add, affine, concat, constant, covariance, detach, div, matmul, maximum,
     mean_to, mul, newton_schulz, permute, reduce_sum, reshape, slice, sqrt, square, sub,
 };
 use crate::{Error, Result};
@@ -154,7 +154,7 @@ impl ChannelDeconv {
                 let rows = permute(g, shifted, &[1, 0])?;
                 let rows = reshape(g, rows, [1, columns.div_ceil(step), block])?;
                 let cov = covariance(g, rows, self.options.eps)?;
-                let deconv = newton_schulz(g, cov, self.options.n_iter)?;
+                let deconv = newton_schulz(g, cov, self.options.n_iter, CovGrad::Symmetric)?;
                 let flat_mean = reshape(g, mean, [block])?;
                 move_towards(g, running_mean, flat_mean, weight)?;
                 let flat = reshape(g, deconv, [block, block])?;
@@ -163,8 +163,7 @@ impl ChannelDeconv {
             }
         };
         let centred = sub(g, by_channel, mean)?;
-        let none = Transpose::default();
-        let white = matmul_with(g, deconv, centred, None, none, 1.0, 0.0)?;
+        let white = matmul(g, deconv, centred, Transpose::default())?;
         let white = reshape(g, white, [channels, n, pixels])?;
         let statistics = Statistics {
             mean: reshape(g, mean, [1, 1, block])?,

@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::Mode;
 use crate::ops::{
-    add, covariance, detach, matmul_with, mean_to, newton_schulz, permute, reduce_sum, reshape,
+    CovGrad, add, covariance, detach, matmul, mean_to, newton_schulz, permute, reduce_sum, reshape,
     scale, sub,
 };
 use crate::shape::gcd;
@@ -97,7 +97,7 @@ pub(super) fn statistics_of_rows(
     let centred = reshape(g, centred, [groups, count, features])?;
     let cov = covariance(g, centred, options.eps)?;
     g.rename(cov, "cov");
-    let deconv = newton_schulz(g, cov, options.n_iter)?;
+    let deconv = newton_schulz(g, cov, options.n_iter, CovGrad::Symmetric)?;
     g.rename(deconv, "deconv");
     Ok(Statistics {
         mean: reshape(g, mean, [groups, 1, features])?,
@@ -208,10 +208,10 @@ pub(super) fn fold(
     statistics: &Statistics,
 ) -> Result<(TensorId, TensorId)> {
     let none = Transpose::default();
-    let weight_eff = matmul_with(g, weight, statistics.deconv, None, none, 1.0, 0.0)?;
+    let weight_eff = matmul(g, weight, statistics.deconv, none)?;
     g.rename(weight_eff, "weight_eff");
     let by_rows = Transpose { a: false, b: true };
-    let shift = matmul_with(g, weight_eff, statistics.mean, None, by_rows, 1.0, 0.0)?;
+    let shift = matmul(g, weight_eff, statistics.mean, by_rows)?;
     let (groups, rows) = (g.shape(shift).dims()[0], g.shape(shift).dims()[1]);
     Ok((weight_eff, reshape(g, shift, [groups, rows])?))
 }

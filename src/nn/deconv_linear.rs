@@ -4,7 +4,7 @@ use super::deconv::{self, DeconvOptions, Running, Statistics, resolve_block};
 use super::{Linear, Mode, default_init};
 use crate::Result;
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, matmul_with, reshape, sub};
+use crate::ops::{Transpose, matmul, matmul_with, reshape, sub};
 
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
 /// mean and one covariance. With fewer rows than outputs it is computed as ((x - mean) D) weight^T +
@@ -75,7 +75,7 @@ impl DeconvLinear {
             let rows = reshape(g, x, [1, batch * blocks, block])?;
             let centred = sub(g, rows, statistics.mean)?;
             let none = Transpose::default();
-            let white = matmul_with(g, centred, statistics.deconv, None, none, 1.0, 0.0)?;
+            let white = matmul(g, centred, statistics.deconv, none)?;
             let white = reshape(g, white, [batch, inputs])?;
             return Ok((layer.forward(g, white)?, statistics));
         }
@@ -89,7 +89,7 @@ impl DeconvLinear {
         let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;
         let bias_eff = deconv::fold_bias(g, shift, outputs, bias)?;
         let by_rows = Transpose { a: false, b: true };
-        let y = matmul_with(g, x, weight_eff, Some(bias_eff), by_rows, 1.0, 0.0)?;
+        let y = matmul_with(g, x, weight_eff, Some(bias_eff), by_rows)?;
         Ok((y, statistics))
     }
 }

@@ -48,7 +48,7 @@ impl Linear {
         if parts == 1 {
             let shape = [self.out_features, self.in_features];
             let weight = g.parameter("weight", shape, init)?;
-            return matmul_with(g, x, weight, bias, by_rows, 1.0, 0.0);
+            return matmul_with(g, x, weight, bias, by_rows);
         }
         let most = self.out_features.div_ceil(parts);
         let mut outputs = Vec::new();
@@ -60,7 +60,7 @@ impl Linear {
                 Some(bias) => Some(slice(g, bias, 0, first, 1, rows)?),
                 None => None,
             };
-            outputs.push(matmul_with(g, x, weight, bias, by_rows, 1.0, 0.0)?);
+            outputs.push(matmul_with(g, x, weight, bias, by_rows)?);
         }
         concat(g, &outputs, 1)
     }

@@ -28,6 +28,8 @@ pub(super) enum Bias {
     PerRow,
     /// Element column.
     PerColumn,
+    /// Element (batch * m + row) * n + column.
+    Matrix,
 }
 
 /// Extents and strides in elements. Index triples are outermost first; `m_extents` and
@@ -268,6 +270,7 @@ impl Bias {
             Self::None => 0,
             Self::PerRow => 1,
             Self::PerColumn => 2,
+            Self::Matrix => 3,
         }
     }
 }

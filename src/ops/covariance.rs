@@ -7,7 +7,7 @@
 use crate::graph::op::{Lowered, Lowering, Slot};
 use crate::graph::{Cost, Graph, Op, TensorId};
 use crate::ops::contraction::Contraction;
-use crate::ops::{Transpose, add, matmul_with, permute};
+use crate::ops::{MatMul, add, matmul_with, permute};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -48,8 +48,11 @@ impl Op for Covariance {
         let rows = g.shape(centred).dims()[1] as f32;
         let transposed = permute(g, cov_grad, &[0, 2, 1])?;
         let both = add(g, cov_grad, transposed)?;
-        let none = Transpose::default();
-        let grad = matmul_with(g, centred, both, None, none, 1.0 / rows, 0.0)?;
+        let op = MatMul {
+            alpha: 1.0 / rows,
+            ..MatMul::default()
+        };
+        let grad = matmul_with(g, centred, both, None, op)?;
         Ok(vec![Some(grad)])
     }
 

@@ -1,6 +1,7 @@
 //! Matrix products, batched, with transposed operands: C = alpha * op(A) op(B) + diag * I + bias.
 //!
-//! Bound: 2 m n k operations a batch element. The kernels are [`contraction`]'s.
+//! Bound: 2 m n k operations a batch element, half of them for a symmetric C. The kernels are
+//! [`contraction`]'s.
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering, Slot};
@@ -18,12 +19,38 @@ pub struct Transpose {
     pub b: bool,
 }
 
-/// See [`matmul`].
-#[derive(Clone, Copy, Debug)]
+/// What [`matmul_with`] computes beside the bare product.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatMul {
-    transpose: Transpose,
-    alpha: f32,
-    diag: f32,
+    /// Which operands are transposed.
+    pub transpose: Transpose,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Added to the diagonal.
+    pub diag: f32,
+    /// C is known to be symmetric: only what is on and below the diagonal is computed (of the bias
+    /// too, where it is a matrix), and mirrored.
+    pub symmetric: bool,
+}
+
+impl Default for MatMul {
+    fn default() -> Self {
+        Self {
+            transpose: Transpose::default(),
+            alpha: 1.0,
+            diag: 0.0,
+            symmetric: false,
+        }
+    }
+}
+
+impl From<Transpose> for MatMul {
+    fn from(transpose: Transpose) -> Self {
+        Self {
+            transpose,
+            ..Self::default()
+        }
+    }
 }
 
 /// `a` [m, k] times `b` [k, n], or batched: [batch, m, k] times [batch, k, n], where a batch of 1
@@ -32,10 +59,11 @@ pub struct MatMul {
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.
 pub fn matmul(g: &mut Graph, a: TensorId, b: TensorId, transpose: Transpose) -> Result<TensorId> {
-    matmul_with(g, a, b, None, transpose, 1.0, 0.0)
+    matmul_with(g, a, b, None, transpose)
 }
 
-/// `alpha` * op(a) op(b) + `diag` * I + `bias` (one value a column, `[n]`), in one kernel.
+/// alpha * op(`a`) op(`b`) + diag * I + `bias`, in one kernel. The bias is one value a column, `[n]`,
+/// or of the shape of the result.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the sizes do not fit.
@@ -44,17 +72,10 @@ pub fn matmul_with(
     a: TensorId,
     b: TensorId,
     bias: Option<TensorId>,
-    transpose: Transpose,
-    alpha: f32,
-    diag: f32,
+    op: impl Into<MatMul>,
 ) -> Result<TensorId> {
-    let op = MatMul {
-        transpose,
-        alpha,
-        diag,
-    };
     let inputs: Vec<TensorId> = [a, b].into_iter().chain(bias).collect();
-    g.add(op, &inputs)
+    g.add(op.into(), &inputs)
 }
 
 /// Sizes of one product.
@@ -64,6 +85,16 @@ struct Sizes {
     n: usize,
     k: usize,
     batched: bool,
+}
+
+impl Sizes {
+    fn output(&self) -> Shape {
+        if self.batched {
+            [self.batch[0].max(self.batch[1]), self.m, self.n].into()
+        } else {
+            [self.m, self.n].into()
+        }
+    }
 }
 
 impl MatMul {
@@ -94,18 +125,24 @@ impl MatMul {
         if a.rank() != b.rank() || (a_batch != b_batch && a_batch != 1 && b_batch != 1) {
             return Err(format!("batches of {a} and {b} differ"));
         }
-        if let Some(bias) = inputs.get(2)
-            && bias.dims() != [n]
-        {
-            return Err(format!("the bias {bias} is not [{n}]"));
+        if self.symmetric && m != n {
+            return Err(format!("a result of {m} x {n} is not symmetric"));
         }
-        Ok(Sizes {
+        let sizes = Sizes {
             batch: [a_batch, b_batch],
             m,
             n,
             k,
             batched: a.rank() == 3,
-        })
+        };
+        if let Some(&bias) = inputs.get(2)
+            && bias.dims() != [n]
+            && *bias != sizes.output()
+        {
+            let output = sizes.output();
+            return Err(format!("the bias {bias} is neither [{n}] nor {output}"));
+        }
+        Ok(sizes)
     }
 }
 
@@ -115,12 +152,7 @@ impl Op for MatMul {
     }
 
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let s = self.sizes(inputs)?;
-        Ok(if s.batched {
-            [s.batch[0].max(s.batch[1]), s.m, s.n].into()
-        } else {
-            [s.m, s.n].into()
-        })
+        Ok(self.sizes(inputs)?.output())
     }
 
     fn gradient(
@@ -132,8 +164,13 @@ impl Op for MatMul {
         let inputs = g.node(node).inputs.clone();
         let (a, b) = (inputs[0], inputs[1]);
         let Transpose { a: ta, b: tb } = self.transpose;
-        let mut product =
-            |x, y, a, b| matmul_with(g, x, y, None, Transpose { a, b }, self.alpha, 0.0);
+        let mut product = |x, y, a, b| {
+            let op = Self {
+                alpha: self.alpha,
+                ..Transpose { a, b }.into()
+            };
+            matmul_with(g, x, y, None, op)
+        };
         // Of C = A B: A' = C' B^T and B' = A^T C'; the transposed cases follow by transposing.
         let a_grad = match ta {
             false => product(output_grad, b, false, !tb)?,
@@ -149,6 +186,10 @@ impl Op for MatMul {
             Some(sum_to(g, b_grad, b_shape)?),
         ];
         if let Some(&bias) = inputs.get(2) {
+            if g.shape(bias) == g.shape(output_grad) {
+                grads.push(Some(output_grad));
+                return Ok(grads);
+            }
             let (n, rank) = (g.shape(bias).len(), g.shape(output_grad).rank());
             let mut to = vec![1; rank];
             to[rank - 1] = n;
@@ -162,7 +203,7 @@ impl Op for MatMul {
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
         let k = self.sizes(inputs).map_or(0, |s| s.k);
         Cost {
-            flops: 2 * (output.len() * k) as u64,
+            flops: if self.symmetric { 1 } else { 2 } * (output.len() * k) as u64,
             bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
         }
     }
@@ -181,11 +222,12 @@ impl Op for MatMul {
         contraction.c_batch = s.m * s.n;
         contraction.alpha = self.alpha;
         contraction.diag = self.diag;
+        contraction.symmetric = self.symmetric;
         let bias = ctx.inputs.get(2).map(|_| Slot::Input(2));
-        contraction.bias = if bias.is_some() {
-            Bias::PerColumn
-        } else {
-            Bias::None
+        contraction.bias = match ctx.inputs.get(2) {
+            None => Bias::None,
+            Some(&bias) if bias == ctx.output => Bias::Matrix,
+            Some(_) => Bias::PerColumn,
         };
         contraction.lower(
             ctx.variants,
@@ -203,11 +245,7 @@ mod tests {
 
     #[test]
     fn shape_rule_names_what_does_not_fit() {
-        let op = MatMul {
-            transpose: Transpose { a: false, b: true },
-            alpha: 1.0,
-            diag: 0.0,
-        };
+        let op = MatMul::from(Transpose { a: false, b: true });
         let shape = |dims: &[usize]| Shape::from(dims);
         let ok = op.output_shape(&[&shape(&[2, 3]), &shape(&[5, 3])]);
         assert_eq!(ok, Ok(shape(&[2, 5])));
@@ -215,5 +253,11 @@ mod tests {
         assert!(error.is_err_and(|e| e.contains("3 columns")));
         let batched = op.output_shape(&[&shape(&[4, 2, 3]), &shape(&[1, 5, 3])]);
         assert_eq!(batched, Ok(shape(&[4, 2, 5])));
+        let symmetric = MatMul {
+            symmetric: true,
+            ..op
+        };
+        let error = symmetric.output_shape(&[&shape(&[2, 3]), &shape(&[5, 3])]);
+        assert!(error.is_err_and(|e| e.contains("2 x 5")));
     }
 }

@@ -1,8 +1,8 @@
 //! The closed set of ops: one file each with its shape rule, gradient and dispatch, beside the
 //! shader of the same name.
 //!
-//! An op made wholly of other ops is a function here and has no shader ([`newton_schulz()`],
-//! [`batch_norm`]). Element-wise ops share one generated kernel, see [`pointwise`].
+//! An op made wholly of other ops has no shader: [`batch_norm`], and [`newton_schulz()`], which brings
+//! a gradient of its own. Element-wise ops share one generated kernel, see [`pointwise`].
 
 mod avg_pool2d;
 mod batch_norm;
@@ -41,7 +41,7 @@ pub use detach::{Detach, detach};
 pub use im2col::{Col2im, Im2col, Window, col2im, im2col};
 pub use matmul::{MatMul, Transpose, matmul, matmul_with};
 pub use max_pool2d::{MaxPool2d, max_pool2d};
-pub use newton_schulz::newton_schulz;
+pub use newton_schulz::{CovGrad, newton_schulz};
 pub use one_hot::{OneHot, one_hot};
 pub use pool2d::Pool2d;
 pub use random_uniform::{RandomUniform, random_uniform};
@@ -82,6 +82,7 @@ pub const NAMES: &[&str] = &[
     "max_pool2d_grad",
     "maximum",
     "mul",
+    "newton_schulz",
     "one_hot",
     "random_uniform",
     "recip",
