@@ -95,7 +95,7 @@ fn planned_memory_is_what_the_adapter_reports() {
     let (loss, optimizer) = (config.loss, config.optimizer);
     let graph = training_step(&config.model(10), loss, &optimizer, shape, Mode::Train).unwrap();
     let planned = Program::plan(&graph, &gpu, CompileOptions::default()).unwrap();
-    let before = gpu.allocated_bytes();
+    let before = gpu.allocated_bytes().unwrap();
     let mut store = Store::new(&gpu, 1);
     let program = Program::compile(&graph, &mut store, CompileOptions::default()).unwrap();
     let (planned, compiled) = (planned.peak() as f64, program.memory().peak() as f64);
@@ -103,7 +103,7 @@ fn planned_memory_is_what_the_adapter_reports() {
         (compiled / planned - 1.0).abs() < 0.01,
         "{compiled} {planned}"
     );
-    let used = match (before, gpu.allocated_bytes()) {
+    let used = match (before, gpu.allocated_bytes().unwrap()) {
         (Some(before), Some(after)) => (after - before) as f64,
         _ => gpu.counters().buffer_bytes as f64,
     };

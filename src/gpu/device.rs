@@ -1,5 +1,6 @@
 //! The device with its queue, and errors that come back as values.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(120);
 const SOFTWARE_PATIENCE: Duration = Duration::from_secs(3600);
 
+/// Bytes that may be on their way to the device outside of the step.
+const UPLOAD_BYTES: u64 = 64 << 20;
+
 /// An opened device. Cheap to share behind an [`Arc`].
 #[derive(Debug)]
 pub struct Gpu {
@@ -23,6 +27,8 @@ pub struct Gpu {
     first_error: Arc<Mutex<Option<Error>>>,
     /// Why the device is gone, once it is.
     lost: Arc<OnceLock<String>>,
+    /// Bytes given to [`Gpu::upload`] since they were last waited for.
+    uploading: AtomicU64,
 }
 
 /// How many GPU objects exist, by wgpu's internal counters.
@@ -98,6 +104,7 @@ impl Gpu {
             limits,
             first_error,
             lost,
+            uploading: AtomicU64::new(0),
         }))
     }
 
@@ -242,11 +249,35 @@ impl Gpu {
         })
     }
 
-    /// Bytes of device memory in use as the driver's allocator reports them; `None` where it does
-    /// not (Metal, GL).
-    pub fn allocated_bytes(&self) -> Option<u64> {
-        let report = self.device.generate_allocator_report()?;
-        Some(report.total_allocated_bytes)
+    /// Writes into a buffer before the next submission. What passes through the host on the way is
+    /// given back every [`UPLOAD_BYTES`], so that a network does not take twice its memory to begin.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(crate) fn upload(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+        self.queue.write_buffer(buffer, 0, bytes);
+        let len = bytes.len() as u64;
+        if self.uploading.fetch_add(len, Ordering::Relaxed) + len > UPLOAD_BYTES {
+            return self.finish_uploads();
+        }
+        self.check()
+    }
+
+    fn finish_uploads(&self) -> Result<()> {
+        self.uploading.store(0, Ordering::Relaxed);
+        let submission = self.queue.submit([]);
+        self.wait(Some(submission))
+    }
+
+    /// Bytes of device memory in use as the driver's allocator reports them, after all uploads;
+    /// `None` where it does not (Metal, GL).
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn allocated_bytes(&self) -> Result<Option<u64>> {
+        self.finish_uploads()?;
+        let report = self.device.generate_allocator_report();
+        Ok(report.map(|report| report.total_allocated_bytes))
     }
 
     /// How many GPU objects exist now.

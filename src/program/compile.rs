@@ -286,7 +286,7 @@ impl<'a> Binder<'a> {
         let params = self
             .gpu
             .buffer("parameters", self.params.len() as u64, usage)?;
-        self.gpu.queue.write_buffer(&params, 0, &self.params);
+        self.gpu.upload(&params, &self.params)?;
         let mut dispatches = Vec::new();
         for pending in self.pending {
             let parts = pending.bound;

@@ -98,8 +98,7 @@ impl Store {
             return Err(Error::shape("store", message));
         }
         let bytes = bytemuck::cast_slice(values);
-        self.gpu.queue.write_buffer(&entry.buffer, 0, bytes);
-        self.gpu.check()
+        self.gpu.upload(&entry.buffer, bytes)
     }
 
     /// Memory for the computed tensors of a program: arena `k` of at least this size. Programs of
@@ -149,10 +148,11 @@ impl Store {
         }
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let buffer = self.gpu.buffer(name, shape.size_bytes(), usage)?;
-        let values = first_values(name, shape, init, self.seed);
-        let bytes = bytemuck::cast_slice(&values);
-        self.gpu.queue.write_buffer(&buffer, 0, bytes);
-        self.gpu.check()?;
+        // Buffers begin as zeros.
+        if !matches!(init, Init::Constant(0.0)) {
+            let values = first_values(name, shape, init, self.seed);
+            self.gpu.upload(&buffer, bytemuck::cast_slice(&values))?;
+        }
         let entry = Entry {
             shape: shape.clone(),
             role,

@@ -149,7 +149,7 @@ pub fn train(
     let other = stepper.other_bytes() + evaluator.other_bytes();
     tell(Event::Memory(
         store.size_bytes() + other,
-        gpu.allocated_bytes(),
+        gpu.allocated_bytes()?,
     ));
     let metrics = config.out.join("metrics.jsonl");
     let records = match &saved {
@@ -336,7 +336,7 @@ impl Run<'_> {
 
     fn draw(&self) -> Result<()> {
         let path = self.config.out.join("curves.png");
-        draw_curves(&path, &title(self.config), &self.records)
+        draw_curves(&path, &title(self.config), &[("", &self.records)])
     }
 
     fn save(&mut self) -> Result<()> {
