@@ -149,6 +149,31 @@ fn train_eval_and_describe() {
     let loss_of = |text: &str| text.split("\"loss\":").nth(1).map(|t| t[..8].to_string());
     assert_eq!(loss_of(&metrics), loss_of(&other));
 
+    let (picture, picture_text) = path(&dir, "compare.png");
+    let text = stdout(&decorr(&[
+        "compare",
+        &out_text,
+        &again,
+        "--out",
+        &picture_text,
+        "--json",
+    ]));
+    let both: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&both[0]["name"], &both[1]["name"]),
+        (&"a".into(), &"b".into())
+    );
+    assert_eq!(both[0]["steps"], 12);
+    assert_eq!(both[0]["train_loss"], both[1]["train_loss"]);
+    assert!(both[0]["test_loss"].is_number() && both[0]["ms_per_step"].is_number());
+    assert!(image::open(picture).unwrap().width() > 1000);
+    let table = stdout(&decorr(&["compare", &out_text, &again]));
+    assert_eq!(table.lines().count(), 3, "{table}");
+    refusal(
+        &decorr(&["compare", dir.path().to_str().unwrap()]),
+        &["metrics.jsonl"],
+    );
+
     refusal(
         &decorr(&["train", "--steps", "1", "--out", &out_text]),
         &["--force"],

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod compare;
 mod data;
 mod describe;
 mod devices;
@@ -31,6 +32,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Print loss and accuracy of a checkpoint on test images.
     Eval(Box<eval::EvalArgs>),
+    /// Print and draw runs side by side: losses, accuracies, times, curves.
+    Compare(compare::CompareArgs),
     /// List the adapters: name, type, backend, driver, limits, optional features.
     Devices,
     /// Print the kernels of a training step: shapes, operations, bytes, planned memory.
@@ -76,6 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
+        Command::Compare(args) => compare::run(&args),
         Command::Devices => devices::run(),
         Command::Describe(args) => describe::run(*args),
         Command::Models(args) => models::run(&args),

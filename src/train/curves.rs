@@ -1,4 +1,4 @@
-//! curves.png: loss and accuracy over the steps.
+//! curves.png: loss and accuracy over the steps, of one run or of several.
 
 use std::path::Path;
 
@@ -13,35 +13,66 @@ use crate::files::write_atomically;
 const SIZE: (u32, u32) = (1200, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
+/// Of runs side by side: Okabe and Ito's, which the colour-blind tell apart.
+const RUNS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(213, 94, 0),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+];
 
-/// Draws both panels: training steps thin with their running mean bold, tests as dots.
+/// Draws both panels: training steps thin with their running mean bold, tests as dots. Several
+/// runs, each a name and its records, have a colour each.
 ///
 /// # Errors
 /// [`crate::Error::Io`] with the path.
-pub fn draw_curves(path: &Path, title: &str, records: &[Record]) -> Result<()> {
+pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])]) -> Result<()> {
     let canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([255; 3]));
     let bytes = draw_png(canvas, |root| {
         let inner = root.titled(title, ("sans-serif", 24))?;
         let (left, right) = inner.split_horizontally(SIZE.0 / 2);
-        panel(&left, "loss", records, |r| r.loss)?;
-        panel(&right, "top-1 accuracy", records, |r| r.top1)
+        panel(&left, "loss", runs, |r| r.loss)?;
+        panel(&right, "top-1 accuracy", runs, |r| r.top1)
     })?;
     write_atomically(path, &bytes)
+}
+
+/// Points of one run in one panel.
+struct Curve<'a> {
+    name: &'a str,
+    train: Vec<(f64, f64)>,
+    test: Vec<(f64, f64)>,
+    colours: [RGBColor; 2],
 }
 
 fn panel(
     area: &Area<'_>,
     name: &str,
-    records: &[Record],
+    runs: &[(&str, &[Record])],
     value: impl Fn(&Record) -> Option<f64>,
 ) -> Drawn {
-    let points = |split: Split| -> Vec<(f64, f64)> {
-        let of = records.iter().filter(|r| r.split == split);
-        of.filter_map(|r| Some((r.step as f64, value(r).filter(|v| v.is_finite())?)))
-            .collect()
-    };
-    let (train, test) = (points(Split::Train), points(Split::Test));
-    let all = || train.iter().chain(&test);
+    let alone = runs.len() == 1;
+    let curves: Vec<Curve<'_>> = runs
+        .iter()
+        .zip(RUNS.iter().cycle())
+        .map(|(&(name, records), &colour)| {
+            let points = |split: Split| -> Vec<(f64, f64)> {
+                let of = records.iter().filter(|r| r.split == split);
+                of.filter_map(|r| Some((r.step as f64, value(r).filter(|v| v.is_finite())?)))
+                    .collect()
+            };
+            Curve {
+                name: if alone { "train (running mean)" } else { name },
+                train: points(Split::Train),
+                test: points(Split::Test),
+                colours: if alone { [TRAIN, TEST] } else { [colour; 2] },
+            }
+        })
+        .collect();
+    let all = || curves.iter().flat_map(|c| c.train.iter().chain(&c.test));
     let last = all().map(|p| p.0).fold(1.0, f64::max);
     let low = all().map(|p| p.1).fold(f64::INFINITY, f64::min).min(1e9);
     let high = all()
@@ -68,16 +99,28 @@ fn panel(
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(WHITE)
         .draw()?;
-    chart.draw_series(LineSeries::new(train.iter().copied(), TRAIN.mix(0.35)))?;
-    chart
-        .draw_series(LineSeries::new(running_mean(&train), TRAIN.stroke_width(2)))?
-        .label("train (running mean)")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], TRAIN.stroke_width(2)));
-    chart.draw_series(LineSeries::new(test.iter().copied(), TEST.mix(0.6)))?;
-    chart
-        .draw_series(test.iter().map(|&p| Circle::new(p, 4, TEST.filled())))?
-        .label("test")
-        .legend(|(x, y)| Circle::new((x + 9, y), 4, TEST.filled()));
+    for curve in &curves {
+        let [train, test] = curve.colours;
+        let steps = curve.train.iter().copied();
+        chart.draw_series(LineSeries::new(
+            steps,
+            train.mix(if alone { 0.35 } else { 0.2 }),
+        ))?;
+        let mean = running_mean(&curve.train);
+        chart
+            .draw_series(LineSeries::new(mean, train.stroke_width(2)))?
+            .label(curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], train.stroke_width(2)));
+        if alone {
+            chart.draw_series(LineSeries::new(curve.test.iter().copied(), test.mix(0.6)))?;
+        }
+        let dots = curve.test.iter().map(|&p| Circle::new(p, 4, test.filled()));
+        let dots = chart.draw_series(dots)?;
+        if alone {
+            dots.label("test")
+                .legend(move |(x, y)| Circle::new((x + 9, y), 4, test.filled()));
+        }
+    }
     let corner = if name == "loss" {
         SeriesLabelPosition::UpperRight
     } else {
@@ -126,8 +169,9 @@ mod tests {
             .map(|i| record(Split::Train, i, Some(2.0 / (1.0 + i as f64))))
             .collect();
         many.push(record(Split::Test, 49, None));
-        for records in [vec![], one, many] {
-            draw_curves(&path, "a run", &records).unwrap();
+        let several: [(&str, &[Record]); 3] = [("a", &one), ("b", &many), ("c", &[])];
+        for runs in [&[("a run", &one[..])][..], &several, &[("none", &[])], &[]] {
+            draw_curves(&path, "a run", runs).unwrap();
             let image = image::open(&path).unwrap();
             assert_eq!((image.width(), image.height()), SIZE);
         }

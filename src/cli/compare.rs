@@ -1,0 +1,110 @@
+//! `decorr compare`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use decorr::train::{Record, Split, draw_curves, read_metrics};
+use decorr::{Error, Result};
+use serde::Serialize;
+
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Folders that `decorr train` wrote (its --out), finished or running
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// Draw their curves: lines for the training batches (running mean), dots for the tests
+    #[arg(long, value_name = "FILE.png")]
+    out: Option<PathBuf>,
+    /// Title of the drawing
+    #[arg(long, default_value = "")]
+    title: String,
+    /// Print a JSON array in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a run is.
+#[derive(Serialize)]
+struct Summary {
+    name: String,
+    steps: u64,
+    /// Mean of the last ten logged steps.
+    train_loss: Option<f64>,
+    test_loss: Option<f64>,
+    test_top1: Option<f64>,
+    ms_per_step: Option<f64>,
+}
+
+pub(super) fn run(args: &CompareArgs) -> Result<()> {
+    let mut runs = Vec::new();
+    for path in &args.runs {
+        runs.push((name(path)?, read_metrics(&path.join("metrics.jsonl"))?));
+    }
+    let summaries: Vec<Summary> = runs
+        .iter()
+        .map(|(name, records)| summary(name, records))
+        .collect();
+    if args.json {
+        let text = serde_json::to_string(&summaries).map_err(|e| Error::Config(e.to_string()))?;
+        println!("{text}");
+    } else {
+        print_table(&summaries);
+    }
+    if let Some(out) = &args.out {
+        let borrowed: Vec<(&str, &[Record])> = runs
+            .iter()
+            .map(|(name, records)| (name.as_str(), records.as_slice()))
+            .collect();
+        draw_curves(out, &args.title, &borrowed)?;
+        if !args.json {
+            println!("wrote {}", out.display());
+        }
+    }
+    Ok(())
+}
+
+/// The folder's own name, for `.` too.
+fn name(path: &Path) -> Result<String> {
+    let whole = path.canonicalize().map_err(|e| Error::io(path, e))?;
+    let last = whole.file_name().unwrap_or(whole.as_os_str());
+    Ok(last.to_string_lossy().into_owned())
+}
+
+fn summary(name: &str, records: &[Record]) -> Summary {
+    let train: Vec<&Record> = records.iter().filter(|r| r.split == Split::Train).collect();
+    let test = records.iter().rfind(|r| r.split == Split::Test);
+    let last: Vec<f64> = train.iter().rev().take(10).filter_map(|r| r.loss).collect();
+    let end = train.last();
+    Summary {
+        name: name.into(),
+        steps: end.map_or(0, |r| r.step),
+        train_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
+        test_loss: test.and_then(|r| r.loss),
+        test_top1: test.and_then(|r| r.top1),
+        ms_per_step: end
+            .filter(|r| r.step > 0)
+            .map(|r| 1000.0 * r.seconds / r.step as f64),
+    }
+}
+
+fn print_table(summaries: &[Summary]) {
+    let width = summaries.iter().map(|s| s.name.len()).fold(3, usize::max);
+    println!(
+        "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
+        "run", "steps", "train loss", "test loss", "test top1", "ms a step"
+    );
+    let number = |value: Option<f64>, decimals: usize| {
+        value.map_or("-".into(), |value| format!("{value:.decimals$}"))
+    };
+    for s in summaries {
+        println!(
+            "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
+            s.name,
+            s.steps,
+            number(s.train_loss, 4),
+            number(s.test_loss, 4),
+            number(s.test_top1, 4),
+            number(s.ms_per_step, 1)
+        );
+    }
+}
