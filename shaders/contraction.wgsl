@@ -102,16 +102,26 @@ fn direct(
         s0x, s0y, s1x, s1y, s2x, s2y, s3x, s3y,
         s4x, s4y, s5x, s5y, s6x, s6y, s7x, s7y,
     );
-    var columns = array<u32, 8>(
-        column_of_c(n0 + 0u), column_of_c(n0 + 1u), column_of_c(n0 + 2u), column_of_c(n0 + 3u),
-        column_of_c(n0 + 4u), column_of_c(n0 + 5u), column_of_c(n0 + 6u), column_of_c(n0 + 7u),
-    );
+    // The columns of this invocation; and, for the mirrored element, the rows of the same numbers.
+    var columns: array<u32, 8>;
+    var rows: array<u32, 8>;
+    var column = column_of_c(n0);
+    var row = row_of_c(n0);
+    for (var j = 0u; j < 8u; j++) {
+        columns[j] = column.at;
+        rows[j] = row.at;
+        column = next_column_of_c(column);
+        row = next_row_of_c(row);
+    }
+    row = row_of_c(m0);
+    column = column_of_c(m0);
     for (var i = 0u; i < 8u; i++) {
-        let row = row_of_c(m0 + i);
         for (var j = 0u; j < 8u; j++) {
             let sum = sums[i * 2u + j / 4u][j % 4u];
-            store(task, m0 + i, n0 + j, row, columns[j], sum);
+            store(task, m0 + i, n0 + j, row.at + columns[j], rows[j] + column.at, sum);
         }
+        row = next_row_of_c(row);
+        column = next_column_of_c(column);
     }
 }
 
@@ -192,13 +202,25 @@ fn tiled(
         }
         workgroupBarrier();
     }
+    // The first of this invocation's rows and columns; and, for the mirrored element, the column and
+    // row of the same numbers.
+    let m = m0 + local.y * 4u;
+    let n = n0 + local.x * 4u;
+    var row = row_of_c(m);
+    var mirrored_column = column_of_c(m);
+    let first_column = column_of_c(n);
+    let first_mirrored_row = row_of_c(n);
     for (var i = 0u; i < 4u; i++) {
-        let m = m0 + local.y * 4u + i;
-        let row = row_of_c(m);
+        var column = first_column;
+        var mirrored_row = first_mirrored_row;
         for (var j = 0u; j < 4u; j++) {
-            let n = n0 + local.x * 4u + j;
-            store(task, m, n, row, column_of_c(n), sum[i][j]);
+            let mirrored = mirrored_row.at + mirrored_column.at;
+            store(task, m + i, n + j, row.at + column.at, mirrored, sum[i][j]);
+            column = next_column_of_c(column);
+            mirrored_row = next_row_of_c(mirrored_row);
         }
+        row = next_row_of_c(row);
+        mirrored_column = next_column_of_c(mirrored_column);
     }
 }
 
@@ -223,5 +245,5 @@ fn add_parts(
     for (var s = 0u; s < params.splits; s++) {
         sum += a[s * len + i];
     }
-    c[batch * params.c_batch + row_of_c(m) + column_of_c(n)] = finished(batch, m, n, sum);
+    c[batch * params.c_batch + row_of_c(m).at + column_of_c(n).at] = finished(batch, m, n, sum);
 }

@@ -122,14 +122,25 @@ fn direct_subgroup(
         s16, s17, s18, s19, s20, s21, s22, s23,
         s24, s25, s26, s27, s28, s29, s30, s31,
     );
-    var columns = array<u32, 4>(
-        column_of_c(n0 + 0u), column_of_c(n0 + 1u), column_of_c(n0 + 2u), column_of_c(n0 + 3u),
-    );
+    // The columns of this invocation; and, for the mirrored element, the rows of the same numbers.
+    let column0 = column_of_c(n0);
+    let column1 = next_column_of_c(column0);
+    let column2 = next_column_of_c(column1);
+    let column3 = next_column_of_c(column2);
+    var columns = array<u32, 4>(column0.at, column1.at, column2.at, column3.at);
+    let row0 = row_of_c(n0);
+    let row1 = next_row_of_c(row0);
+    let row2 = next_row_of_c(row1);
+    let row3 = next_row_of_c(row2);
+    var rows = array<u32, 4>(row0.at, row1.at, row2.at, row3.at);
+    var row = row_of_c(m0);
+    var column = column_of_c(m0);
     for (var i = 0u; i < 32u; i++) {
-        let row = row_of_c(m0 + i);
         for (var j = 0u; j < 4u; j++) {
             let sum = sums[i][j];
-            store(task, m0 + i, n0 + j, row, columns[j], sum);
+            store(task, m0 + i, n0 + j, row.at + columns[j], rows[j] + column.at, sum);
         }
+        row = next_row_of_c(row);
+        column = next_column_of_c(column);
     }
 }

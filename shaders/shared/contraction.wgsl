@@ -38,27 +38,62 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> b: array<f32>;
 
-fn offset(i: u32, extents: vec2<u32>, strides: vec3<u32>) -> u32 {
-    let upper = i / extents.y;
-    let top = upper / extents.x;
-    let at = vec3<u32>(top, upper - top * extents.x, i - upper * extents.y) * strides;
-    return at.x + at.y + at.z;
+// A place along m or n, and its offset. CPU adapters divide one invocation at a time: newton_schulz of
+// 144 features took 8.9 ms with divisions for every mirrored element and takes 6.6 ms so.
+struct Place {
+    middle: u32,
+    inner: u32,
+    at: u32,
 }
 
+fn place_of(i: u32, extents: vec2<u32>, strides: vec3<u32>) -> Place {
+    let upper = i / extents.y;
+    let top = upper / extents.x;
+    let middle = upper - top * extents.x;
+    let inner = i - upper * extents.y;
+    let at = vec3<u32>(top, middle, inner) * strides;
+    return Place(middle, inner, at.x + at.y + at.z);
+}
+
+// The place after, without a division.
+fn next_place(place: Place, extents: vec2<u32>, strides: vec3<u32>) -> Place {
+    let last_inner = extents.y - 1u;
+    let last_middle = extents.x - 1u;
+    let wrap_inner = place.inner == last_inner;
+    let wrap_middle = wrap_inner && place.middle == last_middle;
+    // Differences wrap around 32 bits and so do the sums: the result is right.
+    let on_middle = strides.y - last_inner * strides.z;
+    let on_top = strides.x - last_middle * strides.y - last_inner * strides.z;
+    return Place(
+        select(select(place.middle, place.middle + 1u, wrap_inner), 0u, wrap_middle),
+        select(place.inner + 1u, 0u, wrap_inner),
+        place.at + select(select(strides.z, on_middle, wrap_inner), on_top, wrap_middle),
+    );
+}
+
+// Rows of A past the end repeat the last.
 fn row_of_a(batch: u32, m: u32) -> u32 {
-    return batch * params.a_batch + offset(min(m, params.m - 1u), params.m_extents, params.a_m);
+    return batch * params.a_batch + place_of(min(m, params.m - 1u), params.m_extents, params.a_m).at;
 }
 
 fn column_of_b(batch: u32, n: u32) -> u32 {
-    return batch * params.b_batch + offset(min(n, params.n - 1u), params.n_extents, params.b_n);
+    return batch * params.b_batch + place_of(min(n, params.n - 1u), params.n_extents, params.b_n).at;
 }
 
-fn row_of_c(m: u32) -> u32 {
-    return offset(m, params.m_extents, params.c_m);
+fn row_of_c(m: u32) -> Place {
+    return place_of(m, params.m_extents, params.c_m);
 }
 
-fn column_of_c(n: u32) -> u32 {
-    return offset(n, params.n_extents, params.c_n);
+fn next_row_of_c(row: Place) -> Place {
+    return next_place(row, params.m_extents, params.c_m);
+}
+
+fn column_of_c(n: u32) -> Place {
+    return place_of(n, params.n_extents, params.c_n);
+}
+
+fn next_column_of_c(column: Place) -> Place {
+    return next_place(column, params.n_extents, params.c_n);
 }
 
 // Where a workgroup is: its batch element, its part of k and its tile of C.
@@ -102,16 +137,16 @@ fn finished(batch: u32, m: u32, n: u32, sum: f32) -> f32 {
     return value;
 }
 
-// Writes one element if it exists; `row` and `column` are those of C at m and n.
-fn store(task: Task, m: u32, n: u32, row: u32, column: u32, sum: f32) {
+// Writes one element if it exists, at `at` of C, and in a symmetric C at `mirrored`.
+fn store(task: Task, m: u32, n: u32, at: u32, mirrored: u32, sum: f32) {
     if (m >= params.m || n >= params.n || (params.symmetric == 1u && n > m)) {
         return;
     }
     let value = finished(task.batch, m, n, sum);
     let base = task.split * params.c_split + task.batch * params.c_batch;
-    c[base + row + column] = value;
+    c[base + at] = value;
     if (params.symmetric == 1u && n < m) {
-        c[base + row_of_c(n) + column_of_c(m)] = value;
+        c[base + mirrored] = value;
     }
 }
 
