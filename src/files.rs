@@ -24,6 +24,11 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
     fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
 }
 
+/// Removes a folder that nothing was written to, if it is one.
+pub fn remove_if_empty(dir: &Path) {
+    let _ = fs::remove_dir(dir);
+}
+
 /// Removes a file; none there is fine.
 ///
 /// # Errors

@@ -410,6 +410,9 @@ fn models_are_listed_with_their_sizes() {
         "{table}"
     );
     refusal(&decorr(&["train", "--model", "vgg12"]), &["vgg12", "vgg11"]);
-    let small = decorr(&["train", "--model", "vgg11", "--out", "never"]);
+    let dir = tempfile::tempdir().unwrap();
+    let (out, out_text) = path(&dir, "never");
+    let small = decorr(&["train", "--model", "vgg11", "--out", &out_text]);
     refusal(&small, &["vgg11", "28 x 28", "--model cnn"]);
+    assert!(!out.exists());
 }

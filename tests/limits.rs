@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Error;
 use decorr::gpu::Gpu;
@@ -10,7 +11,7 @@ use decorr::graph::{Graph, Init};
 use decorr::nn::{self, Mode};
 use decorr::ops::{self, Transpose};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{NormName, Start, TrainConfig, TrainOptions, train, training_step};
+use decorr::train::{Event, NormName, Start, TrainConfig, TrainOptions, train, training_step};
 
 fn compile(g: &Graph) -> Result<Program, Error> {
     Program::compile(
@@ -109,6 +110,46 @@ fn planned_memory_is_what_the_adapter_reports() {
     };
     support::report(&format!("planned {planned}, reported {used} bytes"));
     assert!((used / planned - 1.0).abs() < 0.1, "{used} of {planned}");
+}
+
+/// What `decorr train` prints before the first step. Nothing is run: the memory is only taken.
+#[test]
+fn memory_of_vgg11_and_resnet50_at_batch_128_is_what_the_adapter_reports() {
+    for (model, norm) in [("vgg11", NormName::Deconv), ("resnet50", NormName::Batch)] {
+        let dir = tempfile::tempdir().unwrap();
+        cifar10(dir.path());
+        let config = TrainConfig::resolve(TrainOptions {
+            data: Some("cifar10".into()),
+            data_dir: Some(dir.path().into()),
+            model: Some(model.into()),
+            norm: Some(norm),
+            batch_size: Some(128),
+            out: Some(dir.path().join("out")),
+            ..TrainOptions::default()
+        })
+        .unwrap();
+        let gpu = Gpu::open(&support::choice()).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut memory = None;
+        let result = train(&gpu, &config, Start::New, &stop, |event| {
+            if let Event::Memory(planned, used) = event {
+                memory = Some((planned, used));
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(result.unwrap().steps, 0);
+        let (planned, used) = memory.unwrap();
+        let used = used.unwrap_or(gpu.counters().buffer_bytes as u64);
+        support::report(&format!("{model}: planned {planned}, reported {used} bytes"));
+        assert!((used as f64 / planned as f64 - 1.0).abs() < 0.1);
+    }
+}
+
+/// A batch of black images, and two to test on.
+fn cifar10(dir: &Path) {
+    for (file, images) in [("data_batch_1.bin", 128), ("test_batch.bin", 2)] {
+        std::fs::write(dir.join(file), vec![0; 3073 * images]).unwrap();
+    }
 }
 
 #[test]

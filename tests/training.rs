@@ -238,7 +238,13 @@ fn a_run_leaves_its_files_and_its_checkpoint_evaluates_the_same() {
     );
     assert!(summary.test.top1 > 0.6, "top1 {}", summary.test.top1);
     let checkpoint = out.join("model.safetensors");
-    let again = evaluate_checkpoint(&support::gpu(), &checkpoint, TrainOptions::default()).unwrap();
+    let again = evaluate_checkpoint(
+        &support::gpu(),
+        &checkpoint,
+        TrainOptions::default(),
+        |_| {},
+    )
+    .unwrap();
     assert_eq!(again.loss, summary.test.loss);
     assert_eq!(again.top1, summary.test.top1);
 }

@@ -3,16 +3,26 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use decorr::train::{LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
+use decorr::models::Form;
+use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
 use super::AdapterArgs;
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// Checkpoint written by `decorr train`
+    /// Checkpoint written by `decorr train`, or a state dict of PyTorch's as safetensors with --model
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
+    /// Network of a file that does not say it, see `decorr models`
+    #[arg(long)]
+    model: Option<String>,
+    /// Its norm; torchvision's vgg11_bn, resnet18 and so on have batch
+    #[arg(long)]
+    norm: Option<NormName>,
+    /// Its stem and head, if it has two [default: by the size of the images]
+    #[arg(long)]
+    form: Option<Form>,
     /// Data set [default: that of the training]
     #[arg(long, value_parser = data_name_parser())]
     data: Option<String>,
@@ -48,6 +58,9 @@ pub(super) struct EvalArgs {
 pub(super) fn run(args: EvalArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
     let options = TrainOptions {
+        model: args.model,
+        norm: args.norm,
+        form: args.form,
         data: args.data,
         data_dir: args.data_dir,
         image_size: args.image_size,
@@ -58,7 +71,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         batch_size: args.batch_size,
         ..TrainOptions::default()
     };
-    let result = evaluate_checkpoint(&gpu, &args.checkpoint, options)?;
+    let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |skipped| {
+        eprintln!("skipped: {skipped}");
+    })?;
     if args.json {
         let text = serde_json::to_string(&result).map_err(|e| Error::Config(e.to_string()))?;
         println!("{text}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
-use decorr::{Result, data};
+use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::AdapterArgs;
@@ -33,6 +33,13 @@ pub(super) struct TrainArgs {
 pub(super) fn run(args: TrainArgs) -> Result<()> {
     let mut options = args.options;
     if let Some(path) = &args.config {
+        if options.preset.is_some() {
+            return Err(Error::Config(
+                "--preset and --config both say where to begin, and a config.toml has a value for \
+                 everything: give one of them"
+                    .into(),
+            ));
+        }
         options = options.over(TrainOptions::read(path)?);
     }
     let start = if args.resume {

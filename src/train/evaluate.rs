@@ -60,11 +60,11 @@ impl Evaluator {
     }
 
     /// Runs over all images once; those that cannot be read are left out if the data set was opened
-    /// so.
+    /// so, and `skipped` is told why.
     ///
     /// # Errors
-    /// What the device reported, and those of images that cannot be read.
-    pub fn run(&mut self) -> Result<Evaluation> {
+    /// What the device reported, and those of images that cannot be read; [`Error::Data`] if none can.
+    pub fn run(&mut self, mut skipped: impl FnMut(&str)) -> Result<Evaluation> {
         let mut loader = self.data.test_loader(self.batch_size)?;
         let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
         let mut add = |lens: &[usize], outputs: Outputs| {
@@ -81,6 +81,9 @@ impl Evaluator {
         lens.resize(first as usize, 0);
         while let Some(batch) = loader.next_batch()? {
             lens.push(batch.len);
+            for why in &batch.skipped {
+                skipped(why);
+            }
             let inputs = [("images", &*batch.images), ("labels", &*batch.labels)];
             self.program.step(&inputs)?;
             loader.recycle(batch);
@@ -92,6 +95,10 @@ impl Evaluator {
             add(&lens, outputs);
         }
         let images: usize = lens.iter().sum();
+        if images == 0 {
+            let message = "none of the test images can be read";
+            return Err(Error::data(&self.data.test.name, message));
+        }
         let count = images as f64;
         Ok(Evaluation {
             loss: loss / count,
@@ -103,7 +110,9 @@ impl Evaluator {
 
 /// Evaluates a checkpoint written by training on the test images of a data set.
 ///
-/// Model and loss are read from the checkpoint's metadata; `options` may name other data.
+/// Model and loss are read from the checkpoint's metadata; `options` may name other data. A file
+/// that has none, PyTorch's say, is of the network that `options` name. `skipped` is told of images
+/// that are left out.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the file is damaged or does not fit, and those of data and device.
@@ -111,16 +120,21 @@ pub fn evaluate_checkpoint(
     gpu: &Arc<Gpu>,
     path: &Path,
     options: TrainOptions,
+    skipped: impl FnMut(&str),
 ) -> Result<Evaluation> {
     let (tensors, metadata) = checkpoint::load(path)?;
-    let text = metadata.get("config").ok_or_else(|| {
-        Error::checkpoint(
-            path,
-            "does not say which network it is of: not written by decorr",
-        )
-    })?;
-    let written: TrainOptions = toml::from_str(text)
-        .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))?;
+    let written: TrainOptions = match metadata.get("config") {
+        Some(text) => toml::from_str(text)
+            .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))?,
+        None if options.model.is_some() => TrainOptions::default(),
+        None => {
+            return Err(Error::checkpoint(
+                path,
+                "does not say which network it is of, as those of decorr do: name --model, --norm \
+                 and, if it has two, --form",
+            ));
+        }
+    };
     // Other data than it was trained on must not be looked for in the old folder.
     let below = TrainOptions {
         data_dir: if options.data.is_some() {
@@ -134,8 +148,8 @@ pub fn evaluate_checkpoint(
     let set = config.open_data()?;
     let mut store = Store::new(gpu, config.seed);
     let model = config.model(set.test.classes);
-    let batch_size = config.batch_size.min(set.test.len());
+    let batch_size = (config.batch_size / config.accumulate).min(set.test.len());
     let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
     checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
-    evaluator.run()
+    evaluator.run(skipped)
 }

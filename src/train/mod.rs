@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod config;
 mod curves;
 mod evaluate;
+mod fitting;
 mod metrics;
 mod presets;
 mod run;

@@ -118,12 +118,20 @@ mod tests {
             let options = preset(&name).unwrap();
             crate::train::TrainConfig::resolve(options).unwrap();
         }
-        let o = preset("cifar100-vgg13-channel").unwrap();
-        assert_eq!(o.norm, Some(NormName::Channel));
-        let settings = (o.epochs, o.batch_size, o.lr, o.weight_decay);
-        assert_eq!(settings, (Some(100), Some(256), Some(0.1), Some(5e-3)));
-        let o = preset("imagenet-vgg11-deconv").unwrap();
-        assert_eq!((o.lr, o.weight_decay), (Some(0.01), Some(1e-4)));
+        let settings = |name: &str| {
+            let o = preset(name).unwrap();
+            assert_eq!(o.momentum, Some(0.9));
+            assert_eq!(o.schedule, Some(ScheduleName::Cosine));
+            let of = |v: Option<f32>| v.unwrap();
+            let (epochs, batch_size) = (o.epochs.unwrap(), o.batch_size.unwrap());
+            (epochs, batch_size, of(o.lr), of(o.weight_decay))
+        };
+        assert_eq!(settings("cifar10-vgg11-deconv"), (20, 128, 0.1, 1e-3));
+        assert_eq!(settings("cifar100-vgg13-channel"), (100, 256, 0.1, 5e-3));
+        assert_eq!(settings("imagenet-resnet18-batch"), (90, 256, 0.1, 1e-4));
+        assert_eq!(settings("imagenet-vgg11-deconv"), (90, 256, 0.01, 1e-4));
+        let norm = preset("cifar100-vgg13-channel").unwrap().norm;
+        assert_eq!(norm, Some(NormName::Channel));
         assert!(preset("cifar10-vgg11").is_err() && preset("").is_err());
     }
 }

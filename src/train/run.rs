@@ -10,10 +10,11 @@ use super::checkpoint;
 use super::config::TrainConfig;
 use super::curves::draw_curves;
 use super::evaluate::{Evaluation, Evaluator};
+use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_metrics};
 use super::saved::{self, Saved};
-use super::stepper::{StepResult, Stepper, largest_part};
-use crate::files::{prepare_out, remove_if_there, write_atomically};
+use super::stepper::{StepResult, Stepper};
+use crate::files::{prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::{FreezeCounter, Mode};
 use crate::optim::Schedule;
@@ -135,17 +136,25 @@ pub fn train(
     let is_frozen = |step| model.has_freeze() && freeze.mode(step) == Mode::TrainFrozen;
     let first_frozen = config.freeze_iter.saturating_add(1);
     let with_frozen = first_frozen < total_steps && is_frozen(first_frozen);
-    let mut stepper = match Stepper::new(&mut store, &model, config, shape, with_frozen) {
+    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
+    let made = Stepper::new(&mut store, &model, config, shape, with_frozen).and_then(|stepper| {
+        let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
+        Ok((stepper, evaluator))
+    });
+    let (mut stepper, evaluator) = match made {
         Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
             drop(store);
             tell(Event::Begin("looking for the largest batch that fits"));
-            let largest = largest_part(gpu, &model, config, shape)?;
-            return Err(too_large(error, config, largest));
+            let found = with_advice(error, gpu, &model, config, shape, with_frozen)?;
+            remove_if_empty(&config.out);
+            return Err(found);
         }
-        other => other?,
+        Err(other) => {
+            remove_if_empty(&config.out);
+            return Err(other);
+        }
+        Ok(made) => made,
     };
-    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
-    let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
     let other = stepper.other_bytes() + evaluator.other_bytes();
     tell(Event::Memory(
         store.size_bytes() + other,
@@ -221,28 +230,6 @@ pub fn train(
     }
     run.take(stepper.take(true)?, &clock, &mut tell)?;
     run.finish(&clock, &mut tell)
-}
-
-/// `error`, with what would have room: at most `largest` images at once.
-fn too_large(error: Error, config: &TrainConfig, largest: Option<usize>) -> Error {
-    let advice = match largest {
-        None => "Not even one image at a time would have room".to_string(),
-        Some(largest) => {
-            let batch = config.batch_size;
-            // The fewest parts that divide the batch and are small enough.
-            let parts = (1..=batch).find(|&n| batch.is_multiple_of(n) && batch / n <= largest);
-            format!(
-                "At most {largest} images fit at once: --batch-size {largest}, or --accumulate {} for \
-                 this batch in parts",
-                parts.unwrap_or(batch)
-            )
-        }
-    };
-    match error {
-        Error::Limit(why) => Error::Limit(format!("{why}. {advice}")),
-        Error::OutOfMemory(why) => Error::OutOfMemory(format!("{why}. {advice}")),
-        other => other,
-    }
 }
 
 /// The state of a run.
@@ -367,7 +354,9 @@ impl Run<'_> {
 
     fn test(&mut self, tell: &mut impl FnMut(Event<'_>)) -> Result<Evaluation> {
         tell(Event::Begin("evaluating"));
-        let evaluation = self.evaluator.run()?;
+        let evaluation = self
+            .evaluator
+            .run(|skipped| tell(Event::Notice(&format!("skipped in the test: {skipped}"))))?;
         let finite = |v: f64| v.is_finite().then_some(v);
         self.log(Record {
             split: Split::Test,

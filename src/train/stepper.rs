@@ -4,11 +4,9 @@
 use super::config::TrainConfig;
 use super::step::{accumulation_step, training_step, update_step};
 use crate::data::Batch;
-use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::models::Model;
 use crate::nn::Mode;
-use crate::optim::Optimizer;
 use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 
@@ -49,22 +47,11 @@ impl Stepper {
         with_frozen: bool,
     ) -> Result<Self> {
         let parts = config.accumulate;
-        let shape = part_of(shape, parts);
-        let mut modes = vec![Mode::Train];
-        if with_frozen {
-            modes.push(Mode::TrainFrozen);
-        }
-        let (mut programs, mut update) = (Vec::new(), None);
-        for mode in modes {
-            let graph = match parts {
-                1 => training_step(model, config.loss, &config.optimizer, shape, mode)?,
-                _ => accumulation_step(model, config.loss, shape, mode, parts)?,
-            };
+        let mut programs = Vec::new();
+        for graph in step_graphs(model, config, part_of(shape, parts), with_frozen)? {
             programs.push(Program::compile(&graph, store, CompileOptions::default())?);
-            if parts > 1 && update.is_none() {
-                update = Some(compile_update(&graph, &config.optimizer, store)?);
-            }
         }
+        let update = if parts > 1 { programs.pop() } else { None };
         Ok(Self {
             programs,
             update,
@@ -162,40 +149,27 @@ fn part_of([n, c, h, w]: [usize; 4], parts: usize) -> [usize; 4] {
     [n / parts, c, h, w]
 }
 
-/// The largest number of images at once, below that of `shape`, whose step would have room.
-/// Allocates, but compiles nothing.
+/// The graphs of a step on parts of this shape: for [`Mode::Train`], if wanted for
+/// [`Mode::TrainFrozen`], and with more than one part the update.
 ///
 /// # Errors
-/// What the device reported.
-pub(super) fn largest_part(
-    gpu: &Gpu,
+/// [`crate::Error::Shape`] if the model does not take such images.
+pub(super) fn step_graphs(
     model: &Model,
     config: &TrainConfig,
-    shape: [usize; 4],
-) -> Result<Option<usize>> {
-    let [n, c, h, w] = part_of(shape, config.accumulate);
-    let fits = |images: usize| -> Result<bool> {
-        let shape = [images, c, h, w];
-        let graph = training_step(model, config.loss, &config.optimizer, shape, Mode::Train)?;
-        match Program::plan(&graph, gpu, CompileOptions::default()) {
-            Ok(memory) => gpu.has_room(memory.peak()),
-            Err(Error::Limit(_)) => Ok(false),
-            Err(other) => Err(other),
-        }
-    };
-    let (mut fitting, mut too_many) = (0, n);
-    while fitting + 1 < too_many {
-        let middle = fitting.midpoint(too_many);
-        if fits(middle)? {
-            fitting = middle;
-        } else {
-            too_many = middle;
-        }
+    part: [usize; 4],
+    with_frozen: bool,
+) -> Result<Vec<Graph>> {
+    let modes = [Mode::Train, Mode::TrainFrozen];
+    let mut graphs = Vec::new();
+    for &mode in &modes[..1 + usize::from(with_frozen)] {
+        graphs.push(match config.accumulate {
+            1 => training_step(model, config.loss, &config.optimizer, part, mode)?,
+            parts => accumulation_step(model, config.loss, part, mode, parts)?,
+        });
     }
-    Ok((fitting > 0).then_some(fitting))
-}
-
-fn compile_update(part: &Graph, optimizer: &Optimizer, store: &mut Store) -> Result<Program> {
-    let graph = update_step(part, optimizer)?;
-    Program::compile(&graph, store, CompileOptions::default())
+    if config.accumulate > 1 {
+        graphs.push(update_step(&graphs[0], &config.optimizer)?);
+    }
+    Ok(graphs)
 }

@@ -1,0 +1,84 @@
+//! What would have room on a device where a run has not.
+
+use std::collections::BTreeMap;
+
+use super::config::TrainConfig;
+use super::step::evaluation_step;
+use super::stepper::step_graphs;
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::models::Model;
+use crate::program::{CompileOptions, Program};
+use crate::{Error, Result};
+
+/// `error`, a lack of room for batches of `shape` [N, C, H, W], with the largest batch that there is
+/// room for and the fewest parts of this one. Allocates, but compiles nothing.
+///
+/// # Errors
+/// What the device reported.
+pub(super) fn with_advice(
+    error: Error,
+    gpu: &Gpu,
+    model: &Model,
+    config: &TrainConfig,
+    shape: [usize; 4],
+    with_frozen: bool,
+) -> Result<Error> {
+    let [batch, channels, height, width] = shape;
+    let fits = |images: usize, accumulate: usize| -> Result<bool> {
+        let mut part = config.clone();
+        part.accumulate = accumulate;
+        let shape = [images, channels, height, width];
+        let mut graphs = step_graphs(model, &part, shape, with_frozen)?;
+        graphs.push(evaluation_step(model, config.loss, shape)?);
+        match planned_bytes(gpu, &graphs) {
+            Ok(bytes) => gpu.has_room(bytes),
+            Err(Error::Limit(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    };
+    let accumulate = config.accumulate;
+    let (mut largest, mut too_many) = (0, batch / accumulate);
+    while largest + 1 < too_many {
+        let middle = largest.midpoint(too_many);
+        if fits(middle, accumulate)? {
+            largest = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    let mut parts = None;
+    for n in (accumulate + 1..=batch).filter(|n| batch.is_multiple_of(*n)) {
+        if batch / n <= largest && fits(batch / n, n)? {
+            parts = Some(n);
+            break;
+        }
+    }
+    let advice = match (largest, parts) {
+        (0, _) => "Not even one image at a time would have room".to_string(),
+        (_, None) => format!("At most {largest} images fit at once: --batch-size {largest}"),
+        (_, Some(parts)) => format!(
+            "At most {largest} images fit at once: --batch-size {largest}, or --accumulate {parts} \
+             for this batch in parts"
+        ),
+    };
+    Ok(match error {
+        Error::Limit(why) => Error::Limit(format!("{why}. {advice}")),
+        Error::OutOfMemory(why) => Error::OutOfMemory(format!("{why}. {advice}")),
+        other => other,
+    })
+}
+
+/// Device memory of programs of one store: they share arenas and states.
+fn planned_bytes(gpu: &Gpu, graphs: &[Graph]) -> Result<u64> {
+    let (mut arenas, mut other, mut states) = (0, 0, BTreeMap::new());
+    for graph in graphs {
+        let memory = Program::plan(graph, gpu, CompileOptions::default())?;
+        arenas = memory.arenas.max(arenas);
+        other += memory.other;
+        for (name, &id) in graph.states() {
+            states.insert(name.clone(), graph.shape(id).size_bytes());
+        }
+    }
+    Ok(arenas + other + states.values().sum::<u64>())
+}
