@@ -190,6 +190,33 @@ fn train_eval_and_describe() {
     assert!(std::fs::read_to_string(dot).unwrap().starts_with("digraph"));
 }
 
+/// A file with PyTorch's names and nothing of ours in it.
+#[test]
+fn a_state_dict_is_evaluated_as_the_network_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, out_text) = path(&dir, "run");
+    stdout(&decorr(&[
+        "train", "--model", "linear", "--norm", "batch", "--steps", "3", "--out", &out_text,
+    ]));
+    let ours = out.join("model.safetensors");
+    let bytes = std::fs::read(&ours).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (bare, bare_text) = path(&dir, "bare.safetensors");
+    std::fs::write(&bare, safetensors::serialize(file.tensors(), None).unwrap()).unwrap();
+    let of_ours = stdout(&decorr(&[
+        "eval",
+        "--json",
+        "--checkpoint",
+        ours.to_str().unwrap(),
+    ]));
+    let eval = ["eval", "--json", "--checkpoint", &bare_text];
+    refusal(&decorr(&eval), &["bare.safetensors", "--model"]);
+    let named = [&eval[..], &["--model", "linear", "--norm", "batch"]].concat();
+    assert_eq!(stdout(&decorr(&named)), of_ours);
+    let wrong = [&eval[..], &["--model", "cnn", "--norm", "batch"]].concat();
+    refusal(&decorr(&wrong), &["bare.safetensors", "conv1"]);
+}
+
 #[test]
 fn adapters_are_listed_and_a_missing_one_says_what_to_do() {
     let text = stdout(&decorr(&["devices"]));

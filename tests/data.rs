@@ -55,7 +55,14 @@ fn cifar_files_are_verified_on_opening() {
     cifar10(dir, 20);
     let set = data::open("cifar10", Some(dir), &options()).unwrap();
     assert_eq!((set.train.len(), set.test.len()), (40, 20));
-    assert!(set.notices[0].contains("40 training images, not the 50000"));
+    contains(
+        &set.notices[0],
+        &[
+            "40 images, not the 50000",
+            "data_batch_2.bin 20",
+            "data_batch_5.bin 0",
+        ],
+    );
 
     let file = dir.join("data_batch_2.bin");
     let whole = fs::read(&file).unwrap();
@@ -254,7 +261,12 @@ fn check_says_what_an_official_set_lacks() {
     let dir = tempfile::tempdir().unwrap();
     cifar10(dir.path(), 10);
     let output = decorr(&["data", "check", dir.path().to_str().unwrap()]);
-    let wanted = ["cifar10: 20 training and 10 test", "note:", "not the 50000"];
+    let wanted = [
+        "cifar10: 20 training and 10 test",
+        "note:",
+        "not the 50000",
+        "data_batch_1.bin 10",
+    ];
     contains(&printed(&output).0, &wanted);
 }
 

@@ -140,7 +140,9 @@ fn memory_of_vgg11_and_resnet50_at_batch_128_is_what_the_adapter_reports() {
         assert_eq!(result.unwrap().steps, 0);
         let (planned, used) = memory.unwrap();
         let used = used.unwrap_or(gpu.counters().buffer_bytes as u64);
-        support::report(&format!("{model}: planned {planned}, reported {used} bytes"));
+        support::report(&format!(
+            "{model}: planned {planned}, reported {used} bytes"
+        ));
         assert!((used as f64 / planned as f64 - 1.0).abs() < 0.1);
     }
 }

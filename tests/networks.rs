@@ -297,20 +297,50 @@ fn full_size_state_dicts_give_torchvisions_logits() {
 #[test]
 fn what_is_saved_has_the_names_and_shapes_of_torch() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/networks");
-    let case = Case::read(&dir.join("resnet18_imagenet_batch.safetensors"));
-    let model = case.model(Form::Imagenet, case.get("width"), 10);
-    let mut store = Store::new(&support::gpu(), 1);
-    evaluation(&mut store, &model, &case.images().0);
-    let saved: Tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
-    let saved: BTreeMap<String, Vec<usize>> =
-        saved.into_iter().map(|(name, t)| (name, t.shape)).collect();
-    let torch: BTreeMap<String, (String, Vec<usize>)> = case.get("state_dict");
-    let torch: BTreeMap<String, Vec<usize>> = torch
-        .into_iter()
-        .filter(|(_, (dtype, _))| dtype == "F32")
-        .map(|(name, (_, shape))| (name, shape))
-        .collect();
-    assert_eq!(saved, torch);
+    let (batch, none) = ("_imagenet_batch", "_imagenet_none");
+    let families = [
+        ("vgg11", none),
+        ("resnet18", batch),
+        ("resnet50", batch),
+        ("densenet121", batch),
+    ];
+    for (name, rest) in families {
+        let case = Case::read(&dir.join(format!("{name}{rest}.safetensors")));
+        let model = case.model(Form::Imagenet, case.get("width"), 10);
+        let mut store = Store::new(&support::gpu(), 1);
+        evaluation(&mut store, &model, &case.images().0);
+        let saved: Tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+        let saved: BTreeMap<String, Vec<usize>> =
+            saved.into_iter().map(|(name, t)| (name, t.shape)).collect();
+        let torch: BTreeMap<String, (String, Vec<usize>)> = case.get("state_dict");
+        let torch: BTreeMap<String, Vec<usize>> = torch
+            .into_iter()
+            .filter(|(_, (dtype, _))| dtype == "F32")
+            .map(|(name, (_, shape))| (name, shape))
+            .collect();
+        assert_eq!(saved, torch, "{name}");
+    }
+}
+
+/// Paper section 4: 512 features together on CIFAR, 32 groups for ImageNet.
+#[test]
+fn linear_layers_are_decorrelated_in_the_papers_blocks() {
+    let blocks = |name: &str, images: usize| {
+        let model = Model::new(name, Norm::Deconv, 1000).unwrap();
+        let graph = step_graph(&model, [1, 3, images, images], Mode::Train);
+        let mut blocks = Vec::new();
+        for (state, &id) in graph.states() {
+            let of_linear = state.starts_with("classifier") || state.starts_with("fc");
+            if of_linear && state.ends_with("running_deconv") {
+                blocks.push(*graph.shape(id).dims().last().unwrap());
+            }
+        }
+        blocks
+    };
+    assert_eq!(blocks("vgg11", 32), [512]);
+    assert_eq!(blocks("densenet121", 32), [512]);
+    assert_eq!(blocks("vgg11", 224), [25_088 / 32, 4096 / 32, 4096 / 32]);
+    assert_eq!(blocks("resnet18", 224), [512 / 32]);
 }
 
 #[test]

@@ -244,3 +244,28 @@ fn dropout_keeps_its_share_and_the_mean_and_drops_others_each_step() {
     assert_ne!(run(Mode::Train, 2, 2), steps);
     assert_eq!(run(Mode::Eval, 1, 1)[0], vec![1.0; 10_000]);
 }
+
+/// As a resumed run does: the counter is one of the states that a checkpoint keeps.
+#[test]
+fn dropout_goes_on_where_its_counter_was_saved() {
+    let mut g = Graph::new();
+    let x = g.input("x", [100]);
+    let y = Dropout { p: 0.5 }.forward(&mut g, x, Mode::Train).unwrap();
+    g.output("y", y);
+    let ones = vec![1.0; 100];
+    let begin = |seed| {
+        let mut store = Store::new(&support::gpu(), seed);
+        let program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        (store, program)
+    };
+    let step = |program: &mut Program| program.run(&[("x", &ones)]).unwrap().values["y"].clone();
+    let (store, mut program) = begin(1);
+    step(&mut program);
+    let role = decorr::graph::Role::Optimizer;
+    let saved = checkpoint::from_store(&store, &[role]).unwrap();
+    assert_eq!(saved.len(), 1);
+    let second = step(&mut program);
+    let (store, mut program) = begin(2);
+    checkpoint::to_store(Path::new("saved"), &saved, &store, &[role]).unwrap();
+    assert_eq!(step(&mut program), second);
+}

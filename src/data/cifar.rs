@@ -40,28 +40,48 @@ pub(super) fn open(set: &Set, places: &[PathBuf]) -> Result<(Images, Images, Vec
     if there == 0 || train[there..].iter().any(|file| has(dir, file)) {
         return Err(Error::data(dir.join(train[there]), "is missing"));
     }
-    let images = [read(set, dir, &train[..there])?, read(set, dir, &[test])?];
-    let wanted = set.counts.unwrap_or_default();
+    let counts = set.counts.unwrap_or_default();
     let mut notices = Vec::new();
-    for ((images, wanted), kind) in images.iter().zip(wanted).zip(["training", "test"]) {
-        if images.len() != wanted {
-            let (name, len) = (&images.name, images.len());
-            notices.push(format!(
-                "{name}: {len} {kind} images, not the {wanted} of {}",
-                set.name
-            ));
-        }
-    }
+    let wanted = [counts[0] / train.len(), counts[1]];
+    let images = [
+        read(set, dir, train, there, wanted[0], &mut notices)?,
+        read(set, dir, &[test], 1, wanted[1], &mut notices)?,
+    ];
     let [train, test] = images;
     Ok((train, test, notices))
 }
 
-fn read(set: &Set, dir: &Path, files: &[&str]) -> Result<Images> {
+/// The first `there` of `files`, with a notice of those that have not the `wanted` number of images.
+fn read(
+    set: &Set,
+    dir: &Path,
+    files: &[&str],
+    there: usize,
+    wanted: usize,
+    notices: &mut Vec<String>,
+) -> Result<Images> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for file in files {
-        let path = dir.join(file);
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        parse(set, &path, &bytes, &mut pixels, &mut labels)?;
+    let mut short = Vec::new();
+    for (i, file) in files.iter().enumerate() {
+        let before = labels.len();
+        if i < there {
+            let path = dir.join(file);
+            let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            parse(set, &path, &bytes, &mut pixels, &mut labels)?;
+        }
+        if labels.len() - before != wanted {
+            short.push(format!("{file} {}", labels.len() - before));
+        }
+    }
+    if !short.is_empty() {
+        notices.push(format!(
+            "{}: {} images, not the {} of {}: each file should have {wanted}, but {} has",
+            dir.display(),
+            labels.len(),
+            wanted * files.len(),
+            set.name,
+            short.join(", ")
+        ));
     }
     Ok(Images {
         name: dir.display().to_string(),
