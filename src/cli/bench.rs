@@ -5,7 +5,7 @@ use decorr::bench::{Options, run as bench};
 use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
-use super::AdapterArgs;
+use super::{AdapterArgs, print};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum VariantName {
@@ -73,7 +73,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
     if args.json {
         let text = serde_json::to_string(&report).map_err(|e| Error::Config(e.to_string()))?;
-        println!("{text}");
+        print(format_args!("{text}"));
     } else {
         print!("{}", report.table());
     }

@@ -1,5 +1,6 @@
 //! `decorr compare`.
 
+use super::print;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -46,7 +47,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         .collect();
     if args.json {
         let text = serde_json::to_string(&summaries).map_err(|e| Error::Config(e.to_string()))?;
-        println!("{text}");
+        print(format_args!("{text}"));
     } else {
         print_table(&summaries);
     }
@@ -57,7 +58,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
             .collect();
         draw_curves(out, &args.title, &borrowed)?;
         if !args.json {
-            println!("wrote {}", out.display());
+            print(format_args!("wrote {}", out.display()));
         }
     }
     Ok(())
@@ -89,15 +90,15 @@ fn summary(name: &str, records: &[Record]) -> Summary {
 
 fn print_table(summaries: &[Summary]) {
     let width = summaries.iter().map(|s| s.name.len()).fold(3, usize::max);
-    println!(
+    print(format_args!(
         "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
         "run", "steps", "train loss", "test loss", "test top1", "ms a step"
-    );
+    ));
     let number = |value: Option<f64>, decimals: usize| {
         value.map_or("-".into(), |value| format!("{value:.decimals$}"))
     };
     for s in summaries {
-        println!(
+        print(format_args!(
             "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
             s.name,
             s.steps,
@@ -105,6 +106,6 @@ fn print_table(summaries: &[Summary]) {
             number(s.test_loss, 4),
             number(s.test_top1, 4),
             number(s.ms_per_step, 1)
-        );
+        ));
     }
 }

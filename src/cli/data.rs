@@ -1,5 +1,6 @@
 //! `decorr data`.
 
+use super::print;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -66,7 +67,7 @@ fn list() {
             Some([train, test]) => format!("{train} + {test}"),
             None => String::new(),
         };
-        println!("{:<14} {size:>14}  {}", set.name, set.about);
+        print(format_args!("{:<14} {size:>14}  {}", set.name, set.about));
     }
 }
 
@@ -81,11 +82,11 @@ fn fetch(args: &FetchArgs) -> Result<()> {
     })?;
     bar.finish_and_clear();
     check(&dir)?;
-    println!(
+    print(format_args!(
         "train with --data {} --data-dir {}",
         set.name,
         dir.display()
-    );
+    ));
     Ok(())
 }
 
@@ -97,16 +98,16 @@ fn check(dir: &Path) -> Result<()> {
     })?;
     bar.finish_and_clear();
     let ([train, test], [least, most]) = (report.counts, report.per_class);
-    println!(
+    print(format_args!(
         "{}: {train} training and {test} test images of {} classes, {least} to {most} of each in \
          training",
         report.name, report.classes
-    );
+    ));
     for remark in &report.remarks {
-        println!("note: {remark}");
+        print(format_args!("note: {remark}"));
     }
     for problem in &report.problems {
-        println!("bad: {problem}");
+        print(format_args!("bad: {problem}"));
     }
     match report.problems.len() {
         0 => Ok(()),
@@ -134,12 +135,12 @@ fn bench(args: BenchArgs) -> Result<()> {
         loader.recycle(batch);
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!(
+    print(format_args!(
         "{:.0} images/s: {images} images in {seconds:.1} s, batches of {}, {:?}",
         images as f64 / seconds,
         config.batch_size,
         set.augment
-    );
+    ));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{TrainConfig, TrainOptions, training_step};
 
-use super::AdapterArgs;
+use super::{AdapterArgs, print};
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
@@ -87,24 +87,33 @@ fn profile(program: &mut Program, shape: [usize; 4], classes: usize) -> Result<(
         by_op[at].4 += 1;
     }
     by_op.sort_by(|a, b| b.1.total_cmp(&a.1));
-    println!(
+    print(format_args!(
         "\n{:<28} {:>6} {:>10} {:>6} {:>9} {:>8}",
         "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
-    );
+    ));
     for (op, seconds, flops, bytes, count) in by_op {
-        println!(
+        print(format_args!(
             "{op:<28} {count:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}",
             1e3 * seconds,
             100.0 * seconds / total,
             flops as f64 / seconds / 1e9,
             bytes as f64 / seconds / 1e9
-        );
+        ));
     }
-    println!("{:<28} {:>6} {:>10.3}", "all", best.len(), 1e3 * total);
+    print(format_args!(
+        "{:<28} {:>6} {:>10.3}",
+        "all",
+        best.len(),
+        1e3 * total
+    ));
     best.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    println!("\nslowest kernels");
+    print(format_args!("\nslowest kernels"));
     for kernel in best.iter().take(15) {
-        println!("{:>10.3} ms  {}", 1e3 * kernel.seconds, kernel.label);
+        print(format_args!(
+            "{:>10.3} ms  {}",
+            1e3 * kernel.seconds,
+            kernel.label
+        ));
     }
     Ok(())
 }

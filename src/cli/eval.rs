@@ -7,7 +7,7 @@ use decorr::models::Form;
 use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
-use super::AdapterArgs;
+use super::{AdapterArgs, print};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
@@ -76,12 +76,12 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     })?;
     if args.json {
         let text = serde_json::to_string(&result).map_err(|e| Error::Config(e.to_string()))?;
-        println!("{text}");
+        print(format_args!("{text}"));
     } else {
-        println!(
+        print(format_args!(
             "loss {:.4}, top1 {:.4} over {} images",
             result.loss, result.top1, result.images
-        );
+        ));
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ mod eval;
 mod models;
 mod train;
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
@@ -72,6 +74,14 @@ impl AdapterArgs {
             );
         }
         Ok(gpu)
+    }
+}
+
+/// Prints a line. A reader that has had enough (`| head`) ends the program without complaint.
+fn print(line: impl Display) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        let enough = error.kind() == ErrorKind::BrokenPipe;
+        std::process::exit(i32::from(!enough));
     }
 }
 

@@ -1,5 +1,6 @@
 //! `decorr models`.
 
+use super::print;
 use clap::Args;
 use decorr::models::{Form, summaries};
 use decorr::train::NormName;
@@ -22,22 +23,22 @@ pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     let all = summaries(args.form, args.norm.map(Into::into))?;
     if args.json {
         let text = serde_json::to_string(&all).map_err(|e| Error::Config(e.to_string()))?;
-        println!("{text}");
+        print(format_args!("{text}"));
         return Ok(());
     }
-    println!(
+    print(format_args!(
         "{:<12} {:<9} {:<8} {:>12} {:>10}",
         "name", "form", "norm", "parameters", "GFLOP"
-    );
+    ));
     for s in all {
-        println!(
+        print(format_args!(
             "{:<12} {:<9} {:<8} {:>12} {:>10.4}",
             s.name,
             s.form,
             s.norm,
             s.parameters,
             s.flops as f64 / 1e9
-        );
+        ));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::AdapterArgs;
+use super::{AdapterArgs, print};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -129,7 +129,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             summary.skipped
         );
     }
-    println!(
+    print(format_args!(
         "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
         summary.steps,
         summary.seconds,
@@ -137,8 +137,10 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         summary.train_loss,
         summary.test.loss,
         summary.test.top1
-    );
-    println!("wrote {out}/model.safetensors, metrics.jsonl, config.toml and curves.png");
+    ));
+    print(format_args!(
+        "wrote {out}/model.safetensors, metrics.jsonl, config.toml and curves.png"
+    ));
     Ok(())
 }
 
