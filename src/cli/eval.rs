@@ -17,7 +17,7 @@ pub(super) struct EvalArgs {
     /// Network of a file that does not say it, see `decorr models`
     #[arg(long)]
     model: Option<String>,
-    /// Its norm; torchvision's vgg11_bn, resnet18 and so on have batch
+    /// Its norm; batch for torchvision's, but for its VGGs without it
     #[arg(long)]
     norm: Option<NormName>,
     /// Its stem and head, if it has two [default: by the size of the images]
