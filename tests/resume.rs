@@ -114,6 +114,13 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
         "{:?}",
         saved.damaged
     );
+    go(options(&cut), Start::Resume(Box::new(saved)), 7).unwrap();
+    let kept = files(&cut);
+    assert_eq!(kept.len(), 2);
+    assert_eq!(
+        kept[0], "step-00000006.safetensors",
+        "the damaged one does not count"
+    );
     resume(&cut).unwrap();
     assert_eq!(model(&cut), model(&whole));
     assert_eq!(losses(&cut), losses(&whole));

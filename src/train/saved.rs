@@ -100,10 +100,12 @@ impl Saved {
         ]);
         let path = folder.join(format!("step-{step:08}.safetensors"));
         checkpoint::save(&path, &checkpoint::from_store(store, &ROLES)?, &metadata)?;
-        let files = list(&config.out);
-        let old = files.len().saturating_sub(KEPT);
-        files[..old]
-            .iter()
+        // Later ones are damaged: the run was resumed from before them.
+        let (mut old, later): (Vec<_>, Vec<_>) =
+            list(&config.out).into_iter().partition(|&(s, _)| s <= step);
+        old.truncate(old.len().saturating_sub(KEPT));
+        old.iter()
+            .chain(&later)
             .try_for_each(|(_, p)| remove_if_there(p))
     }
 }
