@@ -4,7 +4,7 @@ use super::print;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use decorr::train::{Record, Split, draw_curves, read_metrics};
+use decorr::train::{Record, Split, draw_curves, read_metrics, running_mean};
 use decorr::{Error, Result};
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub(super) struct CompareArgs {
 struct Summary {
     name: String,
     steps: u64,
-    /// Mean of the last ten logged steps.
+    /// Running mean at its end, as drawn.
     train_loss: Option<f64>,
     test_loss: Option<f64>,
     test_top1: Option<f64>,
@@ -74,12 +74,15 @@ fn name(path: &Path) -> Result<String> {
 fn summary(name: &str, records: &[Record]) -> Summary {
     let train: Vec<&Record> = records.iter().filter(|r| r.split == Split::Train).collect();
     let test = records.iter().rfind(|r| r.split == Split::Test);
-    let last: Vec<f64> = train.iter().rev().take(10).filter_map(|r| r.loss).collect();
+    let losses: Vec<(f64, f64)> = train
+        .iter()
+        .filter_map(|r| Some((r.step as f64, r.loss?)))
+        .collect();
     let end = train.last();
     Summary {
         name: name.into(),
         steps: end.map_or(0, |r| r.step),
-        train_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
+        train_loss: running_mean(&losses).last().map(|p| p.1),
         test_loss: test.and_then(|r| r.loss),
         test_top1: test.and_then(|r| r.top1),
         ms_per_step: end

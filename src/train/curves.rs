@@ -136,13 +136,14 @@ fn panel(
     Ok(())
 }
 
-/// Each point's mean with up to ten before it.
-fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Each point's mean with those before it: a tenth of all, at most ten.
+pub fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let window = (points.len() / 10).clamp(1, 10);
     (0..points.len())
         .map(|i| {
-            let window = &points[i.saturating_sub(10)..=i];
-            let sum: f64 = window.iter().map(|p| p.1).sum();
-            (points[i].0, sum / window.len() as f64)
+            let last = &points[(i + 1).saturating_sub(window)..=i];
+            let sum: f64 = last.iter().map(|p| p.1).sum();
+            (points[i].0, sum / last.len() as f64)
         })
         .collect()
 }
@@ -150,6 +151,15 @@ fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_running_mean_is_over_a_tenth() {
+        let points: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i), f64::from(i))).collect();
+        let means = running_mean(&points);
+        assert_eq!((means[0].1, means[1].1, means[19].1), (0.0, 0.5, 18.5));
+        assert_eq!(running_mean(&points[..9]), points[..9]);
+        assert!(running_mean(&[]).is_empty());
+    }
 
     #[test]
     fn any_number_of_records_gives_a_picture() {
