@@ -5,7 +5,7 @@ use decorr::bench::{Options, run as bench};
 use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
-use super::{AdapterArgs, print};
+use super::{AdapterArgs, print, print_json};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum VariantName {
@@ -72,10 +72,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     };
     let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
     if args.json {
-        let text = serde_json::to_string(&report).map_err(|e| Error::Config(e.to_string()))?;
-        print(format_args!("{text}"));
+        print_json(&report)?;
     } else {
-        print!("{}", report.table());
+        print(report.table().trim_end_matches('\n'));
     }
     Ok(())
 }

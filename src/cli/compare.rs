@@ -1,12 +1,13 @@
 //! `decorr compare`.
 
-use super::print;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use decorr::train::{Record, Split, draw_curves, read_metrics, running_mean};
 use decorr::{Error, Result};
 use serde::Serialize;
+
+use super::{print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
@@ -46,8 +47,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         .map(|(name, records)| summary(name, records))
         .collect();
     if args.json {
-        let text = serde_json::to_string(&summaries).map_err(|e| Error::Config(e.to_string()))?;
-        print(format_args!("{text}"));
+        print_json(&summaries)?;
     } else {
         print_table(&summaries);
     }

@@ -1,6 +1,5 @@
 //! `decorr data`.
 
-use super::print;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,6 +8,8 @@ use decorr::data::{self, BASE_VARIABLE, SETS};
 use decorr::train::{TrainConfig, TrainOptions, data_name_parser};
 use decorr::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::print;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DataCommand {

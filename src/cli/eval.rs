@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use decorr::Result;
 use decorr::models::Form;
 use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
-use decorr::{Error, Result};
 
-use super::{AdapterArgs, print};
+use super::{AdapterArgs, print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
@@ -75,8 +75,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         eprintln!("skipped: {skipped}");
     })?;
     if args.json {
-        let text = serde_json::to_string(&result).map_err(|e| Error::Config(e.to_string()))?;
-        print(format_args!("{text}"));
+        print_json(&result)?;
     } else {
         print(format_args!(
             "loss {:.4}, top1 {:.4} over {} images",

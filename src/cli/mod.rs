@@ -14,8 +14,9 @@ use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use decorr::Result;
 use decorr::gpu::{AdapterChoice, Gpu};
+use decorr::{Error, Result};
+use serde::Serialize;
 
 /// Trains neural networks with network deconvolution on any GPU, through Vulkan, Metal or DX12.
 ///
@@ -83,6 +84,13 @@ fn print(line: impl Display) {
         let enough = error.kind() == ErrorKind::BrokenPipe;
         std::process::exit(i32::from(!enough));
     }
+}
+
+/// Prints `value` as JSON in a line, for --json.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::Config(e.to_string()))?;
+    print(text);
+    Ok(())
 }
 
 pub(crate) fn run(cli: Cli) -> Result<()> {

@@ -1,10 +1,11 @@
 //! `decorr models`.
 
-use super::print;
 use clap::Args;
+use decorr::Result;
 use decorr::models::{Form, summaries};
 use decorr::train::NormName;
-use decorr::{Error, Result};
+
+use super::{print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct ModelsArgs {
@@ -22,9 +23,7 @@ pub(super) struct ModelsArgs {
 pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     let all = summaries(args.form, args.norm.map(Into::into))?;
     if args.json {
-        let text = serde_json::to_string(&all).map_err(|e| Error::Config(e.to_string()))?;
-        print(format_args!("{text}"));
-        return Ok(());
+        return print_json(&all);
     }
     print(format_args!(
         "{:<12} {:<9} {:<8} {:>12} {:>10}",

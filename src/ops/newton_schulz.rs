@@ -92,17 +92,23 @@ struct Iteration {
     t: TensorId,
 }
 
+/// Whether products that make Y or Z, and those that make T, are computed by half.
+fn by_half(features: usize, n_iter: usize) -> (bool, bool) {
+    let large = features > WHOLE_FEATURES;
+    (large, large && n_iter <= MAX_HALF_T)
+}
+
 /// All iterations from the first Y, and the last Z.
 fn iterate(g: &mut Graph, mut y: TensorId, n_iter: usize) -> Result<(Vec<Iteration>, TensorId)> {
-    let by_half = g.shape(y).dims()[1] > WHOLE_FEATURES;
+    let (half, half_t) = by_half(g.shape(y).dims()[1], n_iter);
     let product = MatMul {
-        symmetric: by_half,
+        symmetric: half,
         ..MatMul::default()
     };
     let product_t = MatMul {
         alpha: -0.5,
         diag: 1.5,
-        symmetric: by_half && n_iter <= MAX_HALF_T,
+        symmetric: half_t,
         ..MatMul::default()
     };
     let mut iterations = Vec::with_capacity(n_iter);
@@ -168,16 +174,16 @@ impl Op for NewtonSchulz {
                 let first = matmul_with(g, a, b, None, op)?;
                 matmul_with(g, c, d, Some(first), op)
             };
-        let by_half = symmetric && g.shape(y).dims()[1] > WHOLE_FEATURES;
-        let t_by_half = by_half && self.n_iter <= MAX_HALF_T;
+        let (half, half_t) = by_half(g.shape(y).dims()[1], self.n_iter);
+        let (half, half_t) = (symmetric && half, symmetric && half_t);
         // Common sub-expressions of the forward pass: not computed twice.
         let (iterations, _) = iterate(g, y, self.n_iter)?;
         let mut dz: Option<TensorId> = None;
         for (i, &Iteration { y, z, t }) in iterations.iter().enumerate() {
             let (dt, next) = match (z, dz) {
                 (Some(z), Some(dz)) => {
-                    let dt = sum(g, -0.5, t_by_half, [dz, y], [z, dy])?;
-                    (dt, sum(g, 1.0, by_half, [dt, z], [t, dz])?)
+                    let dt = sum(g, -0.5, half_t, [dz, y], [z, dy])?;
+                    (dt, sum(g, 1.0, half, [dt, z], [t, dz])?)
                 }
                 _ => {
                     let dt = scale(g, dy, -0.5)?;
@@ -186,7 +192,7 @@ impl Op for NewtonSchulz {
             };
             // The last Y is not used.
             if i + 1 < self.n_iter {
-                dy = sum(g, 1.0, by_half, [dy, t], [y, dt])?;
+                dy = sum(g, 1.0, half, [dy, t], [y, dt])?;
             }
             dz = Some(next);
         }

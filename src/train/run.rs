@@ -142,18 +142,16 @@ pub fn train(
         Ok((stepper, evaluator))
     });
     let (mut stepper, evaluator) = match made {
-        Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
+        Ok(made) => made,
+        Err(error) => {
+            remove_if_empty(&config.out);
+            if !matches!(error, Error::Limit(_) | Error::OutOfMemory(_)) {
+                return Err(error);
+            }
             drop(store);
             tell(Event::Begin("looking for the largest batch that fits"));
-            let found = with_advice(error, gpu, &model, config, shape, with_frozen)?;
-            remove_if_empty(&config.out);
-            return Err(found);
+            return Err(with_advice(error, gpu, &model, config, shape, with_frozen)?);
         }
-        Err(other) => {
-            remove_if_empty(&config.out);
-            return Err(other);
-        }
-        Ok(made) => made,
     };
     let other = stepper.other_bytes() + evaluator.other_bytes();
     tell(Event::Memory(
