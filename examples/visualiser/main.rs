@@ -1,60 +1,50 @@
-//! Shows what decorrelation does to images.
+//! Shows what decorrelation does to images: Figures 2, 3 and 9 of the paper as files, or a window.
 //!
-//! `cargo run --release --example visualiser -- fig3 [IMAGE] --out DIR` writes the four panels of
-//! the paper's Figure 3 and one sheet, and prints how sparse and how correlated the image was
-//! before and after.
+//! `cargo run --release --example visualiser -- fig3 photo.jpg --out pictures` writes pictures and needs
+//! no display; `cargo run --release --example visualiser -- --window photo.jpg` opens a window.
 
-use std::path::{Path, PathBuf};
+mod files;
+mod options;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use decorr::Result;
-use decorr::figures::{Fig3Options, Fig3Report, Measures, Picture, fig3};
-use decorr::gpu::{AdapterChoice, Gpu};
+use clap::{CommandFactory, Parser, Subcommand};
+use decorr::{Error, Result};
 
-/// The paper's figures on your own images.
+use options::AdapterArgs;
+
+/// The paper's figures on your own images, as files or in a window.
+///
+/// Begin with `fig3 photo.jpg --out pictures`, or with --window.
 #[derive(Debug, Parser)]
+#[command(name = "visualiser", max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    figure: Figure,
+    figure: Option<Figure>,
+    /// Open a window, with this image or one that comes along
+    #[arg(long, value_name = "IMAGE", num_args = 0..=1)]
+    window: Option<Option<PathBuf>>,
+    #[command(flatten)]
+    adapter: AdapterArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Figure {
-    /// Input, |zero-mean input|, deconvolved input, |deconvolved|.
-    Fig3(Fig3Args),
-}
-
-#[derive(Debug, Args)]
-struct Fig3Args {
-    /// Picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PNM [default: one that comes along]
-    image: Option<PathBuf>,
-    /// Folder for the pictures
-    #[arg(long)]
-    out: PathBuf,
-    /// Pixels of a patch's side, odd
-    #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
-    kernel_size: usize,
-    /// Added to the diagonal of the covariance
-    #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
-    eps: f32,
-    /// Denman-Beavers iterations
-    #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
-    n_iter: usize,
-    /// Print one JSON object and nothing else
-    #[arg(long)]
-    json: bool,
-    /// Adapter by number or part of its name, see `decorr devices`
-    #[arg(long, env = "DECORR_ADAPTER")]
-    adapter: Option<String>,
-    /// Only this backend: vulkan, metal, dx12 or gl
-    #[arg(long, env = "DECORR_BACKEND")]
-    backend: Option<String>,
+    /// Covariance of patches before and after deconvolution, and the kernels that decorrelate: of
+    /// pixels, or of what a layer of a trained network is given.
+    Fig2(files::Fig2Args),
+    /// Input, |zero-mean input|, deconvolved input, |deconvolved|; with --blur the original, blurred,
+    /// deconvolved (the story of Figure 1).
+    Fig3(files::Fig3Args),
+    /// What a convolution of a trained network is given, and the size of it deconvolved.
+    Fig9(files::Fig9Args),
+    /// Print a table: how sparse and how correlated images are before and after.
+    Measure(files::MeasureArgs),
 }
 
 fn main() -> ExitCode {
-    let Figure::Fig3(args) = Cli::parse().figure;
-    match run_fig3(&args) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -63,47 +53,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_fig3(args: &Fig3Args) -> Result<()> {
-    let input = match &args.image {
-        Some(path) => Picture::read(path)?,
-        None => {
-            let bytes = include_bytes!("../../assets/astronaut.png");
-            Picture::decode(Path::new("assets/astronaut.png"), bytes)?
-        }
-    };
-    let gpu = Gpu::open(&AdapterChoice {
-        adapter: args.adapter.clone(),
-        backend: args.backend.clone(),
-    })?;
-    let options = Fig3Options {
-        kernel_size: args.kernel_size,
-        eps: args.eps,
-        n_iter: args.n_iter,
-    };
-    let figure = fig3(&gpu, &input, options)?;
-    let files = figure.write(&args.out)?;
-    if args.json {
-        // Undefined figures of a constant image are null.
-        let text = serde_json::to_string(&figure.report);
-        println!(
-            "{}",
-            text.map_err(|e| decorr::Error::Config(e.to_string()))?
-        );
-    } else {
-        print_table(&figure.report);
-        println!("wrote {} in {}", files.join(", "), args.out.display());
+fn run(cli: Cli) -> Result<()> {
+    match (cli.figure, cli.window) {
+        (Some(Figure::Fig2(args)), _) => files::fig2(&args),
+        (Some(Figure::Fig3(args)), _) => files::fig3(&args),
+        (Some(Figure::Fig9(args)), _) => files::fig9(&args),
+        (Some(Figure::Measure(args)), _) => files::measure(&args),
+        (None, Some(_image)) => Err(Error::Config("no window yet".into())),
+        (None, None) => Cli::command()
+            .print_long_help()
+            .map_err(|e| Error::io("standard output", e)),
     }
-    Ok(())
-}
-
-fn print_table(report: &Fig3Report) {
-    println!("{:<34} {:>10} {:>10}", "", "before", "after");
-    let row = |name: &str, value: fn(&Measures) -> f64| {
-        let (before, after) = (value(&report.before), value(&report.after));
-        println!("{name:<34} {before:>10.4} {after:>10.4}");
-    };
-    row("excess kurtosis", |m| m.excess_kurtosis);
-    row("Hoyer's sparsity", |m| m.hoyer);
-    row("share of |x| under 0.1 sigma", |m| m.near_zero);
-    row("largest |correlation| of patches", |m| m.max_correlation);
 }

@@ -1,9 +1,22 @@
-//! The paper's figures as pictures: tensors in, images out. What is shown was computed on the GPU.
+//! The paper's figures as pictures: tensors in, images out. What is shown was computed, and painted, on
+//! the GPU.
 
+mod decorrelate;
+mod fig2;
 mod fig3;
+mod fig9;
+mod layer;
+mod measures;
 mod picture;
-mod sparsity;
+mod scene;
+mod sheet;
+mod views;
 
-pub use fig3::{Fig3, Fig3Options, Fig3Report, Measures, fig3};
+pub use fig2::{Fig2, Fig2Options, Fig2Report, fig2};
+pub use fig3::{Fig3, fig3};
+pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};
+pub use layer::{NETWORK_SIDE, Trained};
+pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity};
 pub use picture::Picture;
-pub use sparsity::{excess_kurtosis, hoyer, near_zero};
+pub use scene::{MAX_BLUR, Numbers, Scene, SceneOptions};
+pub use views::View;

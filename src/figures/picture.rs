@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageReader, Luma};
 
 use crate::{Error, Result};
 
@@ -30,6 +30,11 @@ impl Picture {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         Self::decode(path, &bytes)
+    }
+
+    /// Whether the name ends as that of a picture does.
+    pub fn has_known_extension(path: &Path) -> bool {
+        image::ImageFormat::from_path(path).is_ok_and(|format| format.reading_enabled())
     }
 
     /// As [`Picture::read`], from the bytes of a file; `path` is for messages.
@@ -73,37 +78,59 @@ impl Picture {
         }
     }
 
-    /// The picture with its values stretched from `low` to `high` over black to white; values
-    /// outside are cut. Grey becomes grey RGB.
-    pub fn to_rgb(&self, low: f32, high: f32) -> RgbImage {
+    /// The picture in so many channels: grey in every channel, or the mean of red, green and blue.
+    #[must_use]
+    pub fn with_channels(&self, channels: usize) -> Self {
         let plane = self.height * self.width;
-        let span = if high > low { high - low } else { 1.0 };
-        let level = |value: f32| (((value - low) / span).clamp(0.0, 1.0) * 255.0).round() as u8;
-        let (width, height) = (self.width as u32, self.height as u32);
-        RgbImage::from_fn(width, height, |x, y| {
-            let i = y as usize * self.width + x as usize;
-            let channel = |c: usize| level(self.data[c.min(self.channels - 1) * plane + i]);
-            image::Rgb([channel(0), channel(1), channel(2)])
-        })
-    }
-
-    /// The sizes of all values.
-    pub fn abs(&self) -> Self {
-        let data = self.data.iter().map(|v| v.abs()).collect();
+        let data = match (self.channels, channels) {
+            (a, b) if a == b => self.data.clone(),
+            (_, 1) => (0..plane)
+                .map(|i| {
+                    let sum: f32 = (0..self.channels).map(|c| self.data[c * plane + i]).sum();
+                    sum / self.channels as f32
+                })
+                .collect(),
+            _ => self.data[..plane].repeat(channels),
+        };
         Self {
+            channels,
             data,
-            ..self.clone()
+            ..*self
         }
     }
 
-    /// The values under which the given shares of all values lie.
-    pub fn quantiles(&self, low: f64, high: f64) -> (f32, f32) {
-        let mut sorted = self.data.clone();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let last = sorted.len().saturating_sub(1) as f64;
-        let at = |share: f64| sorted.get((share * last).round() as usize);
-        let value = |share| at(share).copied().unwrap_or(0.0);
-        (value(low), value(high))
+    /// The picture scaled down so that neither side is longer than `side` pixels; as it is if it fits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a side of 0.
+    pub fn scaled_down(&self, side: usize) -> Result<Self> {
+        if side == 0 {
+            return Err(Error::Config("--max-side must be at least 1".into()));
+        }
+        let longer = self.height.max(self.width);
+        if longer <= side {
+            return Ok(self.clone());
+        }
+        let shrink = |n: usize| ((n * side + longer / 2) / longer).max(1);
+        let (height, width) = (shrink(self.height), shrink(self.width));
+        let mut data = Vec::with_capacity(self.channels * height * width);
+        for plane in self.data.chunks_exact(self.height * self.width) {
+            let buffer = ImageBuffer::<Luma<f32>, &[f32]>::from_raw(
+                self.width as u32,
+                self.height as u32,
+                plane,
+            )
+            .ok_or_else(|| Error::Config("a plane of the wrong size: a bug".into()))?;
+            let filter = image::imageops::FilterType::CatmullRom;
+            let small = image::imageops::resize(&buffer, width as u32, height as u32, filter);
+            data.extend(small.into_raw().iter().map(|v| v.clamp(0.0, 1.0)));
+        }
+        Ok(Self {
+            channels: self.channels,
+            height,
+            width,
+            data,
+        })
     }
 }
 

@@ -56,6 +56,17 @@ pub(super) struct Conv {
     pub(super) stride: usize,
 }
 
+/// What a convolution is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvInput {
+    /// Of the convolution, dotted.
+    pub name: String,
+    /// [N, C, H, W].
+    pub x: TensorId,
+    /// k.
+    pub kernel_size: usize,
+}
+
 /// Appends the layers of `model` to a graph. Names are dotted, from the root.
 pub(super) struct Layers<'a> {
     pub(super) g: &'a mut Graph,
@@ -64,8 +75,8 @@ pub(super) struct Layers<'a> {
     pub(super) mode: Mode,
     /// Height and width of the images, for messages.
     image: [usize; 2],
-    /// Whether the next convolution is the first one, which sees raw pixels.
-    at_first_conv: bool,
+    /// What every convolution so far was given, in order.
+    pub(super) conv_inputs: Vec<ConvInput>,
 }
 
 impl<'a> Layers<'a> {
@@ -89,7 +100,7 @@ impl<'a> Layers<'a> {
             model,
             mode,
             image: [h, w],
-            at_first_conv: true,
+            conv_inputs: Vec::new(),
         })
     }
 
@@ -166,7 +177,13 @@ impl<'a> Layers<'a> {
             padding: kernel_size / 2,
             ..Conv2dGeometry::default()
         };
-        let is_first = std::mem::take(&mut self.at_first_conv);
+        // The first one sees raw pixels.
+        let is_first = self.conv_inputs.is_empty();
+        self.conv_inputs.push(ConvInput {
+            name: name.to_string(),
+            x,
+            kernel_size,
+        });
         let deconv = self.model.deconv;
         if self.model.norm == Norm::Deconv {
             let layer = DeconvConv2d {

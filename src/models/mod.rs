@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::{Graph, TensorId};
 use crate::nn::{ChannelDeconv, DeconvOptions, Mode};
 use crate::{Error, Result};
+pub use layers::ConvInput;
 use layers::{Conventions, Layers};
 pub use summary::{Summary, summaries};
 
@@ -250,5 +251,31 @@ impl Model {
     pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
         let mut layers = Layers::new(g, self, x, mode)?;
         (self.network.forward)(&mut layers, x)
+    }
+
+    /// Appends the network up to its `n`-th convolution, from 1, and says what that is given. Images may be of
+    /// sizes that its head does not take.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it has fewer convolutions, [`Error::Shape`] if the images are too small.
+    pub fn conv_input(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        mode: Mode,
+        n: usize,
+    ) -> Result<ConvInput> {
+        let mut layers = Layers::new(g, self, x, mode)?;
+        let whole = (self.network.forward)(&mut layers, x);
+        let index = n.wrapping_sub(1);
+        if let Some(input) = layers.conv_inputs.get(index) {
+            // What comes after it does not matter, were it an error.
+            return Ok(input.clone());
+        }
+        whole?;
+        let (name, count) = (self.network.name, layers.conv_inputs.len());
+        Err(Error::Config(format!(
+            "{name} has {count} convolutions; there is no convolution {n}"
+        )))
     }
 }

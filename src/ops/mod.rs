@@ -14,11 +14,14 @@ mod contraction;
 mod conv2d;
 mod covariance;
 mod detach;
+mod histogram;
 mod im2col;
+mod kth_value;
 mod matmul;
 mod max_pool2d;
 mod newton_schulz;
 mod one_hot;
+mod paint;
 pub mod pointwise;
 mod pool2d;
 mod random_uniform;
@@ -38,11 +41,14 @@ pub use constant::{Constant, constant};
 pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad, conv2d};
 pub use covariance::{Covariance, covariance};
 pub use detach::{Detach, detach};
+pub use histogram::{Histogram, histogram};
 pub use im2col::{Col2im, Im2col, Window, col2im, im2col};
+pub use kth_value::{KthValue, kth_value};
 pub use matmul::{MatMul, Transpose, matmul, matmul_with};
 pub use max_pool2d::{MaxPool2d, max_pool2d};
 pub use newton_schulz::{CovGrad, newton_schulz};
 pub use one_hot::{OneHot, one_hot};
+pub use paint::{Colours, Paint, ROW_ALIGNMENT, Tiles, paint};
 pub use pool2d::Pool2d;
 pub use random_uniform::{RandomUniform, random_uniform};
 pub use reduce_sum::{ReduceSum, mean_to, reduce_sum, sum_to};
@@ -75,7 +81,9 @@ pub const NAMES: &[&str] = &[
     "div",
     "exp",
     "greater_than_zero",
+    "histogram",
     "im2col",
+    "kth_value",
     "log",
     "matmul",
     "max_pool2d",
@@ -84,6 +92,7 @@ pub const NAMES: &[&str] = &[
     "mul",
     "newton_schulz",
     "one_hot",
+    "paint",
     "random_uniform",
     "recip",
     "reduce_sum",

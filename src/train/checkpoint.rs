@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::config::TrainOptions;
 use crate::files::write_atomically;
 use crate::graph::Role;
 use crate::nn::part_of_weight;
@@ -57,11 +58,19 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let fail = |message: String| Error::checkpoint(path, message);
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    decode(path, &bytes)
+}
+
+/// As [`load`], from the bytes of a file; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Checkpoint`] saying what is damaged.
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
+    let fail = |message: String| Error::checkpoint(path, message);
     let damaged = |e| fail(format!("is no safetensors file or damaged: {e}"));
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
         // PyTorch counts the batches of a batch norm, and uses the count for nothing here.
@@ -91,6 +100,21 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     Ok((tensors, metadata))
 }
 
+/// The options of the run that wrote a checkpoint with this metadata; `None` if decorr did not.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if they cannot be read.
+pub fn written_options(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Option<TrainOptions>> {
+    let read = |text: &String| {
+        toml::from_str(text)
+            .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))
+    };
+    metadata.get("config").map(read).transpose()
+}
+
 /// The states of a store that have one of `roles`, weights that are kept in parts whole. Waits for
 /// the GPU.
 ///
@@ -114,8 +138,36 @@ pub fn from_store(store: &Store, roles: &[Role]) -> Result<Tensors> {
 /// # Errors
 /// [`Error::Checkpoint`] naming every tensor that is missing, left over or of another shape.
 pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -> Result<()> {
-    let mut problems = Vec::new();
     let wanted = wholes(store, roles);
+    let unknown = tensors.keys().filter(|n| !wanted.contains_key(*n));
+    let unknown: Vec<String> = unknown
+        .map(|name| format!("{name} is unknown to the model"))
+        .collect();
+    write(path, tensors, store, wanted, unknown)
+}
+
+/// Writes those tensors into the store that are its states of `roles`, and passes over others: for a
+/// part of a network.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming every state that is missing or of another shape.
+pub fn part_to_store(
+    path: &Path,
+    tensors: &Tensors,
+    store: &Store,
+    roles: &[Role],
+) -> Result<()> {
+    write(path, tensors, store, wholes(store, roles), Vec::new())
+}
+
+fn write(
+    path: &Path,
+    tensors: &Tensors,
+    store: &Store,
+    wanted: BTreeMap<String, Whole>,
+    unknown: Vec<String>,
+) -> Result<()> {
+    let mut problems = Vec::new();
     for (name, whole) in &wanted {
         match tensors.get(name) {
             None => problems.push(format!("{name} {:?} is missing", whole.shape)),
@@ -128,16 +180,14 @@ pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -
             Some(_) => {}
         }
     }
-    for name in tensors.keys().filter(|n| !wanted.contains_key(*n)) {
-        problems.push(format!("{name} is unknown to the model"));
-    }
+    problems.extend(unknown);
     if !problems.is_empty() {
         let message = format!("does not fit the model: {}", problems.join("; "));
         return Err(Error::checkpoint(path, message));
     }
-    for (name, tensor) in tensors {
-        let mut rest = tensor.data.as_slice();
-        for (part, len) in &wanted[name].parts {
+    for (name, whole) in &wanted {
+        let mut rest = tensors[name].data.as_slice();
+        for (part, len) in &whole.parts {
             let (values, after) = rest.split_at(*len);
             store.write(part, values)?;
             rest = after;

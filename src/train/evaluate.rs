@@ -123,9 +123,8 @@ pub fn evaluate_checkpoint(
     skipped: impl FnMut(&str),
 ) -> Result<Evaluation> {
     let (tensors, metadata) = checkpoint::load(path)?;
-    let written: TrainOptions = match metadata.get("config") {
-        Some(text) => toml::from_str(text)
-            .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))?,
+    let written = match checkpoint::written_options(path, &metadata)? {
+        Some(written) => written,
         None if options.model.is_some() => TrainOptions::default(),
         None => {
             return Err(Error::checkpoint(

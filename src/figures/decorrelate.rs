@@ -1,0 +1,312 @@
+//! The deconvolution of an image as the figures show it, as nodes of a graph.
+//!
+//! Patches are those of every pixel, with zeros around the image. A deconvolved channel is the column of
+//! (patches - mean) D that belongs to the channel's centre tap, which is a convolution with that
+//! column of D: X D is never formed.
+//!
+//! Statistics are taken in the coordinates of [`basis`], or float32 would not carry them.
+
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::nn::resolve_block;
+use crate::ops::{
+    Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, add, conv2d, matmul, matmul_with, mul,
+    newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sum_to,
+};
+use crate::{Error, Result};
+
+/// Most values of a strip of patches, so that it fits a binding of 128 MiB.
+const STRIP_LEN: usize = 16 << 20;
+
+/// The patches of an image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patches {
+    /// [1, C, H + k - 1, W + k - 1].
+    padded: TensorId,
+    /// k, odd.
+    pub(super) kernel_size: usize,
+    /// Channels of one covariance: a divisor of C.
+    pub(super) block: usize,
+}
+
+/// Of patches in blocks, F = block * k * k.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whitening {
+    /// [1, F].
+    pub(super) mean: TensorId,
+    /// [F, F], without eps.
+    pub(super) cov: TensorId,
+    /// [F, F].
+    pub(super) deconv: TensorId,
+    /// D cov D.
+    pub(super) cov_after: TensorId,
+    /// [F, F].
+    pub(super) identity: TensorId,
+}
+
+impl Whitening {
+    /// The same patches under another mean [1, F] and D [F, F].
+    pub(super) fn by(&self, g: &mut Graph, mean: TensorId, deconv: TensorId) -> Result<Self> {
+        let half = matmul(g, deconv, self.cov, Transpose::default())?;
+        let by_row = Transpose { a: false, b: true };
+        Ok(Self {
+            mean,
+            deconv,
+            cov_after: matmul(g, half, deconv, by_row)?,
+            ..*self
+        })
+    }
+}
+
+/// Refuses what cannot be computed.
+///
+/// # Errors
+/// [`Error::Config`] naming the option.
+pub(super) fn check_options(kernel_size: usize, block: usize, eps: f32, n_iter: usize) -> Result<()> {
+    let fail = |message: String| Err(Error::Config(message));
+    if kernel_size.is_multiple_of(2) || kernel_size > 15 {
+        return fail(format!(
+            "--kernel-size {kernel_size} must be odd (a patch has a centre) and at most 15"
+        ));
+    }
+    if n_iter == 0 || block == 0 {
+        return fail(format!("--n-iter {n_iter} and --block {block} must be at least 1"));
+    }
+    if !(eps.is_finite() && eps > 0.0) {
+        return fail(format!("--eps {eps} is not a positive number"));
+    }
+    Ok(())
+}
+
+/// The patches of `x` [1, C, H, W] around every pixel.
+///
+/// # Errors
+/// [`Error::Shape`] if `x` is no single image.
+pub(super) fn patches(
+    g: &mut Graph,
+    x: TensorId,
+    kernel_size: usize,
+    block: usize,
+) -> Result<Patches> {
+    let &[1, c, h, w] = g.shape(x).dims() else {
+        let message = format!("{} is not [1, C, H, W]", g.shape(x));
+        return Err(Error::shape("patches", message));
+    };
+    let pad = kernel_size / 2;
+    let before = i64::try_from(pad).unwrap_or(i64::MAX);
+    let padding = Padding2d {
+        before: [before; 2],
+        size: [h + 2 * pad, w + 2 * pad],
+        spacing: [1, 1],
+    };
+    Ok(Patches {
+        padded: pad2d(g, x, padding)?,
+        kernel_size,
+        block: resolve_block(block, c),
+    })
+}
+
+impl Patches {
+    /// Values of a patch of one block.
+    pub(super) fn features(&self) -> usize {
+        self.block * self.kernel_size * self.kernel_size
+    }
+
+    /// Mean [1, F] and second moment [F, F] of all of them, in the coordinates of [`basis`]. Strip by strip:
+    /// all patches of a photograph at once would not fit a binding.
+    pub(super) fn moments(&self, g: &mut Graph) -> Result<(TensorId, TensorId)> {
+        let (k, features) = (self.kernel_size, self.features());
+        let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
+            return Err(Error::shape("patches", "the image is not NCHW"));
+        };
+        let (h, w, blocks) = (padded_h + 1 - k, padded_w + 1 - k, c / self.block);
+        let rows_per_strip = (STRIP_LEN / (w * c * k * k)).max(1);
+        let mut sums: Option<(TensorId, TensorId)> = None;
+        for first in (0..h).step_by(rows_per_strip) {
+            let rows = rows_per_strip.min(h - first);
+            let strip = slice(g, self.padded, 2, first, 1, rows + k - 1)?;
+            let planes = self.coordinates(g, strip)?;
+            let pixels = rows * w;
+            let share = (pixels as f64 / (h * w * blocks) as f64) as f32;
+            let planes = reshape(g, planes, [blocks, features, pixels])?;
+            let mean = reduce_sum(g, planes, [1, features, 1], share / pixels as f32)?;
+            let gram = MatMul {
+                alpha: share / pixels as f32,
+                symmetric: true,
+                ..MatMul::from(Transpose { a: false, b: true })
+            };
+            let moment = matmul_with(g, planes, planes, None, gram)?;
+            let moment = sum_to(g, moment, [1, features, features])?;
+            sums = Some(match sums {
+                None => (mean, moment),
+                Some((a, b)) => (add(g, a, mean)?, add(g, b, moment)?),
+            });
+        }
+        let (mean, moment) =
+            sums.ok_or_else(|| Error::shape("patches", "the image has no rows"))?;
+        let mean = reshape(g, mean, [1, features])?;
+        Ok((mean, reshape(g, moment, [features, features])?))
+    }
+
+    /// The patches of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`basis`]: one
+    /// plane of rows x W for each, [C k k, rows, W]. Along rows, along columns, then across colours.
+    fn coordinates(&self, g: &mut Graph, strip: TensorId) -> Result<TensorId> {
+        let k = self.kernel_size;
+        let &[_, c, h, w] = g.shape(strip).dims() else {
+            return Err(Error::shape("patches", "the strip is not NCHW"));
+        };
+        let (rows, columns) = (h + 1 - k, w + 1 - k);
+        let taps: Vec<f32> = cosines(k).iter().map(|&v| v as f32).collect();
+        let taps = g.state("cosines", [k, k], Role::Scratch, Init::Values(taps.into()))?;
+        let plain = Conv2dGeometry::default();
+        let x = reshape(g, strip, [c, 1, h, w])?;
+        let along_rows = reshape(g, taps, [k, 1, 1, k])?;
+        let x = conv2d(g, x, along_rows, None, plain)?;
+        let x = reshape(g, x, [c * k, 1, h, columns])?;
+        let along_columns = reshape(g, taps, [k, 1, k, 1])?;
+        let x = conv2d(g, x, along_columns, None, plain)?;
+        if self.block != 3 {
+            return Ok(x);
+        }
+        let colours: Vec<f32> = OPPONENT.iter().map(|&v| v as f32).collect();
+        let colours = g.state("opponent", [1, 3, 3], Role::Scratch, Init::Values(colours.into()))?;
+        let x = reshape(g, x, [c / 3, 3, k * k * rows * columns])?;
+        matmul(g, colours, x, Transpose::default())
+    }
+
+    /// The deconvolved image [1, C, H, W].
+    pub(super) fn deconvolve(&self, g: &mut Graph, by: &Whitening) -> Result<TensorId> {
+        let (k, block) = (self.kernel_size, self.block);
+        let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
+            return Err(Error::shape("patches", "the image is not NCHW"));
+        };
+        let kernels = centre_kernels(g, by.deconv, block, k)?;
+        let by_row = MatMul {
+            alpha: -1.0,
+            ..MatMul::from(Transpose { a: false, b: true })
+        };
+        let shift = matmul_with(g, kernels, by.mean, None, by_row)?;
+        let bias = reshape(g, shift, [block])?;
+        let kernels = reshape(g, kernels, [block, block, k, k])?;
+        // Blocks are deconvolved alike, as images of their own.
+        let images = reshape(g, self.padded, [c / block, block, padded_h, padded_w])?;
+        let y = conv2d(g, images, kernels, Some(bias), Conv2dGeometry::default())?;
+        reshape(g, y, [1, c, padded_h + 1 - k, padded_w + 1 - k])
+    }
+}
+
+/// The columns of D that belong to the centre taps of a block's channels, as rows [block, F].
+pub(super) fn centre_kernels(
+    g: &mut Graph,
+    deconv: TensorId,
+    block: usize,
+    k: usize,
+) -> Result<TensorId> {
+    let centres = slice(g, deconv, 1, k * k / 2, k * k, block)?;
+    permute(g, centres, &[1, 0])
+}
+
+/// D from moments in the coordinates of [`basis`]; all that is returned is of pixels. The mean is not to
+/// be large beside the deviation, or digits are lost. Asks for the input `eps` `[1]`.
+pub(super) fn whiten(
+    g: &mut Graph,
+    mean: TensorId,
+    second_moment: TensorId,
+    [kernel_size, block]: [usize; 2],
+    n_iter: usize,
+) -> Result<Whitening> {
+    let features = g.shape(second_moment).dims()[0];
+    let minus_mean = MatMul {
+        alpha: -1.0,
+        symmetric: true,
+        ..MatMul::from(Transpose { a: true, b: false })
+    };
+    let cov = matmul_with(g, mean, mean, Some(second_moment), minus_mean)?;
+    let square = [features, features];
+    let identity = g.state("identity", square, Role::Scratch, Init::Identity)?;
+    let eps = g.input("eps", [1]);
+    let ridge = mul(g, identity, eps)?;
+    let cov_eps = add(g, cov, ridge)?;
+    let cov_eps = reshape(g, cov_eps, [1, features, features])?;
+    let deconv = newton_schulz(g, cov_eps, n_iter, CovGrad::Symmetric)?;
+    let deconv = reshape(g, deconv, square)?;
+    let half = matmul(g, deconv, cov, Transpose::default())?;
+    let cov_after = matmul(g, half, deconv, Transpose::default())?;
+
+    let basis: Vec<f32> = basis(kernel_size, block).iter().map(|&v| v as f32).collect();
+    let basis = g.state("basis", square, Role::Scratch, Init::Values(basis.into()))?;
+    let by_row = Transpose { a: false, b: true };
+    let mut of_pixels = |x: TensorId| {
+        let half = matmul(g, basis, x, Transpose::default())?;
+        matmul(g, half, basis, by_row)
+    };
+    let (cov, deconv, cov_after) = (of_pixels(cov)?, of_pixels(deconv)?, of_pixels(cov_after)?);
+    Ok(Whitening {
+        mean: matmul(g, mean, basis, by_row)?,
+        cov,
+        deconv,
+        cov_after,
+        identity,
+    })
+}
+
+/// Grey, red against blue, green against both: rows, orthonormal.
+const OPPONENT: [f64; 9] = {
+    const GREY: f64 = 0.577_350_269_189_625_8;
+    const TWO: f64 = std::f64::consts::FRAC_1_SQRT_2;
+    const SIX: f64 = 0.408_248_290_463_863;
+    [GREY, GREY, GREY, TWO, 0.0, -TWO, SIX, -2.0 * SIX, SIX]
+};
+
+/// The discrete cosine transform of `k` values: rows, orthonormal.
+fn cosines(k: usize) -> Vec<f64> {
+    let at = |u: usize, i: usize| {
+        let norm = if u == 0 { 1.0 } else { 2.0 } / k as f64;
+        let phase = (2 * i + 1) as f64 * u as f64 / (2 * k) as f64;
+        norm.sqrt() * (std::f64::consts::PI * phase).cos()
+    };
+    (0..k * k).map(|n| at(n / k, n % k)).collect()
+}
+
+/// The coordinates in which patches are counted, as orthonormal columns [F, F]: cosines along rows and
+/// columns, and of three channels grey and two differences of colours.
+///
+/// D is the same in any such coordinates. In these the covariance of natural images is nearly
+/// diagonal, so that its small eigenvalues are sums of small numbers: in pixels they are what is left
+/// of large ones, and float32 sums of a photograph's patches are wrong by 1 % of an eps of 1e-5.
+fn basis(k: usize, block: usize) -> Vec<f64> {
+    let cosines = cosines(k);
+    let features = block * k * k;
+    let mut columns = vec![0.0; features * features];
+    for row in 0..features {
+        let (c, ky, kx) = (row / (k * k), row / k % k, row % k);
+        for column in 0..features {
+            // As `coordinates` leaves them: colour, frequency along the row, along the column.
+            let (d, u, v) = (column / (k * k), column / k % k, column % k);
+            let colour = match block {
+                3 => OPPONENT[3 * d + c],
+                _ => f64::from(u8::from(c == d)),
+            };
+            columns[row * features + column] = colour * cosines[u * k + kx] * cosines[v * k + ky];
+        }
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coordinates_are_orthonormal() {
+        for (k, block) in [(1, 3), (3, 3), (5, 1), (3, 4)] {
+            let (columns, n) = (basis(k, block), block * k * k);
+            for i in 0..n {
+                for j in 0..n {
+                    let product: f64 = (0..n).map(|r| columns[r * n + i] * columns[r * n + j]).sum();
+                    let expected = f64::from(u8::from(i == j));
+                    assert!((product - expected).abs() < 1e-12, "{k} {block} {i} {j}");
+                }
+            }
+        }
+    }
+}

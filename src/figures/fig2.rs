@@ -1,0 +1,300 @@
+//! Figure 2: the covariance of patches before and after deconvolution, and the kernels that decorrelate.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use image::RgbImage;
+use serde::Serialize;
+
+use super::decorrelate::{check_options, patches, whiten};
+use super::layer::Trained;
+use super::measures::{measure_correlation, number};
+use super::picture::Picture;
+use super::scene::refuse_large;
+use super::sheet::{Content, Panel, sheet};
+use super::views::{View, covariance_views, find};
+use crate::drawing::encode_png;
+use crate::files::write_atomically;
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Init, Role};
+use crate::nn::resolve_block;
+use crate::ops::{abs, kth_value, mean_to, reshape, sub};
+use crate::program::{CompileOptions, Program, Store};
+use crate::{Error, Result};
+
+/// What to compute.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fig2Options {
+    /// k, odd; a layer has its own.
+    pub kernel_size: usize,
+    /// Channels decorrelated together, see [`crate::nn::resolve_block`].
+    pub block: usize,
+    /// Added to the diagonal of the covariance.
+    pub eps: f32,
+    /// Denman–Beavers iterations.
+    pub n_iter: usize,
+}
+
+/// The figures behind the picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fig2Report {
+    /// Images that the covariance is of.
+    pub images: usize,
+    /// The convolution whose input it is of, if of a network's.
+    pub layer: Option<String>,
+    /// k.
+    pub kernel_size: usize,
+    /// Channels of one covariance.
+    pub block: usize,
+    /// Rows of the covariance: block k k.
+    pub features: usize,
+    /// Largest off-diagonal |correlation| before.
+    pub max_correlation_before: f64,
+    /// After.
+    pub max_correlation_after: f64,
+    /// Largest |D cov D - I|: how near to the identity `eps` and `n_iter` let it come.
+    pub identity_error: f64,
+}
+
+/// Figure 2 of one or more images.
+#[derive(Clone, Debug)]
+pub struct Fig2 {
+    /// File stem, title, picture.
+    pub panels: Vec<(String, String, RgbImage)>,
+    /// Figures.
+    pub report: Fig2Report,
+    /// [F, F], before deconvolution, row-major.
+    pub cov: Vec<f32>,
+    /// [F, F].
+    pub deconv: Vec<f32>,
+    /// The page, a PNG file.
+    pub sheet: Vec<u8>,
+}
+
+/// Moments of the patches of one image, and how many there are.
+struct Moments {
+    name: Option<String>,
+    kernel_size: usize,
+    block: usize,
+    count: f64,
+    mean: Vec<f32>,
+    second: Vec<f32>,
+}
+
+/// Computes Figure 2 of all `images` together: of their pixels, each image's channels made zero-mean first,
+/// or of what the `n`-th convolution of a network is given, (network, n).
+///
+/// # Errors
+/// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
+/// fit the device, [`Error::Checkpoint`], and what the device reported.
+pub fn fig2(
+    gpu: &Arc<Gpu>,
+    images: &[Picture],
+    layer: Option<(&Trained, usize)>,
+    options: Fig2Options,
+) -> Result<Fig2> {
+    check_options(options.kernel_size, options.block, options.eps, options.n_iter)?;
+    let mut total: Option<Moments> = None;
+    for picture in images {
+        let one = moments(gpu, picture, layer, &options)?;
+        total = Some(match total {
+            None => one,
+            Some(sum) => pooled(sum, &one)?,
+        });
+    }
+    let of = total.ok_or_else(|| Error::Config("Figure 2 of no image".into()))?;
+
+    let features = of.mean.len();
+    let mut g = Graph::new();
+    let mean = g.input("mean", [1, features]);
+    let second = g.input("second_moment", [features, features]);
+    let sizes = [of.kernel_size, of.block];
+    let whitening = whiten(&mut g, mean, second, sizes, options.n_iter)?;
+    let views = covariance_views(&mut g, &whitening, of.kernel_size, of.block)?;
+    measure_correlation(&mut g, "before", whitening.cov, whitening.identity)?;
+    measure_correlation(&mut g, "after", whitening.cov_after, whitening.identity)?;
+    let difference = sub(&mut g, whitening.cov_after, whitening.identity)?;
+    let size = abs(&mut g, difference)?;
+    let size = reshape(&mut g, size, [1, features * features])?;
+    let largest = kth_value(&mut g, size, &[features * features - 1])?;
+    g.output("identity_error", largest);
+    g.output("cov", whitening.cov);
+    g.output("deconv", whitening.deconv);
+    let mut store = Store::new(gpu, 0);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
+    let eps = [options.eps];
+    let inputs: [(&str, &[f32]); 3] =
+        [("mean", &of.mean), ("second_moment", &of.second), ("eps", &eps)];
+    let mut values = program.run(&inputs)?.values;
+    let report = Fig2Report {
+        images: images.len(),
+        layer: of.name,
+        kernel_size: of.kernel_size,
+        block: of.block,
+        features,
+        max_correlation_before: number(&values, "before.max_correlation"),
+        max_correlation_after: number(&values, "after.max_correlation"),
+        identity_error: number(&values, "identity_error"),
+    };
+    let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
+    let ends = [end("cov_before"), end("cov_after")];
+    let (panels, sheet) = page(&store, &views, ends, &report, &options)?;
+    Ok(Fig2 {
+        panels,
+        report,
+        cov: values.remove("cov").unwrap_or_default(),
+        deconv: values.remove("deconv").unwrap_or_default(),
+        sheet,
+    })
+}
+
+fn moments(
+    gpu: &Arc<Gpu>,
+    picture: &Picture,
+    layer: Option<(&Trained, usize)>,
+    options: &Fig2Options,
+) -> Result<Moments> {
+    refuse_large(gpu, picture, options.kernel_size)?;
+    let mut g = Graph::new();
+    let (c, h, w) = (picture.channels, picture.height, picture.width);
+    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+    let (x, kernel_size, name) = match layer {
+        Some((trained, n)) => {
+            let input = trained.conv_input(&mut g, image, n)?;
+            (input.x, input.kernel_size, Some(input.name))
+        }
+        None => {
+            let mean = mean_to(&mut g, image, [1, c, 1, 1])?;
+            (sub(&mut g, image, mean)?, options.kernel_size, None)
+        }
+    };
+    let &[_, channels, rows, columns] = g.shape(x).dims() else {
+        return Err(Error::shape("fig2", "the layer's input is not NCHW"));
+    };
+    let block = resolve_block(options.block, channels);
+    let patches = patches(&mut g, x, kernel_size, block)?;
+    let (mean, second) = patches.moments(&mut g)?;
+    g.output("mean", mean);
+    g.output("second_moment", second);
+    let mut store = Store::new(gpu, 0);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
+    store.write("image", &picture.data)?;
+    if let Some((trained, _)) = layer {
+        trained.fill(&store)?;
+    }
+    let mut values = program.run(&[])?.values;
+    Ok(Moments {
+        name,
+        kernel_size,
+        block,
+        count: (rows * columns) as f64,
+        mean: values.remove("mean").unwrap_or_default(),
+        second: values.remove("second_moment").unwrap_or_default(),
+    })
+}
+
+/// Of all patches of both.
+fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
+    if a.block != b.block {
+        return Err(Error::Config(
+            "images in grey and in colour have no covariance together".into(),
+        ));
+    }
+    let count = a.count + b.count;
+    let mean = |a_values: &[f32], b_values: &[f32]| -> Vec<f32> {
+        let pairs = a_values.iter().zip(b_values);
+        let weigh = |(&x, &y): (&f32, &f32)| {
+            ((f64::from(x) * a.count + f64::from(y) * b.count) / count) as f32
+        };
+        pairs.map(weigh).collect()
+    };
+    Ok(Moments {
+        mean: mean(&a.mean, &b.mean),
+        second: mean(&a.second, &b.second),
+        count,
+        ..a
+    })
+}
+
+type Panels = Vec<(String, String, RgbImage)>;
+
+fn page(
+    store: &Store,
+    views: &[View],
+    ends: [f32; 2],
+    report: &Fig2Report,
+    options: &Fig2Options,
+) -> Result<(Panels, Vec<u8>)> {
+    let picture = |name: &str| find(views, name)?.read(store);
+    let mut files = Vec::new();
+    let mut row = Vec::new();
+    for (name, end) in [("cov_before", ends[0]), ("cov_after", ends[1])] {
+        let view = find(views, name)?;
+        files.push((name.to_string(), view.title.clone(), picture(name)?));
+        let content = Content::HeatMap {
+            picture: picture(name)?,
+            blocks: report.block,
+            bar: picture("colour_bar")?,
+            end,
+        };
+        row.push(Panel::new(view.title.clone(), content));
+    }
+    let kernels = find(views, "kernels")?;
+    files.push(("kernels".into(), kernels.title.clone(), picture("kernels")?));
+    row.push(Panel::new(kernels.title.clone(), Content::Picture(picture("kernels")?)));
+    let k = report.kernel_size;
+    let of = match &report.layer {
+        Some(name) => format!("the input of {name}"),
+        None => "the pixels".to_string(),
+    };
+    let images = match report.images {
+        1 => "1 image".to_string(),
+        n => format!("{n} images"),
+    };
+    let caption = [
+        format!(
+            "Patches of {k} x {k} of {of} of {images}, blocks of {} channels: {} features. Lines divide channels.",
+            report.block, report.features
+        ),
+        format!(
+            "largest |correlation| off the diagonal: {:.4} before, {:.4} after; largest |after - identity|: {:.4}",
+            report.max_correlation_before, report.max_correlation_after, report.identity_error
+        ),
+        format!("eps {:e}, n_iter {}", options.eps, options.n_iter),
+    ];
+    let sheet = sheet(&[row], &caption)?;
+    Ok((files, sheet))
+}
+
+impl Fig2 {
+    /// Writes the panels and the page `fig2.png` into `dir`, which is made; returns the names of the
+    /// files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
+        write_figure(dir, &self.panels, "fig2.png", &self.sheet)
+    }
+}
+
+/// Writes panels and page into a folder, which is made; returns the names of the files.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub(super) fn write_figure(
+    dir: &Path,
+    panels: &[(String, String, RgbImage)],
+    name: &str,
+    sheet: &[u8],
+) -> Result<Vec<String>> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let mut names = Vec::new();
+    for (stem, _, picture) in panels {
+        let name = format!("{stem}.png");
+        write_atomically(&dir.join(&name), &encode_png(picture)?)?;
+        names.push(name);
+    }
+    write_atomically(&dir.join(name), sheet)?;
+    names.push(name.to_string());
+    Ok(names)
+}

@@ -1,0 +1,269 @@
+//! Figure 9: what a convolution of a trained network is given, and the size of it deconvolved.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use image::RgbImage;
+use serde::Serialize;
+
+use super::decorrelate::{Whitening, check_options, patches, whiten};
+use super::fig2::write_figure;
+use super::layer::Trained;
+use super::measures::{Sparsity, measure_correlation, measure_sparsity, number, sparsity};
+use super::picture::Picture;
+use super::scene::refuse_large;
+use super::sheet::{Content, Panel, sheet};
+use super::views::{Range, SIDE, View, fitted, range, view};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::models::{ConvInput, Norm};
+use crate::nn::resolve_block;
+use crate::ops::{Tiles, abs, mean_to, reshape, sub};
+use crate::program::{CompileOptions, Program, Store};
+use crate::{Error, Result};
+
+/// What to compute.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fig9Options {
+    /// Which convolution, from 1.
+    pub layer: usize,
+    /// Channels decorrelated together; `None`: as many as the network's own layers, or 64.
+    pub block: Option<usize>,
+    /// Added to the diagonal of the covariance.
+    pub eps: f32,
+    /// Denman–Beavers iterations.
+    pub n_iter: usize,
+    /// Deconvolve by the running mean and D that the network has learned, not by those of the image.
+    pub running: bool,
+}
+
+/// The figures behind the picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fig9Report {
+    /// The convolution.
+    pub layer: String,
+    /// Channels, rows and columns of its input.
+    pub shape: [usize; 3],
+    /// Channels of one covariance.
+    pub block: usize,
+    /// Largest off-diagonal |correlation| of the patches, before and after.
+    pub max_correlation: [f64; 2],
+    /// Mean over the channels that are not constant: of zero-mean channels, and after.
+    pub mean_hoyer: [f64; 2],
+    /// Likewise.
+    pub mean_excess_kurtosis: [f64; 2],
+    /// Mean Hoyer over the same channels as they are, with the zeros that `ReLU` leaves.
+    pub mean_hoyer_of_input: f64,
+    /// Channels that are sparser after than before by Hoyer's measure.
+    pub sparser_channels: usize,
+    /// Channels that are not constant.
+    pub live_channels: usize,
+    /// Of each channel: zero-mean, and after.
+    pub channels: Vec<[Sparsity; 2]>,
+}
+
+/// Figure 9 of one image.
+#[derive(Clone, Debug)]
+pub struct Fig9 {
+    /// File stem, title, picture.
+    pub panels: Vec<(String, String, RgbImage)>,
+    /// Figures.
+    pub report: Fig9Report,
+    /// The page, a PNG file.
+    pub sheet: Vec<u8>,
+}
+
+/// Computes Figure 9: the channels that a convolution of `trained` is given for `picture`, and their
+/// deconvolved sizes, each channel stretched from its least to its largest value.
+///
+/// # Errors
+/// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
+/// fit the device, [`Error::Checkpoint`], and what the device reported.
+pub fn fig9(
+    gpu: &Arc<Gpu>,
+    picture: &Picture,
+    trained: &Trained,
+    options: Fig9Options,
+) -> Result<Fig9> {
+    let block = options.block.unwrap_or(trained.block());
+    check_options(1, block, options.eps, options.n_iter)?;
+    if options.running && trained.model().norm != Norm::Deconv {
+        let norm = trained.model().norm.name();
+        return Err(Error::Config(format!(
+            "--running: the network was trained with --norm {norm} and has no running D"
+        )));
+    }
+    refuse_large(gpu, picture, 1)?;
+    let mut g = Graph::new();
+    let (c, h, w) = (picture.channels, picture.height, picture.width);
+    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+    let input = trained.conv_input(&mut g, image, options.layer)?;
+    let shape = g.shape(input.x).clone();
+    let &[1, channels, rows, columns] = shape.dims() else {
+        return Err(Error::shape("fig9", format!("{shape} is not [1, C, H, W]")));
+    };
+    let block = resolve_block(block, channels);
+    let patches = patches(&mut g, input.x, input.kernel_size, block)?;
+    let (mean, second) = patches.moments(&mut g)?;
+    let sizes = [input.kernel_size, block];
+    let mut whitening = whiten(&mut g, mean, second, sizes, options.n_iter)?;
+    if options.running {
+        whitening = running(&mut g, &input, &whitening)?;
+    }
+    let y = patches.deconvolve(&mut g, &whitening)?;
+    let views = channel_views(&mut g, input.x, y)?;
+    // Deconvolution takes the mean away: what it does beside that is seen against this.
+    let mean = mean_to(&mut g, input.x, [1, channels, 1, 1])?;
+    let zero_mean = sub(&mut g, input.x, mean)?;
+    measure_sparsity(&mut g, "input", input.x, true)?;
+    for (name, x, cov) in [("before", zero_mean, whitening.cov), ("after", y, whitening.cov_after)] {
+        measure_sparsity(&mut g, name, x, true)?;
+        measure_correlation(&mut g, name, cov, whitening.identity)?;
+    }
+    let mut store = Store::new(gpu, 0);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
+    store.write("image", &picture.data)?;
+    trained.fill(&store)?;
+    let values = program.run(&[("eps", &[options.eps])])?.values;
+
+    let of = |name: &str| sparsity(&values, name, rows * columns);
+    let (before, after) = (of("before"), of("after"));
+    let pairs: Vec<[Sparsity; 2]> = before.iter().zip(&after).map(|(&b, &a)| [b, a]).collect();
+    let live: Vec<[Sparsity; 2]> = pairs
+        .iter()
+        .copied()
+        .filter(|pair| pair.iter().all(|s| s.hoyer.is_finite()))
+        .collect();
+    let mean = |of: fn(&Sparsity) -> f64| {
+        [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
+    };
+    let report = Fig9Report {
+        layer: input.name,
+        shape: [channels, rows, columns],
+        block,
+        max_correlation: ["before", "after"].map(|n| number(&values, &format!("{n}.max_correlation"))),
+        mean_hoyer: mean(|s| s.hoyer),
+        mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
+        mean_hoyer_of_input: {
+            let input = of("input");
+            let hoyers: Vec<f64> = input.iter().map(|s| s.hoyer).filter(|h| h.is_finite()).collect();
+            hoyers.iter().sum::<f64>() / hoyers.len() as f64
+        },
+        sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
+        live_channels: live.len(),
+        channels: pairs,
+    };
+    let mut panels = Vec::new();
+    for view in &views {
+        panels.push((view.name.clone(), view.title.clone(), view.read(&store)?));
+    }
+    let sheet = page(&panels, &report, &options)?;
+    Ok(Fig9 {
+        panels,
+        report,
+        sheet,
+    })
+}
+
+/// As the network itself deconvolves when it is evaluated. The covariances are still those of the image.
+fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whitening> {
+    let features = g.shape(of_image.deconv).dims()[0];
+    let name = |what: &str| format!("{}.running_{what}", input.name);
+    let mean = g.state(&name("mean"), [1, features], Role::Buffer, Init::Constant(0.0))?;
+    let shape = [1, features, features];
+    let deconv = g.state(&name("deconv"), shape, Role::Buffer, Init::Identity)?;
+    let deconv = reshape(g, deconv, [features, features])?;
+    of_image.by(g, mean, deconv)
+}
+
+/// Channels as a mosaic about twice as wide as high: what is given, and the size of it deconvolved.
+fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
+    let &[_, channels, h, w] = g.shape(x).dims() else {
+        return Err(Error::shape("fig9", "the layer's input is not NCHW"));
+    };
+    let columns = (1..=channels)
+        .find(|&n| n * (w + 2) >= channels.div_ceil(n) * (h + 2))
+        .unwrap_or(1);
+    let gap = 2;
+    let tiles = Tiles {
+        count: channels,
+        columns,
+        channels: 1,
+        size: [h, w],
+        pixels: fitted([h, w], (2 * SIDE / columns).saturating_sub(gap).max(8)),
+        gap,
+        strides: [h * w, 0, w, 1],
+        ..Tiles::picture(1, [h, w], [h, w])
+    };
+    let tiles = Tiles {
+        background: [255; 3],
+        ..tiles
+    };
+    let size = abs(g, y)?;
+    let mut views = Vec::new();
+    for (name, title, x) in [
+        ("a_features", "(a) input of the convolution, channel by channel", x),
+        ("b_deconvolved_abs", "(b) |deconvolved input|", size),
+    ] {
+        let ends = range(g, x, Range::Full, channels)?;
+        views.push(view(g, name, title, x, ends, tiles.clone())?);
+    }
+    Ok(views)
+}
+
+fn page(
+    panels: &[(String, String, RgbImage)],
+    report: &Fig9Report,
+    options: &Fig9Options,
+) -> Result<Vec<u8>> {
+    let pictures = panels
+        .iter()
+        .map(|(_, title, picture)| Panel::new(title.clone(), Content::Picture(picture.clone())));
+    let series = [("before", 0), ("after", 1)].map(|(name, side)| {
+        let values = report.channels.iter().map(|pair| pair[side].hoyer as f32);
+        (name.to_string(), values.collect())
+    });
+    let title = "Hoyer's sparsity of each channel, zero-mean before, and after";
+    let chart = Panel::new(title, Content::Channels(series.to_vec()));
+    let [channels, rows, columns] = report.shape;
+    let statistics = match options.running {
+        true => "running statistics of the network".to_string(),
+        false => format!(
+            "statistics of this image, eps {:e}, n_iter {}",
+            options.eps, options.n_iter
+        ),
+    };
+    let caption = [
+        format!(
+            "Input of {} (convolution {}): {channels} channels of {columns} x {rows}, in blocks of {}; {statistics}. \
+             Each channel from its least to its largest value.",
+            report.layer, options.layer, report.block
+        ),
+        format!(
+            "mean over channels: Hoyer {:.3} before (zero-mean), {:.3} after; excess kurtosis {:.2} before, {:.2} \
+             after; {} of {} live channels are sparser after",
+            report.mean_hoyer[0],
+            report.mean_hoyer[1],
+            report.mean_excess_kurtosis[0],
+            report.mean_excess_kurtosis[1],
+            report.sparser_channels,
+            report.live_channels
+        ),
+        format!(
+            "largest |correlation| in patches: {:.4} before, {:.4} after",
+            report.max_correlation[0], report.max_correlation[1]
+        ),
+    ];
+    sheet(&[pictures.collect(), vec![chart]], &caption)
+}
+
+impl Fig9 {
+    /// Writes the panels and the page `fig9.png` into `dir`, which is made; returns the names of the
+    /// files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
+        write_figure(dir, &self.panels, "fig9.png", &self.sheet)
+    }
+}

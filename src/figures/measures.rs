@@ -1,0 +1,188 @@
+//! How sparse values are and how much they correlate, computed on the GPU.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::graph::{Graph, TensorId};
+use crate::ops::{
+    abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, matmul, maximum,
+    mean_to, mul, reshape, scale, slice, sqrt, square, sub,
+};
+use crate::ops::Transpose;
+use crate::shape::Shape;
+
+/// Parts of a histogram.
+pub const BINS: usize = 161;
+/// A histogram goes from so many standard deviations below zero to as many above.
+pub const SIGMAS: f32 = 8.0;
+
+/// Variances below count as none: those of constant pictures in [0, 1], by rounding.
+const NO_VARIANCE: f64 = 1e-12;
+
+/// How sparse. Undefined figures (of constant values) are NaN, in JSON null.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sparsity {
+    /// Fourth central moment over the squared variance, minus 3: 0 for a normal distribution, large for
+    /// values that are mostly near zero.
+    pub excess_kurtosis: f64,
+    /// Hoyer's measure (sqrt(n) - L1 / L2) / (sqrt(n) - 1): 0 if all are equally large, 1 if one
+    /// alone is not zero.
+    pub hoyer: f64,
+    /// Share of |x| under 0.1 sigma.
+    pub near_zero: f64,
+}
+
+impl Sparsity {
+    /// Of constant values.
+    pub(super) const UNDEFINED: Self = Self {
+        excess_kurtosis: f64::NAN,
+        hoyer: f64::NAN,
+        near_zero: f64::NAN,
+    };
+}
+
+/// How sparse and how correlated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Measures {
+    /// Over all values.
+    #[serde(flatten)]
+    pub sparsity: Sparsity,
+    /// Largest off-diagonal |correlation| of the patches.
+    pub max_correlation: f64,
+}
+
+/// Before and after deconvolution.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Of the input.
+    pub before: Measures,
+    /// Of the deconvolved input.
+    pub after: Measures,
+}
+
+impl Report {
+    /// What is measured: a name, and the figure of either side as text.
+    pub fn rows(&self) -> [(&'static str, String, String); 4] {
+        let row = |name, digits: usize, of: fn(&Measures) -> f64| {
+            let text = |m| match of(m) {
+                value if value.is_finite() => format!("{value:.digits$}"),
+                _ => "undefined".to_string(),
+            };
+            (name, text(&self.before), text(&self.after))
+        };
+        [
+            row("excess kurtosis", 3, |m| m.sparsity.excess_kurtosis),
+            row("Hoyer's sparsity", 4, |m| m.sparsity.hoyer),
+            row("share of |x| under 0.1 sigma", 4, |m| m.sparsity.near_zero),
+            row("largest |correlation| in patches", 4, |m| m.max_correlation),
+        ]
+    }
+}
+
+/// Has the sparsity of `x` [1, C, H, W] read back as `name.sparsity`: of all values, or of each channel.
+pub(super) fn measure_sparsity(
+    g: &mut Graph,
+    name: &str,
+    x: TensorId,
+    per_channel: bool,
+) -> Result<()> {
+    let channels = g.shape(x).dims()[1];
+    let to: Shape = match per_channel {
+        true => [1, channels, 1, 1].into(),
+        false => [1].into(),
+    };
+    let mean = mean_to(g, x, to.clone())?;
+    let centred = sub(g, x, mean)?;
+    let second = square(g, centred)?;
+    let fourth = square(g, second)?;
+    let size = abs(g, x)?;
+    let squared = square(g, x)?;
+    let variance = mean_to(g, second, to.clone())?;
+    let tenth = sqrt(g, variance)?;
+    let tenth = scale(g, tenth, 0.1)?;
+    let below = sub(g, tenth, size)?;
+    let near_zero = greater_than_zero(g, below)?;
+    let mut rows = Vec::new();
+    for value in [second, fourth, size, squared, near_zero] {
+        let mean = mean_to(g, value, to.clone())?;
+        rows.push(reshape(g, mean, [1, to.len()])?);
+    }
+    let rows = concat(g, &rows, 0)?;
+    g.output(&format!("{name}.sparsity"), rows);
+    Ok(())
+}
+
+/// What [`measure_sparsity`] had read back, of `n` values each.
+pub(super) fn sparsity(
+    values: &BTreeMap<String, Vec<f32>>,
+    name: &str,
+    n: usize,
+) -> Vec<Sparsity> {
+    let moments = values.get(&format!("{name}.sparsity"));
+    let moments = moments.map_or(&[][..], Vec::as_slice);
+    let count = moments.len() / 5;
+    let root = (n as f64).sqrt();
+    let of = |i: usize| {
+        let at = |row: usize| f64::from(moments[row * count + i]);
+        let (variance, fourth, l1, l2) = (at(0), at(1), at(2), at(3).sqrt());
+        match variance > NO_VARIANCE {
+            true => Sparsity {
+                excess_kurtosis: fourth / (variance * variance) - 3.0,
+                hoyer: (root - root * l1 / l2) / (root - 1.0),
+                near_zero: at(4),
+            },
+            false => Sparsity::UNDEFINED,
+        }
+    };
+    (0..count).map(of).collect()
+}
+
+/// Has the histogram of `x` in its own standard deviations read back as `name.histogram`: shares
+/// of [`BINS`] parts of -[`SIGMAS`] to [`SIGMAS`].
+pub(super) fn measure_histogram(g: &mut Graph, name: &str, x: TensorId) -> Result<()> {
+    let mean = mean_to(g, x, [1])?;
+    let centred = sub(g, x, mean)?;
+    let squared = square(g, centred)?;
+    let variance = mean_to(g, squared, [1])?;
+    let sigma = sqrt(g, variance)?;
+    let scaled = div(g, x, sigma)?;
+    let shares = histogram(g, scaled, BINS, [-SIGMAS, SIGMAS])?;
+    g.output(&format!("{name}.histogram"), shares);
+    Ok(())
+}
+
+/// Has the largest off-diagonal |correlation| of `cov` [F, F] read back as `name.max_correlation`;
+/// features without variance correlate with none. `identity` is [F, F].
+pub(super) fn measure_correlation(
+    g: &mut Graph,
+    name: &str,
+    cov: TensorId,
+    identity: TensorId,
+) -> Result<()> {
+    let features = g.shape(cov).dims()[0];
+    let flat = reshape(g, cov, [features * features])?;
+    let variances = slice(g, flat, 0, 0, features + 1, features)?;
+    let column = reshape(g, variances, [features, 1])?;
+    let row = reshape(g, variances, [1, features])?;
+    let products = matmul(g, column, row, Transpose::default())?;
+    let least = constant(g, 1e-20, [1])?;
+    let products = maximum(g, products, least)?;
+    let deviations = sqrt(g, products)?;
+    let correlation = div(g, cov, deviations)?;
+    let off_diagonal = affine(g, identity, -1.0, 1.0)?;
+    let correlation = mul(g, correlation, off_diagonal)?;
+    let size = abs(g, correlation)?;
+    let size = reshape(g, size, [1, features * features])?;
+    let largest = kth_value(g, size, &[features * features - 1])?;
+    g.output(&format!("{name}.max_correlation"), largest);
+    Ok(())
+}
+
+/// The one number read back as `name`; NaN if there is none.
+pub(super) fn number(values: &BTreeMap<String, Vec<f32>>, name: &str) -> f64 {
+    let value = values.get(name).and_then(|v| v.first());
+    value.map_or(f64::NAN, |&v| f64::from(v))
+}
+

@@ -1,0 +1,340 @@
+//! One image and its deconvolution, compiled: what Figures 1 to 3 and the window show.
+//!
+//! Image, statistics, D and pictures stay on the GPU; a step reads back some hundred numbers.
+
+use std::sync::Arc;
+
+use super::decorrelate::{check_options, patches, whiten};
+use super::measures::{
+    Measures, Report, Sparsity, measure_correlation, measure_histogram, measure_sparsity, number,
+    sparsity,
+};
+use super::picture::Picture;
+use super::views::{Range, View, covariance_views, fitted, range, view};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::ops::{
+    Conv2dGeometry, Padding2d, Tiles, abs, constant, conv2d, div, mean_to, pad2d, reshape, sub,
+};
+use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::{Error, Result};
+
+/// Taps of the Gaussian on either side of its centre.
+const BLUR_RADIUS: usize = 24;
+/// Largest standard deviation of the Gaussian, in pixels: three of them are within its taps.
+pub const MAX_BLUR: f32 = BLUR_RADIUS as f32 / 3.0;
+
+/// What to compute. A scene serves all values of `eps`, and all of `blur` but 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SceneOptions {
+    /// k, odd.
+    pub kernel_size: usize,
+    /// Channels decorrelated together, see [`crate::nn::resolve_block`].
+    pub block: usize,
+    /// Added to the diagonal of the covariance.
+    pub eps: f32,
+    /// Denman–Beavers iterations.
+    pub n_iter: usize,
+    /// Standard deviation in pixels of the Gaussian that the image is blurred by first; 0: none.
+    pub blur: f32,
+    /// Largest side of the painted pictures of the image in pixels; `None`: as many as it has.
+    pub side: Option<usize>,
+}
+
+impl Default for SceneOptions {
+    fn default() -> Self {
+        Self {
+            kernel_size: 3,
+            block: 3,
+            eps: 1e-5,
+            n_iter: 15,
+            blur: 0.0,
+            side: None,
+        }
+    }
+}
+
+impl SceneOptions {
+    /// Refuses what cannot be computed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option.
+    pub fn check(&self) -> Result<()> {
+        check_options(self.kernel_size, self.block, self.eps, self.n_iter)?;
+        if !(0.0..=MAX_BLUR).contains(&self.blur) {
+            let blur = self.blur;
+            return Err(Error::Config(format!(
+                "--blur {blur} is not a standard deviation from 0 to {MAX_BLUR} pixels"
+            )));
+        }
+        Ok(())
+    }
+
+    /// True if a scene for these options serves `other` too.
+    pub fn serves(&self, other: &Self) -> bool {
+        let fixed = |o: &Self| Self {
+            eps: 0.0,
+            blur: f32::from(u8::from(o.blur > 0.0)),
+            ..*o
+        };
+        fixed(self) == fixed(other)
+    }
+}
+
+/// What a step computed beside pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// How sparse and how correlated.
+    pub report: Report,
+    /// Before and after: shares of [`super::BINS`] parts of -[`super::SIGMAS`] to [`super::SIGMAS`]
+    /// standard deviations.
+    pub histograms: [Vec<f32>; 2],
+    /// Ends of the colours of the covariances before and after.
+    pub cov_ends: [f32; 2],
+}
+
+/// An image on the GPU with the program that deconvolves and paints it.
+#[derive(Debug)]
+pub struct Scene {
+    store: Store,
+    program: Program,
+    views: Vec<View>,
+    options: SceneOptions,
+    len: usize,
+}
+
+impl Scene {
+    /// Compiles, and takes the image to the device. With `like` it shares that one's memory of
+    /// computed tensors and its pipelines: for scenes that are used in turn.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
+    /// fit the device.
+    pub fn new(
+        gpu: &Arc<Gpu>,
+        picture: &Picture,
+        options: SceneOptions,
+        like: Option<&Self>,
+    ) -> Result<Self> {
+        options.check()?;
+        refuse_large(gpu, picture, options.kernel_size)?;
+        let mut graph = Graph::new();
+        let views = build(&mut graph, picture, &options)?;
+        let mut store = match like {
+            Some(like) => Store::sharing_memory_of(&like.store, 0),
+            None => Store::new(gpu, 0),
+        };
+        let program = Program::compile(&graph, &mut store, CompileOptions::default())?;
+        store.write("image", &picture.data)?;
+        Ok(Self {
+            store,
+            program,
+            views,
+            options,
+            len: picture.data.len(),
+        })
+    }
+
+    /// Another image of the same size.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it has another size.
+    pub fn set_picture(&self, picture: &Picture) -> Result<()> {
+        self.store.write("image", &picture.data)
+    }
+
+    /// Submits one step and waits for nothing.
+    ///
+    /// # Errors
+    /// What the device reported, [`Error::Config`] for options that need another scene.
+    pub fn step(&mut self, options: &SceneOptions) -> Result<()> {
+        options.check()?;
+        if !self.options.serves(options) {
+            let message = format!("a scene for {:?} does not serve {options:?}", self.options);
+            return Err(Error::Config(message));
+        }
+        let (eps, taps) = ([options.eps], gaussian(options.blur));
+        let mut inputs: Vec<(&str, &[f32])> = vec![("eps", &eps)];
+        if options.blur > 0.0 {
+            inputs.push(("taps", &taps));
+        }
+        self.program.step(&inputs)?;
+        Ok(())
+    }
+
+    /// The numbers of the last step that is done, if any is since the last call. With `wait`, of the
+    /// last one submitted.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn take(&mut self, wait: bool) -> Result<Option<Numbers>> {
+        let outputs = match wait {
+            true => self.program.finish()?,
+            false => self.program.collect()?,
+        };
+        Ok(outputs.last().map(|o| self.numbers(o)))
+    }
+
+    /// What was painted. In the order of the figures.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// Holds the views.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn numbers(&self, outputs: &Outputs) -> Numbers {
+        let values = &outputs.values;
+        let measures = |name: &str| Measures {
+            sparsity: sparsity(values, name, self.len)
+                .first()
+                .copied()
+                .unwrap_or(Sparsity::UNDEFINED),
+            max_correlation: number(values, &format!("{name}.max_correlation")),
+        };
+        let (before, mut after) = (measures("before"), measures("after"));
+        if !before.sparsity.excess_kurtosis.is_finite() {
+            // What is left of a constant image is rounding.
+            after.sparsity = Sparsity::UNDEFINED;
+        }
+        let list = |name: &str| values.get(name).cloned().unwrap_or_default();
+        let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
+        Numbers {
+            report: Report { before, after },
+            histograms: [list("before.histogram"), list("after.histogram")],
+            cov_ends: [end("cov_before.range"), end("cov_after.range")],
+        }
+    }
+}
+
+/// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`.
+fn build(g: &mut Graph, picture: &Picture, options: &SceneOptions) -> Result<Vec<View>> {
+    let (c, h, w) = (picture.channels, picture.height, picture.width);
+    let pixels = match options.side {
+        Some(side) => fitted([h, w], side),
+        None => [h, w],
+    };
+    let tiles = Tiles::picture(c, [h, w], pixels);
+    let mut views = Vec::new();
+    let mut image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+    let mut input_title = "(a) input";
+    if options.blur > 0.0 {
+        let ends = range(g, image, Range::Full, 1)?;
+        views.push(view(g, "original", "original", image, ends, tiles.clone())?);
+        image = blurred(g, image)?;
+        input_title = "(a) input: the original, blurred";
+    }
+    let mean = mean_to(g, image, [1, c, 1, 1])?;
+    let x = sub(g, image, mean)?;
+    let patches = patches(g, x, options.kernel_size, options.block)?;
+    let (mean, second_moment) = patches.moments(g)?;
+    let sizes = [options.kernel_size, patches.block];
+    let whitening = whiten(g, mean, second_moment, sizes, options.n_iter)?;
+    let y = patches.deconvolve(g, &whitening)?;
+
+    // The outermost thousandth is cut, or single pixels would leave the rest dark.
+    let (size_x, size_y) = (abs(g, x)?, abs(g, y)?);
+    for (name, title, shown, ends) in [
+        ("a_input", input_title, image, Range::Full),
+        ("b_zero_mean_abs", "(b) |zero-mean input|", size_x, Range::FromZero(1.0)),
+        ("c_deconvolved", "(c) deconvolved, grey is 0", y, Range::Symmetric(0.999)),
+        ("d_deconvolved_abs", "(d) |deconvolved|", size_y, Range::FromZero(0.999)),
+    ] {
+        let ends = range(g, shown, ends, 1)?;
+        views.push(view(g, name, title, shown, ends, tiles.clone())?);
+    }
+    views.extend(covariance_views(g, &whitening, options.kernel_size, patches.block)?);
+    for (name, x, cov) in [("before", x, whitening.cov), ("after", y, whitening.cov_after)] {
+        measure_sparsity(g, name, x, false)?;
+        measure_histogram(g, name, x)?;
+        measure_correlation(g, name, cov, whitening.identity)?;
+    }
+    Ok(views)
+}
+
+/// `image` [1, C, H, W] convolved with the input `taps` along columns, then along rows. Beyond its
+/// border there is nothing: the taps that are on the image are made to sum to 1.
+fn blurred(g: &mut Graph, image: TensorId) -> Result<TensorId> {
+    let shape = g.shape(image).clone();
+    let &[_, c, h, w] = shape.dims() else {
+        return Err(Error::shape("blur", format!("{shape} is not NCHW")));
+    };
+    let taps = g.input("taps", [2 * BLUR_RADIUS + 1]);
+    let along_both = |g: &mut Graph, mut x: TensorId| {
+        for kernel in [[2 * BLUR_RADIUS + 1, 1], [1, 2 * BLUR_RADIUS + 1]] {
+            let pad = kernel.map(|n| n / 2);
+            let padding = Padding2d {
+                before: pad.map(|n| i64::try_from(n).unwrap_or(0)),
+                size: [h + 2 * pad[0], w + 2 * pad[1]],
+                spacing: [1, 1],
+            };
+            let padded = pad2d(g, x, padding)?;
+            let weight = reshape(g, taps, [1, 1, kernel[0], kernel[1]])?;
+            x = conv2d(g, padded, weight, None, Conv2dGeometry::default())?;
+        }
+        Ok::<_, Error>(x)
+    };
+    let planes = reshape(g, image, [c, 1, h, w])?;
+    let sums = along_both(g, planes)?;
+    let ones = constant(g, 1.0, [1, 1, h, w])?;
+    let weights = along_both(g, ones)?;
+    let means = div(g, sums, weights)?;
+    reshape(g, means, [1, c, h, w])
+}
+
+/// The Gaussian of this standard deviation at whole pixels, its sum 1.
+fn gaussian(sigma: f32) -> Vec<f32> {
+    let at = |i: usize| {
+        let x = i as f64 - BLUR_RADIUS as f64;
+        (-0.5 * (x / f64::from(sigma.max(1e-3))).powi(2)).exp()
+    };
+    let values: Vec<f64> = (0..=2 * BLUR_RADIUS).map(at).collect();
+    let sum: f64 = values.iter().sum();
+    values.iter().map(|v| (v / sum) as f32).collect()
+}
+
+/// An image must fit one binding, and a row of its patches too.
+pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()> {
+    let most = (gpu.limits().max_storage_buffer_binding_size / 4).min(u64::from(u32::MAX));
+    let padded = picture.channels * (picture.height + k) * (picture.width + k);
+    let row = picture.channels * k * k * picture.width;
+    if padded as u64 <= most && (row as u64) <= most {
+        return Ok(());
+    }
+    let side = ((most as f64 / picture.channels as f64).sqrt() as usize).saturating_sub(k) / 100;
+    Err(Error::Limit(format!(
+        "the image has {} x {} pixels; {} holds about {} million of {} channels in one tensor. \
+         --max-side {} scales it down",
+        picture.width,
+        picture.height,
+        gpu.name(),
+        most / picture.channels as u64 / 1_000_000,
+        picture.channels,
+        side * 100
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gaussian_sums_to_one_and_fits_its_taps() {
+        for sigma in [0.3, 1.0, MAX_BLUR] {
+            let taps = gaussian(sigma);
+            assert!((taps.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert!(taps[0] < 0.02 * taps[BLUR_RADIUS]);
+            assert_eq!(taps[0], taps[2 * BLUR_RADIUS]);
+        }
+    }
+
+    #[test]
+    fn a_scene_serves_what_it_was_compiled_for() {
+        let options = SceneOptions::default();
+        assert!(options.serves(&SceneOptions { eps: 0.1, ..options }));
+        assert!(!options.serves(&SceneOptions { blur: 1.0, ..options }));
+        assert!(!options.serves(&SceneOptions { n_iter: 5, ..options }));
+    }
+}

@@ -1,0 +1,201 @@
+//! Pictures that a program paints on the GPU: where they are, and what they show.
+
+use image::RgbImage;
+
+use super::decorrelate::{Whitening, centre_kernels};
+use crate::graph::{Graph, Init, Role, TensorId};
+use crate::ops::{Colours, ROW_ALIGNMENT, Tiles, abs, concat, kth_value, neg, paint, reshape, scale};
+use crate::program::Store;
+use crate::{Error, Result};
+
+/// Pixels that heat maps and mosaics are wide and high, about.
+pub(super) const SIDE: usize = 480;
+/// Pixels of a colour bar: rows, columns.
+const BAR: [usize; 2] = [256, 16];
+
+/// A picture in the state `name` of a store, once its program has run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Of the state, and of files.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+}
+
+impl View {
+    /// Pixels from row to row in the state, see [`paint`].
+    pub fn row(&self) -> usize {
+        self.width.next_multiple_of(ROW_ALIGNMENT)
+    }
+
+    /// The picture. Waits for the GPU.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn read(&self, store: &Store) -> Result<RgbImage> {
+        let words = store.read(&self.name)?;
+        let (width, height) = (self.width as u32, self.height as u32);
+        Ok(RgbImage::from_fn(width, height, |x, y| {
+            let [r, g, b, _] = words[y as usize * self.row() + x as usize]
+                .to_bits()
+                .to_le_bytes();
+            image::Rgb([r, g, b])
+        }))
+    }
+}
+
+/// Which numbers are black and white.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Range {
+    /// From the least to the largest.
+    Full,
+    /// From 0 to the size under which this share of all lies.
+    FromZero(f64),
+    /// From minus that size to it.
+    Symmetric(f64),
+}
+
+/// [1, 2], or of `rows` parts of `x` [rows, 2].
+pub(super) fn range(g: &mut Graph, x: TensorId, range: Range, rows: usize) -> Result<TensorId> {
+    let n = g.shape(x).len() / rows;
+    let flat = reshape(g, x, [rows, n])?;
+    let share = match range {
+        Range::Full => return kth_value(g, flat, &[0, n - 1]),
+        Range::FromZero(share) | Range::Symmetric(share) => share,
+    };
+    let size = abs(g, flat)?;
+    let high = kth_value(g, size, &[(share * (n - 1) as f64).round() as usize])?;
+    let low = match range {
+        Range::Symmetric(_) => neg(g, high)?,
+        _ => scale(g, high, 0.0)?,
+    };
+    concat(g, &[low, high], 1)
+}
+
+/// Has `x` painted into a view.
+pub(super) fn view(
+    g: &mut Graph,
+    name: &str,
+    title: impl Into<String>,
+    x: TensorId,
+    range: TensorId,
+    tiles: Tiles,
+) -> Result<View> {
+    let [height, width] = tiles.extent();
+    let picture = paint(g, x, range, tiles)?;
+    let shape = g.shape(picture).clone();
+    let state = g.state(name, shape, Role::Scratch, Init::Constant(0.0))?;
+    g.assign(state, picture)?;
+    Ok(View {
+        name: name.to_string(),
+        title: title.into(),
+        width,
+        height,
+    })
+}
+
+/// The covariances before and after as heat maps, the decorrelation kernels as a mosaic, the bar
+/// of their colours, and the ends of the heat maps' ranges as outputs `NAME.range`.
+pub(super) fn covariance_views(
+    g: &mut Graph,
+    by: &Whitening,
+    kernel_size: usize,
+    block: usize,
+) -> Result<Vec<View>> {
+    let features = g.shape(by.cov).dims()[0];
+    let mut views = Vec::new();
+    for (name, title, cov) in [
+        ("cov_before", "covariance of patches, before", by.cov),
+        ("cov_after", "covariance of patches, after", by.cov_after),
+    ] {
+        let range = range(g, cov, Range::Symmetric(1.0), 1)?;
+        g.output(&format!("{name}.range"), range);
+        let mut tiles = Tiles::picture(1, [features; 2], [magnified(features, SIDE); 2]);
+        tiles.colours = Colours::Signed;
+        views.push(view(g, name, title, cov, range, tiles)?);
+    }
+    views.push(kernels_view(g, by.deconv, kernel_size, block)?);
+    let ramp: Vec<f32> = (0..BAR[0]).map(|i| 1.0 - i as f32 / (BAR[0] - 1) as f32).collect();
+    let ramp = g.state("ramp", [BAR[0]], Role::Scratch, Init::Values(ramp.into()))?;
+    let ends = range(g, ramp, Range::Full, 1)?;
+    let mut tiles = Tiles::picture(1, [BAR[0], 1], BAR);
+    tiles.colours = Colours::Signed;
+    views.push(view(g, "colour_bar", "", ramp, ends, tiles)?);
+    Ok(views)
+}
+
+/// All columns of D as patches, in colour if they are of red, green and blue. Of more channels, the
+/// columns of the centre taps alone: a row a channel, with the taps on each channel side by side.
+fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Result<View> {
+    let features = block * k * k;
+    let in_colour = block == 3;
+    let of_columns = block == 1 || in_colour;
+    let (count, columns) = match of_columns {
+        true if in_colour && k <= 3 => (features, k * k),
+        true => (features, k * block),
+        false => (block * block, block),
+    };
+    let strides = match of_columns {
+        true => [1, k * k * features, k * features, features],
+        false => [k * k, 0, k, 1],
+    };
+    let source = match of_columns {
+        true => deconv,
+        false => centre_kernels(g, deconv, block, k)?,
+    };
+    let gap = 2;
+    let rows = count.div_ceil(columns);
+    let most = (SIDE / columns.max(rows)).saturating_sub(gap).max(k);
+    let tiles = Tiles {
+        count,
+        columns,
+        channels: if in_colour { 3 } else { 1 },
+        size: [k; 2],
+        pixels: [k * (most / k).max(1); 2],
+        gap,
+        strides,
+        background: [255; 3],
+        colours: match in_colour {
+            true => Colours::Linear,
+            false => Colours::Signed,
+        },
+    };
+    let range = range(g, source, Range::Symmetric(1.0), 1)?;
+    let title = match (of_columns, in_colour) {
+        (true, true) => "decorrelation kernels (columns of D), grey is 0",
+        (true, false) => "decorrelation kernels (columns of D)",
+        _ => "decorrelation kernels of the centre taps",
+    };
+    view(g, "kernels", title, source, range, tiles)
+}
+
+/// Pixels for `n` numbers in a row: a whole number each, or, if they are too many, `most` in all.
+pub(super) fn magnified(n: usize, most: usize) -> usize {
+    match most / n.max(1) {
+        0 => most,
+        each => each * n,
+    }
+}
+
+/// Rows and columns in pixels of a picture of `size` that is to fit a square of `side`: smaller, or whole
+/// numbers of pixels a pixel.
+pub(super) fn fitted([h, w]: [usize; 2], side: usize) -> [usize; 2] {
+    let longer = h.max(w).max(1);
+    match side / longer {
+        0 => [h, w].map(|n| (n * side / longer).max(1)),
+        each => [h * each, w * each],
+    }
+}
+
+/// The view called `name`.
+///
+/// # Errors
+/// [`Error::Config`] if there is none: a bug.
+pub(super) fn find<'a>(views: &'a [View], name: &str) -> Result<&'a View> {
+    let found = views.iter().find(|v| v.name == name);
+    found.ok_or_else(|| Error::Config(format!("no view is called {name}: a bug")))
+}

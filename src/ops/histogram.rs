@@ -1,0 +1,75 @@
+//! How values are distributed. Bound: bytes of x.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::ops::{reduce_sum, reshape};
+use crate::shape::Shape;
+
+/// Values that one workgroup counts, at least.
+const PER_PART: usize = 1 << 14;
+
+/// Counts of parts of the values, [parts, bins]. See [`histogram`].
+#[derive(Debug)]
+pub struct Histogram {
+    bins: usize,
+    range: [f32; 2],
+}
+
+/// The shares of all values of `x` that lie in each of `bins` equal parts of `range`, `[bins]`. The last
+/// part has its upper end; values outside of all count in none (as in `torch.histc`). No gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] for a range that is none, or bins that are none or more than 4 096.
+pub fn histogram(g: &mut Graph, x: TensorId, bins: usize, range: [f32; 2]) -> Result<TensorId> {
+    let len = g.shape(x).len();
+    let parts = g.add(Histogram { bins, range }, &[x])?;
+    let shares = reduce_sum(g, parts, [1, bins], 1.0 / len.max(1) as f32)?;
+    reshape(g, shares, [bins])
+}
+
+impl Op for Histogram {
+    fn name(&self) -> &'static str {
+        "histogram"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [low, high] = self.range;
+        // 16 KiB of workgroup memory.
+        if !(1..=4096).contains(&self.bins) || !(low < high) || !(high - low).is_finite() {
+            return Err(format!("{} bins over {low} to {high}", self.bins));
+        }
+        let parts = inputs[0].len().div_ceil(PER_PART).clamp(1, 1024);
+        Ok([parts, self.bins].into())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let (len, parts) = (ctx.inputs[0].len(), ctx.output.dims()[0]);
+        let [low, high] = self.range;
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "histogram",
+                source: include_str!("../../shaders/histogram.wgsl").into(),
+                entry: "main",
+                constants: vec![("BINS", word(self.bins)?)],
+            },
+            params: vec![
+                word(len)?,
+                word(parts)?,
+                word(len.div_ceil(parts))?,
+                low.to_bits(),
+                high.to_bits(),
+                0,
+                0,
+                0,
+            ],
+            bindings: vec![Slot::Input(0), Slot::Output],
+            workgroups: fold_workgroups(parts),
+        }
+        .into())
+    }
+}

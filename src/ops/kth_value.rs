@@ -1,0 +1,74 @@
+//! Values by their place in ascending order: least, largest, quantiles. Bound: bytes of x, four times.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::shape::Shape;
+
+/// See [`kth_value`].
+#[derive(Debug)]
+pub struct KthValue {
+    places: Vec<usize>,
+}
+
+/// Of each row of `x` [rows, n], the values that stand at `places` (from 0, at most four of them) when
+/// the row is sorted in ascending order, exactly: [rows, places]. NaN stand at the ends. No gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if `x` has not two dimensions or a place is past the end of a row.
+pub fn kth_value(g: &mut Graph, x: TensorId, places: &[usize]) -> Result<TensorId> {
+    let places = places.to_vec();
+    g.add(KthValue { places }, &[x])
+}
+
+impl Op for KthValue {
+    fn name(&self) -> &'static str {
+        "kth_value"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let (places, count) = (&self.places, self.places.len());
+        match *inputs[0].dims() {
+            [rows, n] if (1..=4).contains(&count) && places.iter().all(|&k| k < n) => {
+                Ok([rows, count].into())
+            }
+            [_, n] => Err(format!(
+                "places {places:?} are not one to four within rows of {n}"
+            )),
+            _ => Err(format!("{} is not [rows, n]", inputs[0])),
+        }
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None])
+    }
+
+    fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
+        let reads = 4 * self.places.len() as u64;
+        Cost {
+            flops: 0,
+            bytes: reads * inputs[0].size_bytes() + output.size_bytes(),
+        }
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let (rows, len) = (ctx.inputs[0].dims()[0], ctx.inputs[0].dims()[1]);
+        word(ctx.inputs[0].len())?;
+        let mut params = vec![word(rows)?, word(len)?, word(self.places.len())?, 0];
+        for i in 0..4 {
+            params.push(word(self.places.get(i).copied().unwrap_or(0))?);
+        }
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "kth_value",
+                source: include_str!("../../shaders/kth_value.wgsl").into(),
+                entry: "main",
+                constants: vec![],
+            },
+            params,
+            bindings: vec![Slot::Input(0), Slot::Output],
+            workgroups: fold_workgroups(ctx.output.len()),
+        }
+        .into())
+    }
+}

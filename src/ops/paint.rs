@@ -1,0 +1,164 @@
+//! Numbers as colours. Bound: bytes of x and of the picture.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Graph, Op, TensorId};
+use crate::shape::Shape;
+
+/// Rows of a picture begin at multiples of so many pixels, as copies from buffers to textures want.
+pub const ROW_ALIGNMENT: usize = 64;
+
+/// How [`paint`] lays a tensor out: tiles in a grid, from left to right and from top to bottom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// Number of tiles.
+    pub count: usize,
+    /// Tiles side by side.
+    pub columns: usize,
+    /// 3 for red, green and blue, or 1.
+    pub channels: usize,
+    /// Rows and columns of numbers of a tile.
+    pub size: [usize; 2],
+    /// Rows and columns of pixels that a tile is painted on.
+    pub pixels: [usize; 2],
+    /// Pixels between tiles.
+    pub gap: usize,
+    /// Distances in the tensor between tiles, channels, rows and columns.
+    pub strides: [usize; 4],
+    /// Between the tiles: red, green, blue.
+    pub background: [u8; 3],
+    /// What numbers look like.
+    pub colours: Colours,
+}
+
+/// What numbers between the ends of a range look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colours {
+    /// From black to white, or to full red, green and blue.
+    Linear,
+    /// Blue, white in the middle, red. For one channel.
+    Signed,
+}
+
+impl Tiles {
+    /// The picture [`planes`][Self::channels] x [H, W] as a single tile of `pixels`.
+    pub fn picture(channels: usize, size: [usize; 2], pixels: [usize; 2]) -> Self {
+        let [h, w] = size;
+        Self {
+            count: 1,
+            columns: 1,
+            channels,
+            size,
+            pixels,
+            gap: 0,
+            strides: [channels * h * w, h * w, w, 1],
+            background: [0; 3],
+            colours: Colours::Linear,
+        }
+    }
+
+    /// Rows and columns of pixels of all.
+    pub fn extent(&self) -> [usize; 2] {
+        let along = |n: usize, pixels: usize| (n * (pixels + self.gap)).saturating_sub(self.gap);
+        let rows = self.count.div_ceil(self.columns.max(1));
+        [
+            along(rows, self.pixels[0]),
+            along(self.columns, self.pixels[1]),
+        ]
+    }
+
+    /// The farthest number that is read.
+    fn last(&self) -> usize {
+        let [tile, channel, row, column] = self.strides;
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        last(self.count, tile)
+            + last(self.channels, channel)
+            + last(self.size[0], row)
+            + last(self.size[1], column)
+    }
+}
+
+/// See [`paint`].
+#[derive(Debug)]
+pub struct Paint {
+    tiles: Tiles,
+}
+
+/// Paints `x`: numbers at the first value of its range or below become black, at the second or above
+/// white. `range` is [1, 2], or [tiles, 2] with one for each tile. A number of no channel is grey.
+///
+/// Returns [rows, columns rounded up to [`ROW_ALIGNMENT`]] of 32-bit words that are no numbers: red, green,
+/// blue and 255, from the lowest byte. Only copies as they are, outputs and assignments, make sense of
+/// them. No gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] if there are no such tiles in `x`.
+pub fn paint(g: &mut Graph, x: TensorId, range: TensorId, tiles: Tiles) -> Result<TensorId> {
+    g.add(Paint { tiles }, &[x, range])
+}
+
+impl Op for Paint {
+    fn name(&self) -> &'static str {
+        "paint"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let t = &self.tiles;
+        let sizes = [t.count, t.columns, t.size[0], t.size[1]];
+        if sizes.contains(&0) || t.pixels.contains(&0) || ![1, 3].contains(&t.channels) {
+            return Err(format!("nothing to paint: {t:?}"));
+        }
+        if t.last() >= inputs[0].len() {
+            return Err(format!("{t:?} are not in {}", inputs[0]));
+        }
+        match *inputs[1].dims() {
+            [n, 2] if n == 1 || n == t.count => {}
+            _ => return Err(format!("{} is no range for {} tiles", inputs[1], t.count)),
+        }
+        let [height, width] = t.extent();
+        Ok([height, width.next_multiple_of(ROW_ALIGNMENT)].into())
+    }
+
+    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+        Ok(vec![None, None])
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let t = &self.tiles;
+        word(ctx.output.len())?;
+        word(ctx.inputs[0].len())?;
+        // The shader multiplies a pixel's place by the size.
+        word(t.size[0] * (t.pixels[0] + 1))?;
+        word(t.size[1] * (t.pixels[1] + 1))?;
+        let own_range = ctx.inputs[1].dims()[0] > 1;
+        let [red, green, blue] = t.background;
+        let mut params = Vec::new();
+        for value in [
+            t.count, t.columns, t.gap, t.channels, t.size[0], t.size[1], t.pixels[0], t.pixels[1],
+        ] {
+            params.push(word(value)?);
+        }
+        for stride in t.strides {
+            params.push(word(stride)?);
+        }
+        params.extend([
+            u32::from(own_range),
+            word(ctx.output.dims()[0])?,
+            word(ctx.output.dims()[1])?,
+            u32::from_le_bytes([red, green, blue, 255]),
+        ]);
+        let signed = t.colours == Colours::Signed;
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "paint",
+                source: include_str!("../../shaders/paint.wgsl").into(),
+                entry: "main",
+                constants: vec![("SIGNED", u32::from(signed))],
+            },
+            params,
+            bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
+            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+        }
+        .into())
+    }
+}
