@@ -1,27 +1,32 @@
 // For each row of x the values that stand at given places of the row in ascending order. Selection
-// by radix: four rounds, each counts what the next 8 bits of the candidates are, and keeps those
-// with the bits of the one that is sought.
-//
-// Each workgroup finds one value of one row.
+// by radix: four rounds, each counts what the next 8 bits of the candidates are (`count`) and keeps
+// those with the bits of the one that is sought (`pick`). A task is one place of one row.
 
 #import grid
 
 struct Params {
-    rows: u32,
+    tasks: u32,
     len: u32,
+    // Places that are sought in each row.
     count: u32,
-    _0: u32,
+    round: u32,
     places: vec4<u32>,
+    // Workgroups that share a task's counting, and how many values each takes.
+    parts: u32,
+    per_part: u32,
+    _0: u32,
+    _1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+// [tasks, parts, 256].
+@group(0) @binding(1) var<storage, read_write> counts: array<u32>;
+// Of each task the bits known so far, from the left, and the place among the values that have them.
+@group(0) @binding(2) var<storage, read_write> found: array<vec2<u32>>;
+// x to `count`, the result to `pick`.
+@group(0) @binding(3) var<storage, read_write> values: array<f32>;
 
-var<workgroup> counts: array<atomic<u32>, 256>;
-// The bits known so far, from the left, and the place among the values that have them.
-var<workgroup> prefix: u32;
-var<workgroup> place: u32;
+var<workgroup> bins: array<atomic<u32>, 256>;
 
 // Floats as numbers that are ordered as they are: -0 before 0, NaN at the ends.
 fn key(value: f32) -> u32 {
@@ -33,49 +38,73 @@ fn value_of(key: u32) -> f32 {
     return bitcast<f32>(key ^ select(0xffffffffu, 0x80000000u, (key >> 31u) == 1u));
 }
 
+// Each workgroup counts the next digits in one part of one row.
 @compute @workgroup_size(256)
-fn main(
+fn count(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let task = linear_workgroup(workgroup, workgroups);
-    // Past the end of the grid the last task is done again, so that all reach the barriers.
-    let row = min(task / params.count, params.rows - 1u);
-    let which = task % params.count;
-    if (local == 0u) {
-        prefix = 0u;
-        place = params.places[which];
+    let index = linear_workgroup(workgroup, workgroups);
+    let task = min(index / params.parts, params.tasks - 1u);
+    let part = index % params.parts;
+    atomicStore(&bins[local], 0u);
+    workgroupBarrier();
+    var known = 0u;
+    if (params.round > 0u) {
+        known = found[task].x;
     }
-    for (var round = 0u; round < 4u; round++) {
-        atomicStore(&counts[local], 0u);
-        workgroupBarrier();
-        let shift = 24u - 8u * round;
-        let known = prefix;
-        for (var i = local; i < params.len; i += 256u) {
-            let k = key(x[row * params.len + i]);
-            // A shift by 32 is none, so that the first round is told apart.
-            if (round == 0u || (k >> (shift + 8u)) == known) {
-                atomicAdd(&counts[(k >> shift) & 255u], 1u);
-            }
+    let shift = 24u - 8u * params.round;
+    let row = (task / params.count) * params.len;
+    let first = part * params.per_part;
+    let end = min(first + params.per_part, params.len);
+    for (var i = first + local; i < end; i += 256u) {
+        let k = key(values[row + i]);
+        // In two shifts: one by 32 would be none.
+        if ((k >> shift) >> 8u == known) {
+            atomicAdd(&bins[(k >> shift) & 255u], 1u);
         }
-        workgroupBarrier();
-        if (local == 0u) {
-            var left = place;
-            var digit = 0u;
-            for (; digit < 255u; digit++) {
-                let here = atomicLoad(&counts[digit]);
-                if (left < here) {
-                    break;
-                }
-                left -= here;
-            }
-            place = left;
-            prefix = (known << 8u) | digit;
-        }
-        workgroupBarrier();
     }
-    if (local == 0u && task < params.rows * params.count) {
-        y[task] = value_of(prefix);
+    workgroupBarrier();
+    if (index < params.tasks * params.parts) {
+        counts[index * 256u + local] = atomicLoad(&bins[local]);
+    }
+}
+
+// Each workgroup finds the next digit of one task, and after the last round its value.
+@compute @workgroup_size(256)
+fn pick(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = linear_workgroup(workgroup, workgroups);
+    let task = min(index, params.tasks - 1u);
+    var sum = 0u;
+    for (var part = 0u; part < params.parts; part++) {
+        sum += counts[(task * params.parts + part) * 256u + local];
+    }
+    atomicStore(&bins[local], sum);
+    workgroupBarrier();
+    if (local > 0u || index >= params.tasks) {
+        return;
+    }
+    var before = vec2<u32>(0u, params.places[task % params.count]);
+    if (params.round > 0u) {
+        before = found[task];
+    }
+    var left = before.y;
+    var digit = 0u;
+    for (; digit < 255u; digit++) {
+        let here = atomicLoad(&bins[digit]);
+        if (left < here) {
+            break;
+        }
+        left -= here;
+    }
+    let bits = (before.x << 8u) | digit;
+    found[task] = vec2<u32>(bits, left);
+    if (params.round == 3u) {
+        values[task] = value_of(bits);
     }
 }

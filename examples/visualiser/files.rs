@@ -1,5 +1,6 @@
 //! Figures as files.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,13 @@ use decorr::{Error, Result};
 use serde::Serialize;
 
 use crate::options::{AdapterArgs, DeconvArgs, NetworkArgs, picture};
+
+/// As `println!`, but a reader that has had enough is no reason to panic.
+macro_rules! say {
+    ($($argument:tt)*) => {
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    };
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Output {
@@ -142,7 +150,7 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
     let names = figure.write(&args.output.out)?;
     let report = &figure.report;
     tell(&args.output, report, &names, || {
-        println!(
+        say!(
             "{} images, {} features; largest |correlation| {:.4} before, {:.4} after; \
              largest |after - identity| {:.4}",
             report.images,
@@ -189,14 +197,14 @@ pub(crate) fn fig9(args: &Fig9Args) -> Result<()> {
     let names = figure.write(&args.output.out)?;
     let r = &figure.report;
     tell(&args.output, r, &names, || {
-        println!("{:<8} {:>10} {:>10} {:>12} {:>12}", "channel", "Hoyer", "after", "kurtosis", "after");
+        say!("{:<8} {:>10} {:>10} {:>12} {:>12}", "channel", "Hoyer", "after", "kurtosis", "after");
         for (i, [before, after]) in r.channels.iter().enumerate() {
-            println!(
+            say!(
                 "{i:<8} {:>10.4} {:>10.4} {:>12.3} {:>12.3}",
                 before.hoyer, after.hoyer, before.excess_kurtosis, after.excess_kurtosis
             );
         }
-        println!(
+        say!(
             "input of {}: {:?}; mean Hoyer {:.4} before, {:.4} after; {} of {} live channels are \
              sparser after",
             r.layer, r.shape, r.mean_hoyer[0], r.mean_hoyer[1], r.sparser_channels, r.live_channels
@@ -217,7 +225,7 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
     let mut rows = Vec::new();
     if !args.json {
-        println!(
+        say!(
             "{:<28} {:>3} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9}",
             "image", "k", "kurtosis", "after", "Hoyer", "after", "max |r|", "after"
         );
@@ -238,7 +246,7 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
             let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !args.json {
                 let (b, a) = (&report.before, &report.after);
-                println!(
+                say!(
                     "{image:<28} {kernel_size:>3} {:>9.3} {:>9.3} {:>7.4} {:>7.4} {:>9.4} {:>9.4}",
                     b.sparsity.excess_kurtosis,
                     a.sparsity.excess_kurtosis,
@@ -276,21 +284,21 @@ fn tell(
         return print_json(report);
     }
     print();
-    println!("wrote {} in {}", names.join(", "), output.out.display());
+    say!("wrote {} in {}", names.join(", "), output.out.display());
     Ok(())
 }
 
 fn print_report(report: &Report) {
-    println!("{:<34} {:>10} {:>10}", "", "before", "after");
+    say!("{:<34} {:>10} {:>10}", "", "before", "after");
     for (name, before, after) in report.rows() {
-        println!("{name:<34} {before:>10} {after:>10}");
+        say!("{name:<34} {before:>10} {after:>10}");
     }
 }
 
 /// Undefined figures, of constant images, are null.
 fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Error::Config(e.to_string()))?;
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod files;
 mod options;
+mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,7 +60,7 @@ fn run(cli: Cli) -> Result<()> {
         (Some(Figure::Fig3(args)), _) => files::fig3(&args),
         (Some(Figure::Fig9(args)), _) => files::fig9(&args),
         (Some(Figure::Measure(args)), _) => files::measure(&args),
-        (None, Some(_image)) => Err(Error::Config("no window yet".into())),
+        (None, Some(image)) => window::open(&cli.adapter.open()?, image),
         (None, None) => Cli::command()
             .print_long_help()
             .map_err(|e| Error::io("standard output", e)),

@@ -148,29 +148,33 @@ impl Patches {
     }
 
     /// The patches of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`basis`]: one
-    /// plane of rows x W for each, [C k k, rows, W]. Along rows, along columns, then across colours.
+    /// plane of rows x W for each, [C, k k, rows, W].
     fn coordinates(&self, g: &mut Graph, strip: TensorId) -> Result<TensorId> {
         let k = self.kernel_size;
         let &[_, c, h, w] = g.shape(strip).dims() else {
             return Err(Error::shape("patches", "the strip is not NCHW"));
         };
-        let (rows, columns) = (h + 1 - k, w + 1 - k);
-        let taps: Vec<f32> = cosines(k).iter().map(|&v| v as f32).collect();
-        let taps = g.state("cosines", [k, k], Role::Scratch, Init::Values(taps.into()))?;
         let plain = Conv2dGeometry::default();
-        let x = reshape(g, strip, [c, 1, h, w])?;
-        let along_rows = reshape(g, taps, [k, 1, 1, k])?;
-        let x = conv2d(g, x, along_rows, None, plain)?;
-        let x = reshape(g, x, [c * k, 1, h, columns])?;
-        let along_columns = reshape(g, taps, [k, 1, k, 1])?;
-        let x = conv2d(g, x, along_columns, None, plain)?;
-        if self.block != 3 {
-            return Ok(x);
+        let mut x = strip;
+        if self.block == 3 {
+            // Across colours before it is so many planes more.
+            let colours: Vec<f32> = OPPONENT.iter().map(|&v| v as f32).collect();
+            let init = Init::Values(colours.into());
+            let colours = g.state("opponent", [3, 3, 1, 1], Role::Scratch, init)?;
+            let blocks = reshape(g, x, [c / 3, 3, h, w])?;
+            x = conv2d(g, blocks, colours, None, plain)?;
         }
-        let colours: Vec<f32> = OPPONENT.iter().map(|&v| v as f32).collect();
-        let colours = g.state("opponent", [1, 3, 3], Role::Scratch, Init::Values(colours.into()))?;
-        let x = reshape(g, x, [c / 3, 3, k * k * rows * columns])?;
-        matmul(g, colours, x, Transpose::default())
+        let planes = reshape(g, x, [c, 1, h, w])?;
+        let cosines = cosines(k);
+        let tap = |n: usize| {
+            let (frequencies, taps) = (n / (k * k), n % (k * k));
+            let along_row = cosines[frequencies / k * k + taps % k];
+            (along_row * cosines[frequencies % k * k + taps / k]) as f32
+        };
+        let taps: Vec<f32> = (0..k * k * k * k).map(tap).collect();
+        let shape = [k * k, 1, k, k];
+        let taps = g.state("cosines", shape, Role::Scratch, Init::Values(taps.into()))?;
+        conv2d(g, planes, taps, None, plain)
     }
 
     /// The deconvolved image [1, C, H, W].

@@ -13,12 +13,12 @@ use super::measures::{Sparsity, measure_correlation, measure_sparsity, number, s
 use super::picture::Picture;
 use super::scene::refuse_large;
 use super::sheet::{Content, Panel, sheet};
-use super::views::{Range, SIDE, View, fitted, range, view};
+use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::models::{ConvInput, Norm};
 use crate::nn::resolve_block;
-use crate::ops::{Tiles, abs, mean_to, reshape, sub};
+use crate::ops::{abs, mean_to, reshape, sub};
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -176,39 +176,14 @@ fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whi
     of_image.by(g, mean, deconv)
 }
 
-/// Channels as a mosaic about twice as wide as high: what is given, and the size of it deconvolved.
+/// What is given, and the size of it deconvolved.
 fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
-    let &[_, channels, h, w] = g.shape(x).dims() else {
-        return Err(Error::shape("fig9", "the layer's input is not NCHW"));
-    };
-    let columns = (1..=channels)
-        .find(|&n| n * (w + 2) >= channels.div_ceil(n) * (h + 2))
-        .unwrap_or(1);
-    let gap = 2;
-    let tiles = Tiles {
-        count: channels,
-        columns,
-        channels: 1,
-        size: [h, w],
-        pixels: fitted([h, w], (2 * SIDE / columns).saturating_sub(gap).max(8)),
-        gap,
-        strides: [h * w, 0, w, 1],
-        ..Tiles::picture(1, [h, w], [h, w])
-    };
-    let tiles = Tiles {
-        background: [255; 3],
-        ..tiles
-    };
     let size = abs(g, y)?;
-    let mut views = Vec::new();
-    for (name, title, x) in [
-        ("a_features", "(a) input of the convolution, channel by channel", x),
-        ("b_deconvolved_abs", "(b) |deconvolved input|", size),
-    ] {
-        let ends = range(g, x, Range::Full, channels)?;
-        views.push(view(g, name, title, x, ends, tiles.clone())?);
-    }
-    Ok(views)
+    let input = "(a) input of the convolution, channel by channel";
+    Ok(vec![
+        channels_view(g, "a_features", input, x, 2 * SIDE)?,
+        channels_view(g, "b_deconvolved_abs", "(b) |deconvolved input|", size, 2 * SIDE)?,
+    ])
 }
 
 fn page(

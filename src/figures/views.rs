@@ -128,6 +128,71 @@ pub(super) fn covariance_views(
     Ok(views)
 }
 
+/// The channels of `x` [1, C, H, W] as a mosaic of about `side` pixels, each stretched from its least to
+/// its largest value.
+pub(super) fn channels_view(
+    g: &mut Graph,
+    name: &str,
+    title: &str,
+    x: TensorId,
+    side: usize,
+) -> Result<View> {
+    let &[1, channels, h, w] = g.shape(x).dims() else {
+        let message = format!("{} is not [1, C, H, W]", g.shape(x));
+        return Err(Error::shape("mosaic", message));
+    };
+    let gap = 2;
+    let is_wide = |n: &usize| n * (w + gap) >= channels.div_ceil(*n) * (h + gap);
+    let columns = (1..=channels).find(is_wide).unwrap_or(1);
+    let tiles = Tiles {
+        count: channels,
+        columns,
+        pixels: fitted([h, w], (side / columns).saturating_sub(gap).max(8)),
+        gap,
+        strides: [h * w, 0, w, 1],
+        background: [255; 3],
+        ..Tiles::picture(1, [h, w], [h, w])
+    };
+    let ends = range(g, x, Range::Full, channels)?;
+    view(g, name, title, x, ends, tiles)
+}
+
+/// The kernels `weight` [O, I, k, k] as a mosaic of about `side` pixels, in colour if they are of red, green
+/// and blue; without more than one input otherwise, the first.
+pub(super) fn weights_view(
+    g: &mut Graph,
+    name: &str,
+    title: &str,
+    weight: TensorId,
+    side: usize,
+) -> Result<View> {
+    let &[outputs, inputs, k_h, k_w] = g.shape(weight).dims() else {
+        let message = format!("{} is not [O, I, k, k]", g.shape(weight));
+        return Err(Error::shape("mosaic", message));
+    };
+    let gap = 2;
+    let columns = (1..=outputs).find(|n| n * n >= outputs).unwrap_or(1);
+    let most = (side / columns).saturating_sub(gap);
+    let plane = k_h * k_w;
+    let in_colour = inputs == 3;
+    let tiles = Tiles {
+        count: outputs,
+        columns,
+        channels: if in_colour { 3 } else { 1 },
+        pixels: [k_h, k_w].map(|n| n * (most / k_h.max(k_w)).max(1)),
+        gap,
+        strides: [inputs * plane, plane, k_w, 1],
+        background: [255; 3],
+        colours: match in_colour {
+            true => Colours::Linear,
+            false => Colours::Signed,
+        },
+        ..Tiles::picture(1, [k_h, k_w], [1, 1])
+    };
+    let ends = range(g, weight, Range::Symmetric(1.0), 1)?;
+    view(g, name, title, weight, ends, tiles)
+}
+
 /// All columns of D as patches, in colour if they are of red, green and blue. Of more channels, the
 /// columns of the centre taps alone: a row a channel, with the taps on each channel side by side.
 fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Result<View> {

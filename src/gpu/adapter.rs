@@ -43,7 +43,7 @@ pub struct AdapterSummary {
 
 /// All adapters, in the order that `--adapter INDEX` counts.
 pub fn list_adapters() -> Vec<AdapterSummary> {
-    let adapters = enumerate(Backends::all());
+    let (_, adapters) = enumerate(Backends::all());
     adapters.iter().map(summarise).collect()
 }
 
@@ -67,12 +67,12 @@ pub fn parse_backend(name: &str) -> Result<Backends> {
 ///
 /// # Errors
 /// [`Error::Adapter`] with what to install, or with the adapters that there are.
-pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+pub(super) fn choose(choice: &AdapterChoice) -> Result<(wgpu::Instance, wgpu::Adapter)> {
     let backends = match &choice.backend {
         Some(name) => parse_backend(name)?,
         None => Backends::all(),
     };
-    let adapters = enumerate(backends);
+    let (mut instance, adapters) = enumerate(backends);
     if adapters.is_empty() {
         return Err(Error::Adapter(nothing_found(choice)));
     }
@@ -82,10 +82,13 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
             .min_by_key(|a| preference(&a.get_info())),
         Some(wanted) => match wanted.parse::<usize>() {
             // Numbers count over all backends, as `decorr devices` prints them.
-            Ok(index) => enumerate(Backends::all())
-                .into_iter()
-                .nth(index)
-                .filter(|a| backends.contains(a.get_info().backend.into())),
+            Ok(index) => {
+                let (of_all, adapters) = enumerate(Backends::all());
+                instance = of_all;
+                let mut adapters = adapters.into_iter();
+                let chosen = adapters.nth(index);
+                chosen.filter(|a| backends.contains(a.get_info().backend.into()))
+            }
             Err(_) => {
                 let wanted = wanted.to_lowercase();
                 adapters
@@ -95,7 +98,7 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
             }
         },
     };
-    chosen.ok_or_else(|| {
+    chosen.map(|adapter| (instance, adapter)).ok_or_else(|| {
         let wanted = choice.adapter.as_deref().unwrap_or_default();
         let names: Vec<String> = list_adapters()
             .iter()
@@ -133,7 +136,7 @@ fn preference(info: &wgpu::AdapterInfo) -> (u32, u32) {
     (kind, backend)
 }
 
-fn enumerate(backends: Backends) -> Vec<wgpu::Adapter> {
+fn enumerate(backends: Backends) -> (wgpu::Instance, Vec<wgpu::Adapter>) {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = backends;
     // Validation layers only on request (WGPU_VALIDATION=1): old ones refuse naga's debug info.
@@ -149,7 +152,7 @@ fn enumerate(backends: Backends) -> Vec<wgpu::Adapter> {
             .contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
         computes && a.limits().max_storage_buffers_per_shader_stage >= 8
     });
-    adapters
+    (instance, adapters)
 }
 
 fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {

@@ -20,6 +20,8 @@ const UPLOAD_BYTES: u64 = 64 << 20;
 /// An opened device. Cheap to share behind an [`Arc`].
 #[derive(Debug)]
 pub struct Gpu {
+    instance: wgpu::Instance,
+    adapter: wgpu::Adapter,
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
@@ -29,6 +31,19 @@ pub struct Gpu {
     lost: Arc<OnceLock<String>>,
     /// Bytes given to [`Gpu::upload`] since they were last waited for.
     uploading: AtomicU64,
+}
+
+/// What a device is to wgpu.
+#[derive(Clone, Copy, Debug)]
+pub struct Handles<'a> {
+    /// That found the adapter.
+    pub instance: &'a wgpu::Instance,
+    /// That the device is of.
+    pub adapter: &'a wgpu::Adapter,
+    /// The device.
+    pub device: &'a wgpu::Device,
+    /// Its queue.
+    pub queue: &'a wgpu::Queue,
 }
 
 /// How many GPU objects exist, by wgpu's internal counters.
@@ -67,7 +82,7 @@ impl Gpu {
     }
 
     fn open_with(choice: &AdapterChoice, default_limits: bool) -> Result<Arc<Self>> {
-        let adapter = adapter::choose(choice)?;
+        let (instance, adapter) = adapter::choose(choice)?;
         let info = adapter.get_info();
         let offered = adapter.limits();
         let mut limits = wgpu::Limits::default();
@@ -98,6 +113,8 @@ impl Gpu {
             let _ = slot.set(message);
         });
         Ok(Arc::new(Self {
+            instance,
+            adapter,
             device,
             queue,
             info,
@@ -106,6 +123,17 @@ impl Gpu {
             lost,
             uploading: AtomicU64::new(0),
         }))
+    }
+
+    /// wgpu's own objects, for others who draw on this device: a window's toolkit. Errors of what they do
+    /// come up in [`Gpu::check`] too.
+    pub fn wgpu(&self) -> Handles<'_> {
+        Handles {
+            instance: &self.instance,
+            adapter: &self.adapter,
+            device: &self.device,
+            queue: &self.queue,
+        }
     }
 
     /// The adapter's name.

@@ -5,6 +5,9 @@ use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroup
 use crate::graph::{Cost, Graph, Op, TensorId};
 use crate::shape::Shape;
 
+/// Values that one workgroup counts in a round, at least.
+const PER_PART: usize = 1 << 13;
+
 /// See [`kth_value`].
 #[derive(Debug)]
 pub struct KthValue {
@@ -52,23 +55,37 @@ impl Op for KthValue {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let (rows, len) = (ctx.inputs[0].dims()[0], ctx.inputs[0].dims()[1]);
+        let (len, tasks) = (ctx.inputs[0].dims()[1], ctx.output.len());
+        let parts = len.div_ceil(PER_PART).clamp(1, 256);
         word(ctx.inputs[0].len())?;
-        let mut params = vec![word(rows)?, word(len)?, word(self.places.len())?, 0];
-        for i in 0..4 {
-            params.push(word(self.places.get(i).copied().unwrap_or(0))?);
+        word(tasks * parts * 256)?;
+        let mut dispatches = Vec::new();
+        for round in 0..4 {
+            for (entry, values, workgroups) in [
+                ("count", Slot::Input(0), tasks * parts),
+                ("pick", Slot::Output, tasks),
+            ] {
+                let mut params = vec![word(tasks)?, word(len)?, word(self.places.len())?, round];
+                for i in 0..4 {
+                    params.push(word(self.places.get(i).copied().unwrap_or(0))?);
+                }
+                params.extend([word(parts)?, word(len.div_ceil(parts))?, 0, 0]);
+                dispatches.push(Dispatch {
+                    kernel: Kernel {
+                        name: "kth_value",
+                        source: include_str!("../../shaders/kth_value.wgsl").into(),
+                        entry,
+                        constants: vec![],
+                    },
+                    params,
+                    bindings: vec![Slot::Scratch(0), Slot::Scratch(1), values],
+                    workgroups: fold_workgroups(workgroups),
+                });
+            }
         }
-        Ok(Dispatch {
-            kernel: Kernel {
-                name: "kth_value",
-                source: include_str!("../../shaders/kth_value.wgsl").into(),
-                entry: "main",
-                constants: vec![],
-            },
-            params,
-            bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len()),
-        }
-        .into())
+        Ok(Lowered {
+            dispatches,
+            scratch: vec![tasks * parts * 256, tasks * 2],
+        })
     }
 }

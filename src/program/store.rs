@@ -86,6 +86,14 @@ impl Store {
         })
     }
 
+    /// The buffer of a state, row-major f32: to draw from on the same device, not to write to.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such state.
+    pub fn buffer(&self, name: &str) -> Result<&wgpu::Buffer> {
+        Ok(&self.entry(name)?.buffer)
+    }
+
     /// Overwrites a state.
     ///
     /// # Errors

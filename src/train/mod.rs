@@ -5,6 +5,7 @@ mod config;
 mod curves;
 mod evaluate;
 mod fitting;
+mod live;
 mod metrics;
 mod presets;
 mod run;
@@ -18,6 +19,7 @@ pub use config::{
 };
 pub use curves::{draw_curves, running_mean};
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
+pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
 pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};

@@ -1,0 +1,367 @@
+//! An image, its deconvolution, and sliders.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use decorr::Result;
+use decorr::figures::{self, Fig2Options, MAX_BLUR, Numbers, Picture, SIGMAS, Scene, SceneOptions};
+use decorr::gpu::Gpu;
+use decorr::nn::resolve_block;
+use eframe::egui::{self, Color32, RichText, Slider, Stroke, Vec2};
+use egui_plot::{Legend, Line, Plot, PlotPoints};
+
+use super::canvas::Painter;
+use crate::options::picture;
+
+/// Compiled scenes that are kept, so that a slider that comes back finds its own.
+const SCENES: usize = 8;
+/// Largest side of a painted picture in pixels; the window scales it to fit.
+const SIDE: usize = 1024;
+
+pub(crate) struct ImageTab {
+    gpu: Arc<Gpu>,
+    picture: Picture,
+    name: String,
+    options: SceneOptions,
+    /// The one used last stands last.
+    scenes: Vec<(SceneOptions, Scene)>,
+    /// What was submitted last, and when if its numbers are not there yet.
+    shown: Option<SceneOptions>,
+    since: Option<Instant>,
+    numbers: Option<Numbers>,
+    finished: VecDeque<Instant>,
+    milliseconds: f64,
+    animate: bool,
+    path: String,
+    folder: String,
+    message: Option<String>,
+    error: Option<String>,
+}
+
+impl ImageTab {
+    pub(crate) fn new(gpu: Arc<Gpu>, image: Option<PathBuf>) -> Result<Self> {
+        let options = SceneOptions {
+            side: Some(SIDE),
+            ..SceneOptions::default()
+        };
+        Ok(Self {
+            gpu,
+            picture: picture(image.as_deref(), None)?,
+            name: name_of(image.as_deref()),
+            options,
+            scenes: Vec::new(),
+            shown: None,
+            since: None,
+            numbers: None,
+            finished: VecDeque::new(),
+            milliseconds: 0.0,
+            animate: false,
+            path: String::new(),
+            folder: "pictures".into(),
+            message: None,
+            error: None,
+        })
+    }
+
+    pub(crate) fn title(&self) -> String {
+        let o = &self.options;
+        format!(
+            "decorr: {} ({} x {}), k {}, block {}, eps {:.1e}, n_iter {}, blur {:.1}",
+            self.name,
+            self.picture.width,
+            self.picture.height,
+            o.kernel_size,
+            resolve_block(o.block, self.picture.channels),
+            o.eps,
+            o.n_iter,
+            o.blur
+        )
+    }
+
+    /// For the corner of the window.
+    pub(crate) fn speed(&self) -> String {
+        let rate = match (self.finished.front(), self.finished.back()) {
+            (Some(first), Some(last)) if self.finished.len() > 2 => {
+                let seconds = last.duration_since(*first).as_secs_f64().max(1e-3);
+                format!(", {:.1} images/s", (self.finished.len() - 1) as f64 / seconds)
+            }
+            _ => String::new(),
+        };
+        format!("{:.1} ms an image{rate} on {}", self.milliseconds, self.gpu.name())
+    }
+
+    pub(crate) fn open(&mut self, path: &Path) {
+        match picture(Some(path), None) {
+            Ok(picture) => {
+                self.picture = picture;
+                self.name = name_of(Some(path));
+                self.scenes.clear();
+                self.shown = None;
+                self.since = None;
+                self.numbers = None;
+                self.error = None;
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+
+    pub(crate) fn ask_for_image(&mut self) {
+        let dialog = rfd::FileDialog::new().set_title("Open an image");
+        if let Some(path) = dialog.pick_file() {
+            self.open(&path);
+        }
+    }
+
+    /// Writes what `fig2` and `fig3` write for these options.
+    pub(crate) fn export(&mut self) {
+        self.message = None;
+        match self.write(Path::new(&self.folder)) {
+            Ok(names) => {
+                self.message = Some(format!("wrote {} in {}", names.join(", "), self.folder));
+                self.error = None;
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+    }
+
+    fn write(&self, folder: &Path) -> Result<Vec<String>> {
+        let o = &self.options;
+        let fig2 = Fig2Options {
+            kernel_size: o.kernel_size,
+            block: o.block,
+            eps: o.eps,
+            n_iter: o.n_iter,
+        };
+        let fig3 = SceneOptions { side: None, ..*o };
+        let pictures = std::slice::from_ref(&self.picture);
+        let mut names = figures::fig3(&self.gpu, &self.picture, fig3)?.write(folder)?;
+        names.extend(figures::fig2(&self.gpu, pictures, None, fig2)?.write(folder)?);
+        Ok(names)
+    }
+
+    /// Takes what is done and submits what changed: at most one step is under way.
+    fn advance(&mut self, ctx: &egui::Context, painter: &mut Painter) -> Result<()> {
+        if let (Some(since), Some((_, scene))) = (self.since, self.scenes.last_mut()) {
+            if let Some(numbers) = scene.take(false)? {
+                let now = Instant::now();
+                self.numbers = Some(numbers);
+                self.milliseconds = now.duration_since(since).as_secs_f64() * 1e3;
+                self.finished.push_back(now);
+                self.since = None;
+            }
+            ctx.request_repaint();
+        }
+        let now = Instant::now();
+        self.finished
+            .retain(|&at| now.duration_since(at) < Duration::from_secs(2));
+        if self.animate {
+            let seconds = ctx.input(|i| i.time) as f32;
+            self.options.blur = 2.0 + 1.9 * (seconds * 1.5).sin();
+            ctx.request_repaint();
+        }
+        if self.since.is_none() && self.shown != Some(self.options) {
+            self.submit(painter)?;
+            ctx.request_repaint();
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, painter: &mut Painter) -> Result<()> {
+        // Whether it works or not, it is not to be tried again until something changes.
+        self.shown = Some(self.options);
+        let found = self.scenes.iter().position(|(o, _)| o.serves(&self.options));
+        let (made_for, mut scene) = match found {
+            Some(index) => self.scenes.remove(index),
+            None => {
+                let like = self.scenes.last().map(|(_, scene)| scene);
+                let scene = Scene::new(&self.gpu, &self.picture, self.options, like)?;
+                (self.options, scene)
+            }
+        };
+        let since = Instant::now();
+        scene.step(&self.options)?;
+        painter.copy("", scene.store(), scene.views())?;
+        self.scenes.push((made_for, scene));
+        if self.scenes.len() > SCENES {
+            self.scenes.remove(0);
+        }
+        self.since = Some(since);
+        self.error = None;
+        Ok(())
+    }
+
+    pub(crate) fn ui(&mut self, ui: &mut egui::Ui, painter: &mut Painter) {
+        if let Err(error) = self.advance(&ui.ctx().clone(), painter) {
+            self.error = Some(error.to_string());
+        }
+        egui::Panel::left("controls")
+            .default_size(300.0)
+            .show(ui, |ui| {
+                egui::ScrollArea::vertical().show(ui, |ui| self.controls(ui));
+            });
+        egui::CentralPanel::default().show(ui, |ui| {
+            egui::ScrollArea::vertical().show(ui, |ui| self.panels(ui, painter));
+        });
+    }
+
+    fn controls(&mut self, ui: &mut egui::Ui) {
+        ui.horizontal(|ui| {
+            if ui.button("Open…").on_hover_text("Ctrl O, or drop a file").clicked() {
+                self.ask_for_image();
+            }
+            let field = egui::TextEdit::singleline(&mut self.path)
+                .hint_text("or its path, Enter")
+                .desired_width(f32::INFINITY);
+            let response = ui.add(field);
+            if response.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter)) {
+                let path = PathBuf::from(self.path.trim());
+                self.open(&path);
+            }
+        });
+        ui.separator();
+        let channels = self.picture.channels;
+        let o = &mut self.options;
+        ui.spacing_mut().slider_width = 150.0;
+        ui.add(Slider::new(&mut o.kernel_size, 1..=15).step_by(2.0).text("k"))
+            .on_hover_text("pixels of a patch's side");
+        if channels == 3 {
+            ui.add(Slider::new(&mut o.block, 1..=3).step_by(2.0).text("block"))
+                .on_hover_text("colours decorrelated together");
+        }
+        ui.add(Slider::new(&mut o.eps, 1e-8..=1.0).logarithmic(true).text("eps").custom_formatter(
+            |value, _| format!("{value:.1e}"),
+        ))
+        .on_hover_text("added to the diagonal of the covariance");
+        ui.add(Slider::new(&mut o.n_iter, 1..=30).text("n_iter"))
+            .on_hover_text("Denman-Beavers iterations");
+        ui.add(Slider::new(&mut o.blur, 0.0..=MAX_BLUR).text("blur"))
+            .on_hover_text("standard deviation in pixels of a Gaussian before");
+        ui.checkbox(&mut self.animate, "move the blur, to see the speed");
+        if ui.button("Defaults").clicked() {
+            self.animate = false;
+            self.options = SceneOptions {
+                side: self.options.side,
+                ..SceneOptions::default()
+            };
+        }
+        ui.separator();
+        if let Some(numbers) = &self.numbers {
+            egui::Grid::new("measures").striped(true).show(ui, |ui| {
+                ui.label("");
+                ui.strong("before");
+                ui.strong("after");
+                ui.end_row();
+                for (name, before, after) in numbers.report.rows() {
+                    ui.label(name);
+                    ui.monospace(before);
+                    ui.monospace(after);
+                    ui.end_row();
+                }
+            });
+            ui.add_space(6.0);
+            histogram(ui, numbers);
+        }
+        ui.separator();
+        ui.horizontal(|ui| {
+            if ui.button("Export").on_hover_text("Ctrl S: the PNGs of fig2 and fig3").clicked() {
+                self.export();
+            }
+            ui.add(egui::TextEdit::singleline(&mut self.folder).desired_width(f32::INFINITY));
+        });
+        if let Some(message) = &self.message {
+            ui.label(message);
+        }
+        if let Some(error) = &self.error {
+            ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
+        }
+    }
+
+    fn panels(&self, ui: &mut egui::Ui, painter: &Painter) {
+        let Some((_, scene)) = self.scenes.last() else {
+            return;
+        };
+        let space = ui.spacing().item_spacing.x;
+        let columns = ((ui.available_width() + space) / 300.0).floor().max(1.0);
+        let width = (ui.available_width() + space) / columns - space - 1.0;
+        let views: Vec<_> = scene.views().iter().filter(|v| !v.title.is_empty()).collect();
+        for row in views.chunks(columns as usize) {
+            ui.horizontal_top(|ui| {
+                for view in row {
+                    ui.vertical(|ui| {
+                        ui.set_width(width);
+                        ui.label(RichText::new(&view.title).strong());
+                        let end = match view.name.as_str() {
+                            "cov_before" => self.numbers.as_ref().map(|n| n.cov_ends[0]),
+                            "cov_after" => self.numbers.as_ref().map(|n| n.cov_ends[1]),
+                            _ => None,
+                        };
+                        match end {
+                            Some(end) => self.heat_map(ui, painter, &view.name, width, end),
+                            None => {
+                                painter.show(ui, &view.name, Vec2::new(width, 1.5 * width));
+                            }
+                        }
+                    });
+                }
+            });
+            ui.add_space(8.0);
+        }
+    }
+
+    /// With lines between channels and a bar of colours.
+    fn heat_map(&self, ui: &mut egui::Ui, painter: &Painter, name: &str, width: f32, end: f32) {
+        ui.horizontal_top(|ui| {
+            let side = width - 76.0;
+            if let Some(rect) = painter.show(ui, name, Vec2::splat(side)) {
+                let blocks = resolve_block(self.options.block, self.picture.channels);
+                let line = Stroke::new(1.0, Color32::BLACK);
+                for i in 0..=blocks {
+                    let share = i as f32 / blocks as f32;
+                    ui.painter().vline(rect.left() + share * rect.width(), rect.y_range(), line);
+                    ui.painter().hline(rect.x_range(), rect.top() + share * rect.height(), line);
+                }
+            }
+            if let Some(rect) = painter.show(ui, "colour_bar", Vec2::new(14.0, side)) {
+                let colour = ui.visuals().text_color();
+                let font = egui::TextStyle::Small.resolve(ui.style());
+                for (share, value) in [(0.0, end), (0.5, 0.0), (1.0, -end)] {
+                    let align = match share {
+                        0.0 => egui::Align2::LEFT_TOP,
+                        1.0 => egui::Align2::LEFT_BOTTOM,
+                        _ => egui::Align2::LEFT_CENTER,
+                    };
+                    let at = egui::pos2(rect.right() + 3.0, rect.top() + share * rect.height());
+                    ui.painter().text(at, align, format!("{value:.3}"), font.clone(), colour);
+                }
+            }
+        });
+    }
+}
+
+fn name_of(path: Option<&Path>) -> String {
+    let name = path.and_then(Path::file_name);
+    name.map_or("astronaut.png".into(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Shares of values on a log scale, over standard deviations.
+fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
+    ui.label("values in standard deviations, share on a log scale");
+    let plot = Plot::new("histogram")
+        .height(170.0)
+        .legend(Legend::default())
+        .allow_scroll(false)
+        .y_axis_formatter(|mark, _| format!("1e{:.0}", mark.value));
+    plot.show(ui, |plot| {
+        for (name, shares) in ["before", "after"].iter().zip(&numbers.histograms) {
+            let width = 2.0 * f64::from(SIGMAS) / shares.len() as f64;
+            let points = shares.iter().enumerate().filter(|(_, share)| **share > 0.0);
+            let points = points.map(|(i, &share)| {
+                let x = -f64::from(SIGMAS) + (i as f64 + 0.5) * width;
+                [x, f64::from(share).log10()]
+            });
+            plot.line(Line::new(*name, points.collect::<PlotPoints<'_>>()));
+        }
+    });
+}

@@ -1,0 +1,147 @@
+//! The window: two tabs on the engine's own device.
+
+mod canvas;
+mod image_tab;
+mod training_tab;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use decorr::gpu::Gpu;
+use decorr::{Error, Result};
+use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
+use eframe::egui_wgpu::{RenderState, WgpuSetup, WgpuSetupExisting};
+
+use canvas::Painter;
+use image_tab::ImageTab;
+use training_tab::TrainingTab;
+
+const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
+const EXPORT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::S);
+const IMAGE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num1);
+const TRAINING: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num2);
+
+/// Opens the window and returns when it is closed.
+pub(crate) fn open(gpu: &Arc<Gpu>, image: Option<PathBuf>) -> Result<()> {
+    let handles = gpu.wgpu();
+    let setup = WgpuSetupExisting {
+        instance: handles.instance.clone(),
+        adapter: handles.adapter.clone(),
+        device: handles.device.clone(),
+        queue: handles.queue.clone(),
+    };
+    let mut options = eframe::NativeOptions {
+        viewport: egui::ViewportBuilder::default()
+            .with_title("decorr")
+            .with_inner_size([1280.0, 860.0])
+            .with_min_inner_size([480.0, 360.0]),
+        ..eframe::NativeOptions::default()
+    };
+    options.wgpu_options.wgpu_setup = WgpuSetup::Existing(setup);
+    let gpu = Arc::clone(gpu);
+    let result = eframe::run_native(
+        "decorr",
+        options,
+        Box::new(move |context| {
+            let state = context.wgpu_render_state.clone();
+            let state = state.ok_or("the window has no wgpu")?;
+            Ok(Box::new(App::new(gpu, state, image)?))
+        }),
+    );
+    result.map_err(|e| {
+        Error::Config(format!(
+            "the window cannot be opened: {e}. Without a display, fig2, fig3 and fig9 write files"
+        ))
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tab {
+    Image,
+    Training,
+}
+
+struct App {
+    tab: Tab,
+    painter: Painter,
+    image: ImageTab,
+    training: TrainingTab,
+    title: String,
+}
+
+impl App {
+    fn new(gpu: Arc<Gpu>, state: RenderState, image: Option<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            tab: Tab::Image,
+            painter: Painter::new(Arc::clone(&gpu), state),
+            image: ImageTab::new(Arc::clone(&gpu), image)?,
+            training: TrainingTab::new(gpu),
+            title: String::new(),
+        })
+    }
+
+    fn shortcuts(&mut self, ctx: &egui::Context) {
+        let pressed = |shortcut| ctx.input_mut(|i| i.consume_shortcut(&shortcut));
+        if pressed(IMAGE) {
+            self.tab = Tab::Image;
+        }
+        if pressed(TRAINING) {
+            self.tab = Tab::Training;
+        }
+        if pressed(OPEN) {
+            self.tab = Tab::Image;
+            self.image.ask_for_image();
+        }
+        if pressed(EXPORT) {
+            self.image.export();
+        }
+        let dropped = ctx.input(|i| i.raw.dropped_files.clone());
+        if let Some(file) = dropped.first() {
+            self.tab = Tab::Image;
+            self.image.open(file.path());
+        }
+    }
+}
+
+impl eframe::App for App {
+    fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+        let ctx = ui.ctx().clone();
+        self.shortcuts(&ctx);
+        egui::Panel::top("tabs").show(ui, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                ui.selectable_value(&mut self.tab, Tab::Image, "Image")
+                    .on_hover_text("Ctrl 1");
+                ui.selectable_value(&mut self.tab, Tab::Training, "Training")
+                    .on_hover_text("Ctrl 2");
+                ui.separator();
+                let mut theme = ui.ctx().options(|o| o.theme_preference);
+                for (preference, name) in [
+                    (egui::ThemePreference::System, "System"),
+                    (egui::ThemePreference::Light, "Light"),
+                    (egui::ThemePreference::Dark, "Dark"),
+                ] {
+                    ui.selectable_value(&mut theme, preference, name);
+                }
+                ui.ctx().set_theme(theme);
+                ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                    ui.monospace(match self.tab {
+                        Tab::Image => self.image.speed(),
+                        Tab::Training => self.training.speed(),
+                    });
+                });
+            });
+        });
+        match self.tab {
+            Tab::Image => self.image.ui(ui, &mut self.painter),
+            Tab::Training => self.training.ui(ui, &mut self.painter),
+        }
+        let title = match self.tab {
+            Tab::Image => self.image.title(),
+            Tab::Training => self.training.title(),
+        };
+        if title != self.title {
+            ctx.send_viewport_cmd(egui::ViewportCommand::Title(title.clone()));
+            self.title = title;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A small network that learns with batch norm and with deconvolution side by side.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use decorr::figures::Inspector;
+use decorr::gpu::Gpu;
+use decorr::models::Norm;
+use decorr::train::{Live, NormName, TrainOptions, running_mean};
+use decorr::{Error, Result};
+use eframe::egui::{self, Key, RichText, Slider, Vec2};
+use egui_plot::{Legend, Line, Plot, PlotPoints};
+
+use super::canvas::Painter;
+
+/// Convolutions of the network.
+const LAYERS: usize = 3;
+/// Test images to look at.
+const IMAGES: usize = 64;
+
+pub(crate) struct TrainingTab {
+    gpu: Arc<Gpu>,
+    session: Option<Session>,
+    runs: bool,
+    one_step: bool,
+    seed: u64,
+    batch_size: usize,
+    lr: f32,
+    layer: usize,
+    image: usize,
+    error: Option<String>,
+}
+
+/// A run under way.
+struct Session {
+    live: Live,
+    /// One for each network, for this layer and image.
+    inspectors: Vec<Inspector>,
+    inspected: (usize, usize),
+    painted: Option<u64>,
+    images: Vec<f32>,
+    since: Option<Instant>,
+    milliseconds: f64,
+}
+
+impl TrainingTab {
+    pub(crate) fn new(gpu: Arc<Gpu>) -> Self {
+        // A CPU takes a quarter of a second for a batch of 128.
+        let batch_size = if gpu.is_software() { 32 } else { 128 };
+        Self {
+            gpu,
+            session: None,
+            runs: false,
+            one_step: false,
+            seed: 1,
+            batch_size,
+            lr: 0.05,
+            layer: 2,
+            image: 0,
+            error: None,
+        }
+    }
+
+    pub(crate) fn title(&self) -> String {
+        let steps = self.session.as_ref().map_or(0, |s| s.live.done());
+        let state = if self.runs { "training" } else { "paused" };
+        format!("decorr: {state}, seed {}, {steps} steps", self.seed)
+    }
+
+    /// For the corner of the window.
+    pub(crate) fn speed(&self) -> String {
+        let milliseconds = self.session.as_ref().map_or(0.0, |s| s.milliseconds);
+        format!("{milliseconds:.0} ms a step of both on {}", self.gpu.name())
+    }
+
+    fn restart(&mut self) {
+        self.error = None;
+        self.session = None;
+    }
+
+    fn advance(&mut self, ctx: &egui::Context, painter: &mut Painter) -> Result<()> {
+        let wanted = self.runs || self.one_step;
+        if self.session.is_none() {
+            let session = Session::new(&self.gpu, self.seed, self.batch_size, self.lr)?;
+            self.session = Some(session);
+        }
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        session.live.collect(false)?;
+        let is_idle = session.live.done() == session.live.submitted();
+        if let (true, Some(since)) = (is_idle, session.since.take()) {
+            session.milliseconds = since.elapsed().as_secs_f64() * 1e3;
+        } else if !is_idle {
+            ctx.request_repaint();
+        }
+        if wanted && is_idle {
+            session.since = Some(Instant::now());
+            session.live.step()?;
+            self.one_step = false;
+            ctx.request_repaint();
+        }
+        session.inspect(self.layer, self.image, painter)
+    }
+
+    pub(crate) fn ui(&mut self, ui: &mut egui::Ui, painter: &mut Painter) {
+        let typing = ui.ctx().egui_wants_keyboard_input();
+        let pressed = |key| !typing && ui.input(|i| i.key_pressed(key));
+        let (space, step, restart) = (pressed(Key::Space), pressed(Key::N), pressed(Key::R));
+        egui::Panel::left("training controls")
+            .default_size(300.0)
+            .show(ui, |ui| {
+                egui::ScrollArea::vertical().show(ui, |ui| {
+                    self.controls(ui, space, step, restart);
+                });
+            });
+        // A run that failed waits for what the user does next.
+        if self.error.is_none()
+            && let Err(error) = self.advance(&ui.ctx().clone(), painter)
+        {
+            self.runs = false;
+            self.one_step = false;
+            self.error = Some(error.to_string());
+        }
+        egui::CentralPanel::default().show(ui, |ui| {
+            egui::ScrollArea::vertical().show(ui, |ui| self.panels(ui, painter));
+        });
+    }
+
+    fn controls(&mut self, ui: &mut egui::Ui, space: bool, step: bool, restart: bool) {
+        ui.label(
+            "Three convolutions learn to tell articles of clothing apart (Fashion-MNIST), from the same \
+             first weights and the same images: with batch norm, and deconvolved.",
+        );
+        ui.horizontal(|ui| {
+            let name = if self.runs { "Pause" } else { "Train" };
+            if ui.button(name).on_hover_text("Space").clicked() || space {
+                self.runs = !self.runs;
+            }
+            if ui.button("Step").on_hover_text("N").clicked() || step {
+                self.runs = false;
+                self.one_step = true;
+            }
+            if ui.button("Another seed").on_hover_text("R").clicked() || restart {
+                self.seed += 1;
+                self.restart();
+            }
+        });
+        ui.separator();
+        ui.spacing_mut().slider_width = 150.0;
+        ui.add(Slider::new(&mut self.layer, 1..=LAYERS).text("layer"))
+            .on_hover_text("convolution whose input is shown");
+        ui.add(Slider::new(&mut self.image, 0..=IMAGES - 1).text("test image"));
+        let lr = Slider::new(&mut self.lr, 1e-3..=1.0).logarithmic(true).text("lr");
+        if ui.add(lr).on_hover_text("begins anew").changed() {
+            self.restart();
+        }
+        let batch = Slider::new(&mut self.batch_size, 8..=256).text("batch size");
+        if ui.add(batch).on_hover_text("begins anew").changed() {
+            self.restart();
+        }
+        if let Some(session) = &self.session {
+            ui.separator();
+            egui::Grid::new("losses").striped(true).show(ui, |ui| {
+                for title in ["", "loss", "top1"] {
+                    ui.strong(title);
+                }
+                ui.end_row();
+                for run in session.live.runs() {
+                    ui.label(Norm::from(run.norm).name());
+                    ui.monospace(last_mean(&run.losses));
+                    ui.monospace(last_mean(&run.top1));
+                    ui.end_row();
+                }
+            });
+            ui.label(format!("means of the last 10 of {} steps", session.live.done()));
+        }
+        if let Some(error) = &self.error {
+            ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
+        }
+    }
+
+    fn panels(&self, ui: &mut egui::Ui, painter: &Painter) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        ui.label(RichText::new("training loss (running mean)").strong());
+        let plot = Plot::new("losses")
+            .height(200.0)
+            .legend(Legend::default())
+            .allow_scroll(false)
+            .include_y(0.0)
+            .include_y(2.5)
+            .include_x(1.0)
+            .include_x(20.0)
+            .x_axis_label("step");
+        plot.show(ui, |plot| {
+            for run in session.live.runs() {
+                let points = run.losses.iter().enumerate();
+                let points: Vec<(f64, f64)> =
+                    points.map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss))).collect();
+                let points = running_mean(&points).into_iter().map(|(x, y)| [x, y]);
+                let name = Norm::from(run.norm).name();
+                plot.line(Line::new(name, points.collect::<PlotPoints<'_>>()));
+            }
+        });
+        ui.columns(session.inspectors.len().max(1), |columns| {
+            let runs = session.live.runs().iter().zip(&session.inspectors);
+            for (ui, (run, inspector)) in columns.iter_mut().zip(runs) {
+                let norm = Norm::from(run.norm).name();
+                let width = ui.available_width();
+                // The kernels are few and small.
+                for (view, share) in inspector.views().iter().zip([0.45, 1.0]) {
+                    ui.label(RichText::new(format!("{norm}: {}", view.title)).strong());
+                    let most = Vec2::splat(share * width.min(480.0));
+                    painter.show(ui, &format!("{norm} {}", view.name), most);
+                }
+            }
+        });
+    }
+}
+
+impl Session {
+    fn new(gpu: &Arc<Gpu>, seed: u64, batch_size: usize, lr: f32) -> Result<Self> {
+        let options = TrainOptions {
+            model: Some("cnn".into()),
+            block: Some(16),
+            lr: Some(lr),
+            batch_size: Some(batch_size),
+            seed: Some(seed),
+            ..TrainOptions::default()
+        };
+        let live = Live::new(gpu, &options, &[NormName::Batch, NormName::Deconv])?;
+        let batch = live.data().test_loader(IMAGES)?.next_batch()?;
+        let batch = batch.ok_or_else(|| Error::Config("there are no test images".into()))?;
+        Ok(Self {
+            images: batch.images,
+            live,
+            inspectors: Vec::new(),
+            inspected: (0, 0),
+            painted: None,
+            since: None,
+            milliseconds: 0.0,
+        })
+    }
+
+    /// Has the networks painted, if they or what is looked at changed.
+    fn inspect(&mut self, layer: usize, image: usize, painter: &mut Painter) -> Result<()> {
+        let done = self.live.done();
+        if self.inspected != (layer, image) {
+            let test = &self.live.data().test;
+            let shape = [test.channels, test.height, test.width];
+            let len = test.image_len();
+            let pixels = self.images[image * len..(image + 1) * len].to_vec();
+            self.inspectors.clear();
+            for run in self.live.runs_mut() {
+                let model = *run.model();
+                let inspector = Inspector::new(run.store_mut(), &model, layer, shape, &pixels)?;
+                self.inspectors.push(inspector);
+            }
+            self.inspected = (layer, image);
+            self.painted = None;
+        }
+        if self.painted == Some(done) {
+            return Ok(());
+        }
+        for (run, inspector) in self.live.runs().iter().zip(&mut self.inspectors) {
+            inspector.paint()?;
+            let prefix = format!("{} ", Norm::from(run.norm).name());
+            painter.copy(&prefix, run.store(), inspector.views())?;
+        }
+        self.painted = Some(done);
+        Ok(())
+    }
+}
+
+/// Of the last ten.
+fn last_mean(values: &[f32]) -> String {
+    let last = &values[values.len().saturating_sub(10)..];
+    match last.is_empty() {
+        true => "none yet".to_string(),
+        false => format!("{:.4}", last.iter().sum::<f32>() / last.len() as f32),
+    }
+}

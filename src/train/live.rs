@@ -1,0 +1,167 @@
+//! Training to look on at: one network with several norms side by side, a step at a time.
+
+use std::sync::Arc;
+
+use super::config::{NormName, TrainConfig, TrainOptions};
+use super::stepper::Stepper;
+use crate::data::{DataSet, Loader};
+use crate::gpu::Gpu;
+use crate::models::{Model, Norm};
+use crate::nn::{FreezeCounter, Mode};
+use crate::program::Store;
+use crate::{Error, Result};
+
+/// A run whose steps are asked for one by one. Writes nothing.
+#[derive(Debug)]
+pub struct Live {
+    runs: Vec<LiveRun>,
+    data: DataSet,
+    loader: Loader,
+    lr: f32,
+    freeze: FreezeCounter,
+    step: u64,
+}
+
+/// One of the networks.
+#[derive(Debug)]
+pub struct LiveRun {
+    /// What normalises it.
+    pub norm: NormName,
+    /// Losses of the steps that are done.
+    pub losses: Vec<f32>,
+    /// Shares of hits in their batches.
+    pub top1: Vec<f32>,
+    model: Model,
+    store: Store,
+    stepper: Stepper,
+}
+
+impl Live {
+    /// Compiles the network that `options` describe once for each of `norms`. They see the same batches.
+    ///
+    /// # Errors
+    /// As [`super::train`].
+    pub fn new(gpu: &Arc<Gpu>, options: &TrainOptions, norms: &[NormName]) -> Result<Self> {
+        let mut runs: Vec<LiveRun> = Vec::new();
+        let mut opened = None;
+        for &norm in norms {
+            let config = TrainConfig::resolve(TrainOptions {
+                norm: Some(norm),
+                ..options.clone()
+            })?;
+            let data = match opened.take() {
+                Some((data, _)) => data,
+                None => config.open_data()?,
+            };
+            let images = &data.train;
+            let model = config.model(images.classes);
+            let mut store = match runs.first() {
+                Some(first) => Store::sharing_memory_of(&first.store, config.seed),
+                None => Store::new(gpu, config.seed),
+            };
+            let shape = [config.batch_size, images.channels, images.height, images.width];
+            let stepper = Stepper::new(&mut store, &model, &config, shape, model.has_freeze())?;
+            runs.push(LiveRun {
+                norm,
+                losses: Vec::new(),
+                top1: Vec::new(),
+                model,
+                store,
+                stepper,
+            });
+            opened = Some((data, config));
+        }
+        let (data, config) =
+            opened.ok_or_else(|| Error::Config("no norm to train with".into()))?;
+        Ok(Self {
+            loader: data.train_loader(config.batch_size, config.seed, 0)?,
+            lr: config.lr,
+            freeze: FreezeCounter::new(config.freeze_iter),
+            data,
+            runs,
+            step: 0,
+        })
+    }
+
+    /// Submits a step of each run and waits for nothing but the images.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] once a loss is no number, those of the data, what the device reported.
+    pub fn step(&mut self) -> Result<()> {
+        for run in &self.runs {
+            let norm = Norm::from(run.norm).name();
+            if let Some(step) = run.losses.iter().position(|loss| !loss.is_finite()) {
+                return Err(Error::Diverged(format!(
+                    "the loss of step {} with --norm {norm} is no number",
+                    step + 1
+                )));
+            }
+        }
+        let batch = self.loader.next_batch()?;
+        let batch = batch.ok_or_else(|| Error::Config("there are no more images".into()))?;
+        for run in &mut self.runs {
+            let frozen = run.model.has_freeze() && self.freeze.mode(self.step) == Mode::TrainFrozen;
+            run.stepper.step(&batch, self.lr, frozen)?;
+        }
+        self.loader.recycle(batch);
+        self.step += 1;
+        Ok(())
+    }
+
+    /// Takes the results of steps that are done; of all that were submitted if `wait`.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn collect(&mut self, wait: bool) -> Result<()> {
+        for run in &mut self.runs {
+            for result in run.stepper.take(wait)? {
+                run.losses.push(result.loss);
+                run.top1.push(result.top1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps submitted.
+    pub fn submitted(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps whose results were taken, of the slowest run.
+    pub fn done(&self) -> u64 {
+        let done = self.runs.iter().map(|run| run.losses.len() as u64);
+        done.min().unwrap_or(0)
+    }
+
+    /// The networks, in the order of `norms`.
+    pub fn runs(&self) -> &[LiveRun] {
+        &self.runs
+    }
+
+    /// As [`Live::runs`], for programs that are to run on their parameters.
+    pub fn runs_mut(&mut self) -> &mut [LiveRun] {
+        &mut self.runs
+    }
+
+    /// The images.
+    pub fn data(&self) -> &DataSet {
+        &self.data
+    }
+}
+
+impl LiveRun {
+    /// The network.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Its parameters and running statistics.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// As [`LiveRun::store`], to compile programs for.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+}
