@@ -48,6 +48,7 @@
 pub mod autodiff;
 pub mod bench;
 pub mod data;
+mod decode;
 mod drawing;
 pub mod error;
 pub mod figures;

@@ -550,6 +550,88 @@ fn loss_cases() -> Vec<Case> {
     cases
 }
 
+/// Ops that look at values and have no gradient.
+fn figure_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // 20 001 values are counted by several workgroups; many of 70 are equal.
+    for (shape, places) in [([3, 70], &[0, 35, 69, 1][..]), ([1, 20_001], &[0, 19_980])] {
+        cases.push(case(
+            &format!("kth_value {shape:?}"),
+            &[&shape],
+            move |g, x| {
+                let coarse = ops::scale(g, x[0], 4.0)?;
+                ops::kth_value(g, coarse, places)
+            },
+            move |x| {
+                let rows = x[0].data.chunks(shape[1]);
+                let of = rows.flat_map(|row| {
+                    let mut sorted: Vec<f64> = row.iter().map(|v| 4.0 * v).collect();
+                    sorted.sort_by(f64::total_cmp);
+                    places.iter().map(move |&k| sorted[k]).collect::<Vec<f64>>()
+                });
+                Tensor::new(&[shape[0], places.len()], of.collect())
+            },
+        ));
+    }
+    for (shape, bins) in [([7, 11], 5), ([3, 20_001], 301)] {
+        cases.push(case(
+            &format!("histogram {shape:?}"),
+            &[&shape],
+            move |g, x| ops::histogram(g, x[0], bins, [-0.5, 0.7]),
+            move |x| {
+                let mut shares = vec![0.0; bins];
+                for &value in &x[0].data {
+                    // In float32, as the edges of bins are.
+                    let value = value as f32;
+                    if (-0.5..=0.7).contains(&value) {
+                        let bin = (value + 0.5) * (bins as f32 / 1.2);
+                        shares[(bin as usize).min(bins - 1)] += 1.0 / x[0].data.len() as f64;
+                    }
+                }
+                Tensor::new(&[bins], shares)
+            },
+        ));
+    }
+    // Below half of the range the words are numbers. All pixels: tests/figures.rs.
+    cases.push(
+        case(
+            "paint",
+            &[&[2, 3, 5], &[1, 2]],
+            |g, x| {
+                let ends = ops::scale(g, x[1], 0.0)?;
+                let ends = ops::affine(g, ends, 1.0, 1.0)?;
+                let zero = ops::scale(g, ends, 0.0)?;
+                let (low, high) = (
+                    ops::slice(g, zero, 1, 0, 1, 1)?,
+                    ops::slice(g, ends, 1, 0, 1, 1)?,
+                );
+                let range = ops::concat(g, &[low, high], 1)?;
+                let tiles = ops::Tiles {
+                    count: 2,
+                    columns: 2,
+                    ..ops::Tiles::picture(1, [3, 5], [6, 5])
+                };
+                ops::paint(g, x[0], range, tiles)
+            },
+            |x| {
+                Tensor::from_fn(&[6, 64], |i| {
+                    let (row, column) = (i / 64 / 2, i % 64);
+                    let level = match column < 10 {
+                        true => (x[0].data[(column / 5 * 3 + row) * 5 + column % 5] as f32 * 255.0)
+                            .round() as u8,
+                        false => 0,
+                    };
+                    f64::from(f32::from_bits(u32::from_le_bytes([
+                        level, level, level, 255,
+                    ])))
+                })
+            },
+        )
+        .range(0.0, 0.49),
+    );
+    cases.into_iter().map(Case::not_differentiable).collect()
+}
+
 fn all_cases() -> Vec<Case> {
     let mut cases = unary_cases();
     cases.extend(binary_cases());
@@ -558,6 +640,7 @@ fn all_cases() -> Vec<Case> {
     cases.extend(product_cases());
     cases.extend(convolution_cases());
     cases.extend(loss_cases());
+    cases.extend(figure_cases());
     cases
 }
 

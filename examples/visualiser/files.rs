@@ -55,7 +55,12 @@ pub(crate) struct Fig3Args {
     #[command(flatten)]
     deconv: DeconvArgs,
     /// First blur the image by a Gaussian of this standard deviation in pixels, up to 8
-    #[arg(long, value_name = "SIGMA", allow_negative_numbers = true, default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "SIGMA",
+        allow_negative_numbers = true,
+        default_value_t = 0.0
+    )]
     blur: f32,
     #[command(flatten)]
     output: Output,
@@ -103,7 +108,7 @@ pub(crate) struct MeasureArgs {
     /// Scale images down so that no side is longer, in pixels [default: as they are]
     #[arg(long, allow_negative_numbers = true)]
     max_side: Option<usize>,
-    /// Print a JSON array: image, kernel_size, before, after
+    /// Print a JSON array: of each image and size of patches what was measured before and after
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -197,17 +202,32 @@ pub(crate) fn fig9(args: &Fig9Args) -> Result<()> {
     let names = figure.write(&args.output.out)?;
     let r = &figure.report;
     tell(&args.output, r, &names, || {
-        say!("{:<8} {:>10} {:>10} {:>12} {:>12}", "channel", "Hoyer", "after", "kurtosis", "after");
+        say!(
+            "{:<8} {:>10} {:>10} {:>12} {:>12}",
+            "channel",
+            "Hoyer",
+            "after",
+            "kurtosis",
+            "after"
+        );
         for (i, [before, after]) in r.channels.iter().enumerate() {
             say!(
                 "{i:<8} {:>10.4} {:>10.4} {:>12.3} {:>12.3}",
-                before.hoyer, after.hoyer, before.excess_kurtosis, after.excess_kurtosis
+                before.hoyer,
+                after.hoyer,
+                before.excess_kurtosis,
+                after.excess_kurtosis
             );
         }
         say!(
             "input of {}: {:?}; mean Hoyer {:.4} before, {:.4} after; {} of {} live channels are \
              sparser after",
-            r.layer, r.shape, r.mean_hoyer[0], r.mean_hoyer[1], r.sparser_channels, r.live_channels
+            r.layer,
+            r.shape,
+            r.mean_hoyer[0],
+            r.mean_hoyer[1],
+            r.sparser_channels,
+            r.live_channels
         );
     })
 }
@@ -227,7 +247,14 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
     if !args.json {
         say!(
             "{:<28} {:>3} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9}",
-            "image", "k", "kurtosis", "after", "Hoyer", "after", "max |r|", "after"
+            "image",
+            "k",
+            "kurtosis",
+            "after",
+            "Hoyer",
+            "after",
+            "max |r|",
+            "after"
         );
     }
     for path in files_of(&args.images)? {
@@ -243,7 +270,11 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
                 ..SceneOptions::default()
             };
             let report = report_of(&gpu, &input, options)?;
-            let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let image = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if !args.json {
                 let (b, a) = (&report.before, &report.after);
                 say!(
@@ -256,7 +287,11 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
                     a.max_correlation
                 );
             }
-            rows.push(Row { image, kernel_size, report });
+            rows.push(Row {
+                image,
+                kernel_size,
+                report,
+            });
         }
     }
     if args.json {

@@ -19,7 +19,11 @@ use options::AdapterArgs;
 ///
 /// Begin with `fig3 photo.jpg --out pictures`, or with --window.
 #[derive(Debug, Parser)]
-#[command(name = "visualiser", max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "visualiser",
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
     #[command(subcommand)]
     figure: Option<Figure>,
@@ -60,7 +64,7 @@ fn run(cli: Cli) -> Result<()> {
         (Some(Figure::Fig3(args)), _) => files::fig3(&args),
         (Some(Figure::Fig9(args)), _) => files::fig9(&args),
         (Some(Figure::Measure(args)), _) => files::measure(&args),
-        (None, Some(image)) => window::open(&cli.adapter.open()?, image),
+        (None, Some(image)) => window::open(&cli.adapter, image.as_deref()),
         (None, None) => Cli::command()
             .print_long_help()
             .map_err(|e| Error::io("standard output", e)),

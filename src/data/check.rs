@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{DataOptions, DataSet, Images, SETS, Set, Source, decode, open, places};
-use crate::{Error, Result};
+use super::{DataOptions, DataSet, Images, SETS, Set, Source, open, places};
+use crate::{Error, Result, decode};
 
 /// What a data set has and what is wrong with it.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, Images, Source, augment, decode};
-use crate::{Error, Result};
+use super::{Augment, Images, Source, augment};
+use crate::{Error, Result, decode};
 
 /// Batches waiting for the GPU, over all threads. With more threads than that each holds the one
 /// it has made.
@@ -320,7 +320,7 @@ impl Work {
         let pixels = match &images.source {
             Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
             Source::Files(paths) => {
-                let picture = decode::read(&paths[i])?;
+                let picture = decode::read(&paths[i])?.into_rgb8();
                 let part = augment.part(picture.width(), picture.height(), &mut random);
                 let size = (images.height, images.width);
                 augment::resize(&picture, part, size, &mut resized)

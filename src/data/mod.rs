@@ -7,7 +7,6 @@ mod augment;
 mod builtin;
 mod check;
 mod cifar;
-mod decode;
 mod fetch;
 mod folder;
 pub mod idx;

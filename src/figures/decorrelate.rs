@@ -61,7 +61,12 @@ impl Whitening {
 ///
 /// # Errors
 /// [`Error::Config`] naming the option.
-pub(super) fn check_options(kernel_size: usize, block: usize, eps: f32, n_iter: usize) -> Result<()> {
+pub(super) fn check_options(
+    kernel_size: usize,
+    block: usize,
+    eps: f32,
+    n_iter: usize,
+) -> Result<()> {
     let fail = |message: String| Err(Error::Config(message));
     if kernel_size.is_multiple_of(2) || kernel_size > 15 {
         return fail(format!(
@@ -69,7 +74,9 @@ pub(super) fn check_options(kernel_size: usize, block: usize, eps: f32, n_iter: 
         ));
     }
     if n_iter == 0 || block == 0 {
-        return fail(format!("--n-iter {n_iter} and --block {block} must be at least 1"));
+        return fail(format!(
+            "--n-iter {n_iter} and --block {block} must be at least 1"
+        ));
     }
     if !(eps.is_finite() && eps > 0.0) {
         return fail(format!("--eps {eps} is not a positive number"));
@@ -236,7 +243,10 @@ pub(super) fn whiten(
     let half = matmul(g, deconv, cov, Transpose::default())?;
     let cov_after = matmul(g, half, deconv, Transpose::default())?;
 
-    let basis: Vec<f32> = basis(kernel_size, block).iter().map(|&v| v as f32).collect();
+    let basis: Vec<f32> = basis(kernel_size, block)
+        .iter()
+        .map(|&v| v as f32)
+        .collect();
     let basis = g.state("basis", square, Role::Scratch, Init::Values(basis.into()))?;
     let by_row = Transpose { a: false, b: true };
     let mut of_pixels = |x: TensorId| {
@@ -306,7 +316,9 @@ mod tests {
             let (columns, n) = (basis(k, block), block * k * k);
             for i in 0..n {
                 for j in 0..n {
-                    let product: f64 = (0..n).map(|r| columns[r * n + i] * columns[r * n + j]).sum();
+                    let product: f64 = (0..n)
+                        .map(|r| columns[r * n + i] * columns[r * n + j])
+                        .sum();
                     let expected = f64::from(u8::from(i == j));
                     assert!((product - expected).abs() < 1e-12, "{k} {block} {i} {j}");
                 }

@@ -93,7 +93,12 @@ pub fn fig2(
     layer: Option<(&Trained, usize)>,
     options: Fig2Options,
 ) -> Result<Fig2> {
-    check_options(options.kernel_size, options.block, options.eps, options.n_iter)?;
+    check_options(
+        options.kernel_size,
+        options.block,
+        options.eps,
+        options.n_iter,
+    )?;
     let mut total: Option<Moments> = None;
     for picture in images {
         let one = moments(gpu, picture, layer, &options)?;
@@ -123,8 +128,11 @@ pub fn fig2(
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     let eps = [options.eps];
-    let inputs: [(&str, &[f32]); 3] =
-        [("mean", &of.mean), ("second_moment", &of.second), ("eps", &eps)];
+    let inputs: [(&str, &[f32]); 3] = [
+        ("mean", &of.mean),
+        ("second_moment", &of.second),
+        ("eps", &eps),
+    ];
     let mut values = program.run(&inputs)?.values;
     let report = Fig2Report {
         images: images.len(),
@@ -241,7 +249,10 @@ fn page(
     }
     let kernels = find(views, "kernels")?;
     files.push(("kernels".into(), kernels.title.clone(), picture("kernels")?));
-    row.push(Panel::new(kernels.title.clone(), Content::Picture(picture("kernels")?)));
+    row.push(Panel::new(
+        kernels.title.clone(),
+        Content::Picture(picture("kernels")?),
+    ));
     let k = report.kernel_size;
     let of = match &report.layer {
         Some(name) => format!("the input of {name}"),

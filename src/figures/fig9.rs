@@ -116,7 +116,10 @@ pub fn fig9(
     let mean = mean_to(&mut g, input.x, [1, channels, 1, 1])?;
     let zero_mean = sub(&mut g, input.x, mean)?;
     measure_sparsity(&mut g, "input", input.x, true)?;
-    for (name, x, cov) in [("before", zero_mean, whitening.cov), ("after", y, whitening.cov_after)] {
+    for (name, x, cov) in [
+        ("before", zero_mean, whitening.cov),
+        ("after", y, whitening.cov_after),
+    ] {
         measure_sparsity(&mut g, name, x, true)?;
         measure_correlation(&mut g, name, cov, whitening.identity)?;
     }
@@ -141,12 +144,17 @@ pub fn fig9(
         layer: input.name,
         shape: [channels, rows, columns],
         block,
-        max_correlation: ["before", "after"].map(|n| number(&values, &format!("{n}.max_correlation"))),
+        max_correlation: ["before", "after"]
+            .map(|n| number(&values, &format!("{n}.max_correlation"))),
         mean_hoyer: mean(|s| s.hoyer),
         mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
         mean_hoyer_of_input: {
             let input = of("input");
-            let hoyers: Vec<f64> = input.iter().map(|s| s.hoyer).filter(|h| h.is_finite()).collect();
+            let hoyers: Vec<f64> = input
+                .iter()
+                .map(|s| s.hoyer)
+                .filter(|h| h.is_finite())
+                .collect();
             hoyers.iter().sum::<f64>() / hoyers.len() as f64
         },
         sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
@@ -169,7 +177,12 @@ pub fn fig9(
 fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whitening> {
     let features = g.shape(of_image.deconv).dims()[0];
     let name = |what: &str| format!("{}.running_{what}", input.name);
-    let mean = g.state(&name("mean"), [1, features], Role::Buffer, Init::Constant(0.0))?;
+    let mean = g.state(
+        &name("mean"),
+        [1, features],
+        Role::Buffer,
+        Init::Constant(0.0),
+    )?;
     let shape = [1, features, features];
     let deconv = g.state(&name("deconv"), shape, Role::Buffer, Init::Identity)?;
     let deconv = reshape(g, deconv, [features, features])?;
@@ -182,7 +195,13 @@ fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
     let input = "(a) input of the convolution, channel by channel";
     Ok(vec![
         channels_view(g, "a_features", input, x, 2 * SIDE)?,
-        channels_view(g, "b_deconvolved_abs", "(b) |deconvolved input|", size, 2 * SIDE)?,
+        channels_view(
+            g,
+            "b_deconvolved_abs",
+            "(b) |deconvolved input|",
+            size,
+            2 * SIDE,
+        )?,
     ])
 }
 

@@ -29,14 +29,26 @@ impl Inspector {
     ) -> Result<Self> {
         let mut g = Graph::new();
         let [c, h, w] = shape;
-        let x = g.state("inspected", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+        let x = g.state(
+            "inspected",
+            [1, c, h, w],
+            Role::Scratch,
+            Init::Constant(0.0),
+        )?;
         let first = model.conv_input(&mut g, x, Mode::Eval, 1)?.name;
         let input = model.conv_input(&mut g, x, Mode::Eval, layer)?;
         let weight = g.states().get(&format!("{first}.weight")).copied();
-        let weight = weight.ok_or_else(|| Error::Config(format!("{first} has no weight: a bug")))?;
+        let weight =
+            weight.ok_or_else(|| Error::Config(format!("{first} has no weight: a bug")))?;
         let title = format!("input of convolution {layer}");
         let views = vec![
-            weights_view(&mut g, "first_kernels", "kernels of convolution 1", weight, SIDE / 2)?,
+            weights_view(
+                &mut g,
+                "first_kernels",
+                "kernels of convolution 1",
+                weight,
+                SIDE / 2,
+            )?,
             // The store keeps those of other layers, which have other sizes.
             channels_view(&mut g, &format!("features{layer}"), &title, input.x, SIDE)?,
         ];

@@ -62,7 +62,8 @@ impl Trained {
         };
         let config = TrainConfig::resolve(options.over(written))?;
         let set = data::find_set(&config.data)?;
-        let ([channels, h, w], classes) = data::shape(&config.data, None, config.data_options.image_size)?;
+        let ([channels, h, w], classes) =
+            data::shape(&config.data, None, config.data_options.image_size)?;
         let mut model = config.model(classes);
         // The images that are looked at may have another size than those it was trained on.
         model.form = Some(model.form(h, w));

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::graph::{Graph, TensorId};
+use crate::ops::Transpose;
 use crate::ops::{
     abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, matmul, maximum,
     mean_to, mul, reshape, scale, slice, sqrt, square, sub,
 };
-use crate::ops::Transpose;
 use crate::shape::Shape;
 
 /// Parts of a histogram.
@@ -115,11 +115,7 @@ pub(super) fn measure_sparsity(
 }
 
 /// What [`measure_sparsity`] had read back, of `n` values each.
-pub(super) fn sparsity(
-    values: &BTreeMap<String, Vec<f32>>,
-    name: &str,
-    n: usize,
-) -> Vec<Sparsity> {
+pub(super) fn sparsity(values: &BTreeMap<String, Vec<f32>>, name: &str, n: usize) -> Vec<Sparsity> {
     let moments = values.get(&format!("{name}.sparsity"));
     let moments = moments.map_or(&[][..], Vec::as_slice);
     let count = moments.len() / 5;
@@ -185,4 +181,3 @@ pub(super) fn number(values: &BTreeMap<String, Vec<f32>>, name: &str) -> f64 {
     let value = values.get(name).and_then(|v| v.first());
     value.map_or(f64::NAN, |&v| f64::from(v))
 }
-

@@ -251,15 +251,38 @@ fn build(g: &mut Graph, picture: &Picture, options: &SceneOptions) -> Result<Vec
     let (size_x, size_y) = (abs(g, x)?, abs(g, y)?);
     for (name, title, shown, ends) in [
         ("a_input", input_title, image, Range::Full),
-        ("b_zero_mean_abs", "(b) |zero-mean input|", size_x, Range::FromZero(1.0)),
-        ("c_deconvolved", "(c) deconvolved, grey is 0", y, Range::Symmetric(0.999)),
-        ("d_deconvolved_abs", "(d) |deconvolved|", size_y, Range::FromZero(0.999)),
+        (
+            "b_zero_mean_abs",
+            "(b) |zero-mean input|",
+            size_x,
+            Range::FromZero(1.0),
+        ),
+        (
+            "c_deconvolved",
+            "(c) deconvolved, grey is 0",
+            y,
+            Range::Symmetric(0.999),
+        ),
+        (
+            "d_deconvolved_abs",
+            "(d) |deconvolved|",
+            size_y,
+            Range::FromZero(0.999),
+        ),
     ] {
         let ends = range(g, shown, ends, 1)?;
         views.push(view(g, name, title, shown, ends, tiles.clone())?);
     }
-    views.extend(covariance_views(g, &whitening, options.kernel_size, patches.block)?);
-    for (name, x, cov) in [("before", x, whitening.cov), ("after", y, whitening.cov_after)] {
+    views.extend(covariance_views(
+        g,
+        &whitening,
+        options.kernel_size,
+        patches.block,
+    )?);
+    for (name, x, cov) in [
+        ("before", x, whitening.cov),
+        ("after", y, whitening.cov_after),
+    ] {
         measure_sparsity(g, name, x, false)?;
         measure_histogram(g, name, x)?;
         measure_correlation(g, name, cov, whitening.identity)?;
@@ -346,8 +369,17 @@ mod tests {
     #[test]
     fn a_scene_serves_what_it_was_compiled_for() {
         let options = SceneOptions::default();
-        assert!(options.serves(&SceneOptions { eps: 0.1, ..options }));
-        assert!(!options.serves(&SceneOptions { blur: 1.0, ..options }));
-        assert!(!options.serves(&SceneOptions { n_iter: 5, ..options }));
+        assert!(options.serves(&SceneOptions {
+            eps: 0.1,
+            ..options
+        }));
+        assert!(!options.serves(&SceneOptions {
+            blur: 1.0,
+            ..options
+        }));
+        assert!(!options.serves(&SceneOptions {
+            n_iter: 5,
+            ..options
+        }));
     }
 }

@@ -87,7 +87,12 @@ pub(super) fn sheet(rows: &[Vec<Panel>], caption: &[String]) -> Result<Vec<u8>> 
             write(root, &panel.title, [x, y + 8], 21.0)?;
             match &panel.content {
                 Content::Picture(_) => {}
-                Content::HeatMap { picture, blocks, end, .. } => {
+                Content::HeatMap {
+                    picture,
+                    blocks,
+                    end,
+                    ..
+                } => {
                     let size = [picture.width(), picture.height()];
                     block_lines(root, [x, y + TITLE], size, *blocks)?;
                     bar_labels(root, [x + size[0] + GAP + 20, y + TITLE], size[1], *end)?;
@@ -147,7 +152,13 @@ fn block_lines(root: &Area<'_>, at: [u32; 2], size: [u32; 2], blocks: usize) -> 
 
 fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn {
     let height = height.min(256);
-    for (share, value) in [(0.0, end), (0.25, end / 2.0), (0.5, 0.0), (0.75, -end / 2.0), (1.0, -end)] {
+    for (share, value) in [
+        (0.0, end),
+        (0.25, end / 2.0),
+        (0.5, 0.0),
+        (0.75, -end / 2.0),
+        (1.0, -end),
+    ] {
         let down = (share * f64::from(height)) as u32;
         write(root, &short(value), [x, (y + down).saturating_sub(8)], 15.0)?;
     }
@@ -200,7 +211,11 @@ fn histograms(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
 
 /// One figure a channel.
 fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
-    let count = series.iter().map(|(_, values)| values.len()).max().unwrap_or(1);
+    let count = series
+        .iter()
+        .map(|(_, values)| values.len())
+        .max()
+        .unwrap_or(1);
     let mut chart = ChartBuilder::on(part)
         .margin(4)
         .x_label_area_size(34)

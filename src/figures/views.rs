@@ -4,7 +4,9 @@ use image::RgbImage;
 
 use super::decorrelate::{Whitening, centre_kernels};
 use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{Colours, ROW_ALIGNMENT, Tiles, abs, concat, kth_value, neg, paint, reshape, scale};
+use crate::ops::{
+    Colours, ROW_ALIGNMENT, Tiles, abs, concat, kth_value, neg, paint, reshape, scale,
+};
 use crate::program::Store;
 use crate::{Error, Result};
 
@@ -119,7 +121,9 @@ pub(super) fn covariance_views(
         views.push(view(g, name, title, cov, range, tiles)?);
     }
     views.push(kernels_view(g, by.deconv, kernel_size, block)?);
-    let ramp: Vec<f32> = (0..BAR[0]).map(|i| 1.0 - i as f32 / (BAR[0] - 1) as f32).collect();
+    let ramp: Vec<f32> = (0..BAR[0])
+        .map(|i| 1.0 - i as f32 / (BAR[0] - 1) as f32)
+        .collect();
     let ramp = g.state("ramp", [BAR[0]], Role::Scratch, Init::Values(ramp.into()))?;
     let ends = range(g, ramp, Range::Full, 1)?;
     let mut tiles = Tiles::picture(1, [BAR[0], 1], BAR);

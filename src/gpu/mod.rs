@@ -8,7 +8,7 @@ mod ring;
 pub mod wgsl;
 
 pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
-pub use device::{Handles, Counters, Gpu};
+pub use device::{Counters, Gpu, Handles};
 pub use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
 pub(crate) use ring::{RING_SLOTS, read_back};

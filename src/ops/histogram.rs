@@ -36,7 +36,8 @@ impl Op for Histogram {
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [low, high] = self.range;
         // 16 KiB of workgroup memory.
-        if !(1..=4096).contains(&self.bins) || !(low < high) || !(high - low).is_finite() {
+        let is_range = low < high && (high - low).is_finite();
+        if !(1..=4096).contains(&self.bins) || !is_range {
             return Err(format!("{} bins over {low} to {high}", self.bins));
         }
         let parts = inputs[0].len().div_ceil(PER_PART).clamp(1, 1024);

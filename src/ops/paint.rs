@@ -134,7 +134,14 @@ impl Op for Paint {
         let [red, green, blue] = t.background;
         let mut params = Vec::new();
         for value in [
-            t.count, t.columns, t.gap, t.channels, t.size[0], t.size[1], t.pixels[0], t.pixels[1],
+            t.count,
+            t.columns,
+            t.gap,
+            t.channels,
+            t.size[0],
+            t.size[1],
+            t.pixels[0],
+            t.pixels[1],
         ] {
             params.push(word(value)?);
         }

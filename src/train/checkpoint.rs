@@ -151,12 +151,7 @@ pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming every state that is missing or of another shape.
-pub fn part_to_store(
-    path: &Path,
-    tensors: &Tensors,
-    store: &Store,
-    roles: &[Role],
-) -> Result<()> {
+pub fn part_to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -> Result<()> {
     write(path, tensors, store, wholes(store, roles), Vec::new())
 }
 

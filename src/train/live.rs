@@ -59,7 +59,12 @@ impl Live {
                 Some(first) => Store::sharing_memory_of(&first.store, config.seed),
                 None => Store::new(gpu, config.seed),
             };
-            let shape = [config.batch_size, images.channels, images.height, images.width];
+            let shape = [
+                config.batch_size,
+                images.channels,
+                images.height,
+                images.width,
+            ];
             let stepper = Stepper::new(&mut store, &model, &config, shape, model.has_freeze())?;
             runs.push(LiveRun {
                 norm,
@@ -71,8 +76,7 @@ impl Live {
             });
             opened = Some((data, config));
         }
-        let (data, config) =
-            opened.ok_or_else(|| Error::Config("no norm to train with".into()))?;
+        let (data, config) = opened.ok_or_else(|| Error::Config("no norm to train with".into()))?;
         Ok(Self {
             loader: data.train_loader(config.batch_size, config.seed, 0)?,
             lr: config.lr,

@@ -41,15 +41,15 @@ pub(crate) struct ImageTab {
 }
 
 impl ImageTab {
-    pub(crate) fn new(gpu: Arc<Gpu>, image: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(gpu: Arc<Gpu>, picture: Picture, name: String) -> Self {
         let options = SceneOptions {
             side: Some(SIDE),
             ..SceneOptions::default()
         };
-        Ok(Self {
+        Self {
             gpu,
-            picture: picture(image.as_deref(), None)?,
-            name: name_of(image.as_deref()),
+            picture,
+            name,
             options,
             scenes: Vec::new(),
             shown: None,
@@ -62,7 +62,7 @@ impl ImageTab {
             folder: "pictures".into(),
             message: None,
             error: None,
-        })
+        }
     }
 
     pub(crate) fn title(&self) -> String {
@@ -85,11 +85,18 @@ impl ImageTab {
         let rate = match (self.finished.front(), self.finished.back()) {
             (Some(first), Some(last)) if self.finished.len() > 2 => {
                 let seconds = last.duration_since(*first).as_secs_f64().max(1e-3);
-                format!(", {:.1} images/s", (self.finished.len() - 1) as f64 / seconds)
+                format!(
+                    ", {:.1} images/s",
+                    (self.finished.len() - 1) as f64 / seconds
+                )
             }
             _ => String::new(),
         };
-        format!("{:.1} ms an image{rate} on {}", self.milliseconds, self.gpu.name())
+        format!(
+            "{:.1} ms an image{rate} on {}",
+            self.milliseconds,
+            self.gpu.name()
+        )
     }
 
     pub(crate) fn open(&mut self, path: &Path) {
@@ -171,7 +178,10 @@ impl ImageTab {
     fn submit(&mut self, painter: &mut Painter) -> Result<()> {
         // Whether it works or not, it is not to be tried again until something changes.
         self.shown = Some(self.options);
-        let found = self.scenes.iter().position(|(o, _)| o.serves(&self.options));
+        let found = self
+            .scenes
+            .iter()
+            .position(|(o, _)| o.serves(&self.options));
         let (made_for, mut scene) = match found {
             Some(index) => self.scenes.remove(index),
             None => {
@@ -208,7 +218,11 @@ impl ImageTab {
 
     fn controls(&mut self, ui: &mut egui::Ui) {
         ui.horizontal(|ui| {
-            if ui.button("Open…").on_hover_text("Ctrl O, or drop a file").clicked() {
+            if ui
+                .button("Open…")
+                .on_hover_text("Ctrl O, or drop a file")
+                .clicked()
+            {
                 self.ask_for_image();
             }
             let field = egui::TextEdit::singleline(&mut self.path)
@@ -224,15 +238,22 @@ impl ImageTab {
         let channels = self.picture.channels;
         let o = &mut self.options;
         ui.spacing_mut().slider_width = 150.0;
-        ui.add(Slider::new(&mut o.kernel_size, 1..=15).step_by(2.0).text("k"))
-            .on_hover_text("pixels of a patch's side");
+        ui.add(
+            Slider::new(&mut o.kernel_size, 1..=15)
+                .step_by(2.0)
+                .text("k"),
+        )
+        .on_hover_text("pixels of a patch's side");
         if channels == 3 {
             ui.add(Slider::new(&mut o.block, 1..=3).step_by(2.0).text("block"))
                 .on_hover_text("colours decorrelated together");
         }
-        ui.add(Slider::new(&mut o.eps, 1e-8..=1.0).logarithmic(true).text("eps").custom_formatter(
-            |value, _| format!("{value:.1e}"),
-        ))
+        ui.add(
+            Slider::new(&mut o.eps, 1e-8..=1.0)
+                .logarithmic(true)
+                .text("eps")
+                .custom_formatter(|value, _| format!("{value:.1e}")),
+        )
         .on_hover_text("added to the diagonal of the covariance");
         ui.add(Slider::new(&mut o.n_iter, 1..=30).text("n_iter"))
             .on_hover_text("Denman-Beavers iterations");
@@ -265,7 +286,11 @@ impl ImageTab {
         }
         ui.separator();
         ui.horizontal(|ui| {
-            if ui.button("Export").on_hover_text("Ctrl S: the PNGs of fig2 and fig3").clicked() {
+            if ui
+                .button("Export")
+                .on_hover_text("Ctrl S: the PNGs of fig2 and fig3")
+                .clicked()
+            {
                 self.export();
             }
             ui.add(egui::TextEdit::singleline(&mut self.folder).desired_width(f32::INFINITY));
@@ -285,7 +310,11 @@ impl ImageTab {
         let space = ui.spacing().item_spacing.x;
         let columns = ((ui.available_width() + space) / 300.0).floor().max(1.0);
         let width = (ui.available_width() + space) / columns - space - 1.0;
-        let views: Vec<_> = scene.views().iter().filter(|v| !v.title.is_empty()).collect();
+        let views: Vec<_> = scene
+            .views()
+            .iter()
+            .filter(|v| !v.title.is_empty())
+            .collect();
         for row in views.chunks(columns as usize) {
             ui.horizontal_top(|ui| {
                 for view in row {
@@ -319,8 +348,10 @@ impl ImageTab {
                 let line = Stroke::new(1.0, Color32::BLACK);
                 for i in 0..=blocks {
                     let share = i as f32 / blocks as f32;
-                    ui.painter().vline(rect.left() + share * rect.width(), rect.y_range(), line);
-                    ui.painter().hline(rect.x_range(), rect.top() + share * rect.height(), line);
+                    ui.painter()
+                        .vline(rect.left() + share * rect.width(), rect.y_range(), line);
+                    ui.painter()
+                        .hline(rect.x_range(), rect.top() + share * rect.height(), line);
                 }
             }
             if let Some(rect) = painter.show(ui, "colour_bar", Vec2::new(14.0, side)) {
@@ -333,14 +364,15 @@ impl ImageTab {
                         _ => egui::Align2::LEFT_CENTER,
                     };
                     let at = egui::pos2(rect.right() + 3.0, rect.top() + share * rect.height());
-                    ui.painter().text(at, align, format!("{value:.3}"), font.clone(), colour);
+                    ui.painter()
+                        .text(at, align, format!("{value:.3}"), font.clone(), colour);
                 }
             }
         });
     }
 }
 
-fn name_of(path: Option<&Path>) -> String {
+pub(crate) fn name_of(path: Option<&Path>) -> String {
     let name = path.and_then(Path::file_name);
     name.map_or("astronaut.png".into(), |n| n.to_string_lossy().into_owned())
 }

@@ -4,9 +4,10 @@ mod canvas;
 mod image_tab;
 mod training_tab;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
+use decorr::figures::Picture;
 use decorr::gpu::Gpu;
 use decorr::{Error, Result};
 use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
@@ -16,13 +17,19 @@ use canvas::Painter;
 use image_tab::ImageTab;
 use training_tab::TrainingTab;
 
+use crate::options::{AdapterArgs, picture};
+
 const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const EXPORT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::S);
 const IMAGE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num1);
 const TRAINING: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num2);
 
-/// Opens the window and returns when it is closed.
-pub(crate) fn open(gpu: &Arc<Gpu>, image: Option<PathBuf>) -> Result<()> {
+/// Opens the window, with the picture at `path` or the one that comes along, and returns when it is
+/// closed.
+pub(crate) fn open(adapter: &AdapterArgs, path: Option<&Path>) -> Result<()> {
+    let picture = picture(path, None)?;
+    let name = image_tab::name_of(path);
+    let gpu = adapter.open()?;
     let handles = gpu.wgpu();
     let setup = WgpuSetupExisting {
         instance: handles.instance.clone(),
@@ -38,19 +45,25 @@ pub(crate) fn open(gpu: &Arc<Gpu>, image: Option<PathBuf>) -> Result<()> {
         ..eframe::NativeOptions::default()
     };
     options.wgpu_options.wgpu_setup = WgpuSetup::Existing(setup);
-    let gpu = Arc::clone(gpu);
     let result = eframe::run_native(
         "decorr",
         options,
         Box::new(move |context| {
             let state = context.wgpu_render_state.clone();
             let state = state.ok_or("the window has no wgpu")?;
-            Ok(Box::new(App::new(gpu, state, image)?))
+            Ok(Box::new(App::new(gpu, state, picture, name)))
         }),
     );
     result.map_err(|e| {
+        let why = match e {
+            // Its own text names lines of its source.
+            eframe::Error::Winit(_) | eframe::Error::WinitEventLoop(_) => {
+                "there is no display, or it does not answer (on Linux: DISPLAY or WAYLAND_DISPLAY)".into()
+            }
+            other => other.to_string(),
+        };
         Error::Config(format!(
-            "the window cannot be opened: {e}. Without a display, fig2, fig3 and fig9 write files"
+            "the window cannot be opened: {why}. fig2, fig3 and fig9 write files and need no display"
         ))
     })
 }
@@ -70,14 +83,14 @@ struct App {
 }
 
 impl App {
-    fn new(gpu: Arc<Gpu>, state: RenderState, image: Option<PathBuf>) -> Result<Self> {
-        Ok(Self {
+    fn new(gpu: Arc<Gpu>, state: RenderState, picture: Picture, name: String) -> Self {
+        Self {
             tab: Tab::Image,
             painter: Painter::new(Arc::clone(&gpu), state),
-            image: ImageTab::new(Arc::clone(&gpu), image)?,
+            image: ImageTab::new(Arc::clone(&gpu), picture, name),
             training: TrainingTab::new(gpu),
             title: String::new(),
-        })
+        }
     }
 
     fn shortcuts(&mut self, ctx: &egui::Context) {

@@ -151,7 +151,9 @@ impl TrainingTab {
         ui.add(Slider::new(&mut self.layer, 1..=LAYERS).text("layer"))
             .on_hover_text("convolution whose input is shown");
         ui.add(Slider::new(&mut self.image, 0..=IMAGES - 1).text("test image"));
-        let lr = Slider::new(&mut self.lr, 1e-3..=1.0).logarithmic(true).text("lr");
+        let lr = Slider::new(&mut self.lr, 1e-3..=1.0)
+            .logarithmic(true)
+            .text("lr");
         if ui.add(lr).on_hover_text("begins anew").changed() {
             self.restart();
         }
@@ -173,7 +175,10 @@ impl TrainingTab {
                     ui.end_row();
                 }
             });
-            ui.label(format!("means of the last 10 of {} steps", session.live.done()));
+            ui.label(format!(
+                "means of the last 10 of {} steps",
+                session.live.done()
+            ));
         }
         if let Some(error) = &self.error {
             ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
@@ -197,8 +202,9 @@ impl TrainingTab {
         plot.show(ui, |plot| {
             for run in session.live.runs() {
                 let points = run.losses.iter().enumerate();
-                let points: Vec<(f64, f64)> =
-                    points.map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss))).collect();
+                let points: Vec<(f64, f64)> = points
+                    .map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss)))
+                    .collect();
                 let points = running_mean(&points).into_iter().map(|(x, y)| [x, y]);
                 let name = Norm::from(run.norm).name();
                 plot.line(Line::new(name, points.collect::<PlotPoints<'_>>()));

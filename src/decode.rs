@@ -1,10 +1,10 @@
-//! Picture files to RGB pixels.
+//! Picture files to pixels.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, RgbImage};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -13,16 +13,24 @@ use zune_jpeg::errors::DecodeErrors;
 
 use crate::{Error, Result};
 
-/// Reads a picture, whatever its ending says it is: grey and CMYK become RGB, transparency is left
-/// out, 16 bits become 8, and what a camera laid on its side is put upright.
+/// Reads a picture, whatever its ending says it is, as [`decode`] does.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture.
-pub(super) fn read(path: &Path) -> Result<RgbImage> {
+pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    decode(path, &bytes)
+}
+
+/// The picture in the bytes of a file; `path` is for messages. Grey stays grey and 16 bits stay 16 bits,
+/// CMYK becomes RGB, and what a camera laid on its side is put upright.
+///
+/// # Errors
+/// [`Error::Data`] if it is no whole picture.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage> {
     let decoded = match bytes.starts_with(&[0xff, 0xd8]) {
-        true => jpeg(&bytes),
-        false => other(&bytes).map_err(|e| e.to_string()),
+        true => jpeg(bytes),
+        false => other(bytes).map_err(|e| e.to_string()),
     };
     decoded.map_err(|e| {
         let message = match bytes.len() {
@@ -34,14 +42,19 @@ pub(super) fn read(path: &Path) -> Result<RgbImage> {
 }
 
 /// By the decoder that `image` uses too, but strictly: `image` has it fill up with grey what is
-/// missing of a file that was cut short, which nobody would notice in training.
-fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
+/// missing of a file that was cut short, which nobody would notice.
+fn jpeg(bytes: &[u8]) -> Result<DynamicImage, String> {
     let decode = |strict: bool| {
-        let options = DecoderOptions::default()
-            .set_strict_mode(strict)
-            .jpeg_set_out_colorspace(ColorSpace::RGB);
+        let options = DecoderOptions::default().set_strict_mode(strict);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-        decoder.decode().map(|pixels| (decoder, pixels))
+        decoder.decode_headers()?;
+        let colours = match decoder.input_colorspace() {
+            Some(ColorSpace::Luma) => ColorSpace::Luma,
+            _ => ColorSpace::RGB,
+        };
+        decoder.set_options(options.jpeg_set_out_colorspace(colours));
+        let pixels = decoder.decode()?;
+        Ok((decoder, pixels, colours))
     };
     let decoded = match decode(true) {
         // Bytes between the segments of the header harm nothing and are found in real files.
@@ -50,24 +63,28 @@ fn jpeg(bytes: &[u8]) -> Result<RgbImage, String> {
         }
         decoded => decoded,
     };
-    let (decoder, pixels) = decoded.map_err(|e| format!("{e:?}"))?;
+    let (decoder, pixels, colours) = decoded.map_err(|e| format!("{e:?}"))?;
     let (width, height) = decoder.dimensions().unwrap_or_default();
-    let image = RgbImage::from_raw(width as u32, height as u32, pixels);
+    let (width, height) = (width as u32, height as u32);
+    let image = match colours {
+        ColorSpace::Luma => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
     let image = image.ok_or("its pixels do not fill its size")?;
     let orientation = decoder.exif().and_then(|e| Orientation::from_exif_chunk(e));
-    Ok(upright(DynamicImage::ImageRgb8(image), orientation))
+    Ok(upright(image, orientation))
 }
 
-fn other(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+fn other(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation().ok();
     Ok(upright(DynamicImage::from_decoder(decoder)?, orientation))
 }
 
-fn upright(mut image: DynamicImage, orientation: Option<Orientation>) -> RgbImage {
+fn upright(mut image: DynamicImage, orientation: Option<Orientation>) -> DynamicImage {
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
-    image.into_rgb8()
+    image
 }
 
 #[cfg(test)]
@@ -83,9 +100,7 @@ mod tests {
     }
 
     fn decoded(bytes: &[u8]) -> Result<RgbImage> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        read(file.path())
+        Ok(decode(Path::new("picture"), bytes)?.into_rgb8())
     }
 
     fn near(image: &RgbImage, x: u32, y: u32, wanted: [u8; 3]) {
@@ -96,12 +111,15 @@ mod tests {
 
     #[test]
     fn all_kinds_become_rgb() {
-        let grey = image::GrayImage::from_pixel(9, 5, Luma([77]));
+        let grey = GrayImage::from_pixel(9, 5, Luma([77]));
         for format in [ImageFormat::Jpeg, ImageFormat::Png] {
             let image = decoded(&encoded(grey.clone(), format)).unwrap();
             assert_eq!(image.dimensions(), (9, 5));
             near(&image, 8, 4, [77; 3]);
         }
+        let bytes = encoded(grey, ImageFormat::Jpeg);
+        let kept = decode(Path::new("grey.jpg"), &bytes).unwrap();
+        assert!(matches!(kept, DynamicImage::ImageLuma8(_)), "{kept:?}");
         let deep = image::ImageBuffer::from_pixel(2, 2, Luma([0x8000_u16]));
         near(
             &decoded(&encoded(deep, ImageFormat::Png)).unwrap(),
@@ -128,11 +146,11 @@ mod tests {
     /// The colours are those that Pillow 13 (libjpeg-turbo) gives for these files.
     #[test]
     fn cmyk_and_ycck_become_the_right_rgb() {
-        let cmyk = decoded(include_bytes!("../../tests/data/cmyk.jpg")).unwrap();
+        let cmyk = decoded(include_bytes!("../tests/data/cmyk.jpg")).unwrap();
         assert_eq!(cmyk.dimensions(), (40, 24));
         near(&cmyk, 5, 5, [49, 190, 207]);
         near(&cmyk, 30, 5, [159, 61, 23]);
-        let ycck = decoded(include_bytes!("../../tests/data/ycck.jpg")).unwrap();
+        let ycck = decoded(include_bytes!("../tests/data/ycck.jpg")).unwrap();
         near(&ycck, 5, 5, [44, 225, 41]);
         near(&ycck, 30, 5, [91, 0, 44]);
     }
