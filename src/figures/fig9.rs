@@ -37,6 +37,19 @@ pub struct Fig9Options {
     pub running: bool,
 }
 
+impl Default for Fig9Options {
+    /// The paper's figure: the 5th convolution.
+    fn default() -> Self {
+        Self {
+            layer: 5,
+            block: None,
+            eps: 1e-5,
+            n_iter: 15,
+            running: false,
+        }
+    }
+}
+
 /// The figures behind the picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fig9Report {

@@ -1,8 +1,9 @@
 //! Pictures: from files to planes of numbers, and back.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageBuffer, Luma};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, RgbImage};
 
 use crate::{Error, Result, decode};
 
@@ -31,7 +32,7 @@ impl Picture {
 
     /// Whether the name ends as that of a picture does.
     pub fn has_known_extension(path: &Path) -> bool {
-        image::ImageFormat::from_path(path).is_ok_and(|format| format.reading_enabled())
+        ImageFormat::from_path(path).is_ok_and(|format| format.reading_enabled())
     }
 
     /// As [`Picture::read`], from the bytes of a file; `path` is for messages.
@@ -63,6 +64,30 @@ impl Picture {
             width,
             data,
         }
+    }
+
+    /// The file of a PNG, 8 bits a channel.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not 1 or 3 planes of its size.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let plane = self.height * self.width;
+        let byte = |c: usize, i: usize| {
+            let value = self.data.get(c * plane + i).copied().unwrap_or_default();
+            (value.clamp(0.0, 1.0) * 255.0).round() as u8
+        };
+        let bytes = (0..plane).flat_map(|i| (0..self.channels).map(move |c| byte(c, i)));
+        let (w, h) = (self.width as u32, self.height as u32);
+        let image = match self.channels {
+            1 => GrayImage::from_raw(w, h, bytes.collect()).map(DynamicImage::from),
+            3 => RgbImage::from_raw(w, h, bytes.collect()).map(DynamicImage::from),
+            _ => None,
+        };
+        let image = image.ok_or_else(|| Error::Config("a picture has 1 or 3 channels".into()))?;
+        let mut file = Cursor::new(Vec::new());
+        let written = image.write_to(&mut file, ImageFormat::Png);
+        written.map_err(|e| Error::Config(format!("a picture cannot be written: {e}")))?;
+        Ok(file.into_inner())
     }
 
     /// The picture in so many channels: grey in every channel, or the mean of red, green and blue.
@@ -123,15 +148,13 @@ impl Picture {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
     use image::{Rgba, RgbaImage};
 
     use super::*;
 
     fn png(image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
         bytes.into_inner()
     }
 
@@ -146,6 +169,8 @@ mod tests {
         assert_eq!((picture.channels, picture.height, picture.width), (1, 2, 3));
         assert!((picture.data[0] - 32768.0 / 65535.0).abs() < 1e-6);
         let rgba = RgbaImage::from_pixel(1, 1, Rgba([255, 0, 51, 9])).into();
-        assert_eq!(decode(&png(&rgba)).unwrap().data, [1.0, 0.0, 0.2]);
+        let picture = decode(&png(&rgba)).unwrap();
+        assert_eq!(picture.data, [1.0, 0.0, 0.2]);
+        assert_eq!(decode(&picture.to_png().unwrap()).unwrap(), picture);
     }
 }

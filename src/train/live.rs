@@ -1,8 +1,13 @@
 //! Training to look on at: one network with several norms side by side, a step at a time.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::checkpoint;
 use super::config::{NormName, TrainConfig, TrainOptions};
+use super::curves::draw_curves;
+use super::metrics::{Record, Split};
 use super::stepper::Stepper;
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
@@ -31,6 +36,7 @@ pub struct LiveRun {
     pub losses: Vec<f32>,
     /// Shares of hits in their batches.
     pub top1: Vec<f32>,
+    config: TrainConfig,
     model: Model,
     store: Store,
     stepper: Stepper,
@@ -70,6 +76,7 @@ impl Live {
                 norm,
                 losses: Vec::new(),
                 top1: Vec::new(),
+                config: config.clone(),
                 model,
                 store,
                 stepper,
@@ -126,6 +133,33 @@ impl Live {
         Ok(())
     }
 
+    /// Writes a checkpoint of each network by the name of its norm and their curves into `dir`, which is
+    /// made; returns the names of the files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path, and what the device reported.
+    pub fn save(&self, dir: &Path) -> Result<Vec<String>> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        let mut names = Vec::new();
+        let mut curves = Vec::new();
+        for run in &self.runs {
+            let norm = Norm::from(run.norm).name();
+            let name = format!("{norm}.safetensors");
+            let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
+            let metadata = BTreeMap::from([
+                ("config".to_string(), run.config.for_checkpoint()?),
+                ("step".to_string(), self.step.to_string()),
+            ]);
+            checkpoint::save(&dir.join(&name), &tensors, &metadata)?;
+            names.push(name);
+            curves.push((norm, run.records(self.lr)));
+        }
+        let curves: Vec<_> = curves.iter().map(|(n, r)| (*n, r.as_slice())).collect();
+        draw_curves(&dir.join("curves.png"), "training", &curves)?;
+        names.push("curves.png".into());
+        Ok(names)
+    }
+
     /// Steps submitted.
     pub fn submitted(&self) -> u64 {
         self.step
@@ -162,6 +196,21 @@ impl LiveRun {
     /// Its parameters and running statistics.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Its losses as a run's log has them, but without times.
+    fn records(&self, lr: f32) -> Vec<Record> {
+        let steps = self.losses.iter().zip(&self.top1).zip(1..);
+        let record = |((&loss, &top1), step): ((&f32, &f32), u64)| Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: loss.is_finite().then_some(f64::from(loss)),
+            top1: Some(f64::from(top1)),
+            lr: Some(lr),
+            seconds: 0.0,
+        };
+        steps.map(record).collect()
     }
 
     /// As [`LiveRun::store`], to compile programs for.

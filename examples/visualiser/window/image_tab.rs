@@ -10,7 +10,7 @@ use decorr::figures::{self, Fig2Options, MAX_BLUR, Numbers, Picture, SIGMAS, Sce
 use decorr::gpu::Gpu;
 use decorr::nn::resolve_block;
 use eframe::egui::{self, Color32, RichText, Slider, Stroke, Vec2};
-use egui_plot::{Legend, Line, Plot, PlotPoints};
+use egui_plot::{Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
 use crate::options::picture;
@@ -384,6 +384,7 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
         .height(170.0)
         .legend(Legend::default())
         .allow_scroll(false)
+        .x_grid_spacer(uniform_grid_spacer(|_| [1.0, 5.0, 10.0]))
         .y_axis_formatter(|mark, _| format!("1e{:.0}", mark.value));
     plot.show(ui, |plot| {
         for (name, shares) in ["before", "after"].iter().zip(&numbers.histograms) {

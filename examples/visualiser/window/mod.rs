@@ -21,6 +21,7 @@ use crate::options::{AdapterArgs, picture};
 
 const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const EXPORT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::S);
+const QUIT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Q);
 const IMAGE: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num1);
 const TRAINING: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::Num2);
 
@@ -106,7 +107,13 @@ impl App {
             self.image.ask_for_image();
         }
         if pressed(EXPORT) {
-            self.image.export();
+            match self.tab {
+                Tab::Image => self.image.export(),
+                Tab::Training => self.training.export(),
+            }
+        }
+        if pressed(QUIT) {
+            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
         }
         let dropped = ctx.input(|i| i.raw.dropped_files.clone());
         if let Some(file) = dropped.first() {

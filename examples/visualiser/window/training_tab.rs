@@ -1,9 +1,11 @@
 //! A small network that learns with batch norm and with deconvolution side by side.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use decorr::figures::Inspector;
+use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture, Trained};
+use decorr::files::write_atomically;
 use decorr::gpu::Gpu;
 use decorr::models::Norm;
 use decorr::train::{Live, NormName, TrainOptions, running_mean};
@@ -28,6 +30,8 @@ pub(crate) struct TrainingTab {
     lr: f32,
     layer: usize,
     image: usize,
+    folder: String,
+    message: Option<String>,
     error: Option<String>,
 }
 
@@ -57,6 +61,8 @@ impl TrainingTab {
             lr: 0.05,
             layer: 2,
             image: 0,
+            folder: "pictures".into(),
+            message: None,
             error: None,
         }
     }
@@ -75,7 +81,23 @@ impl TrainingTab {
 
     fn restart(&mut self) {
         self.error = None;
+        self.message = None;
         self.session = None;
+    }
+
+    /// Writes the curves, the networks, the test image, and what `fig9` writes for these.
+    pub(crate) fn export(&mut self) {
+        self.message = None;
+        let Some(session) = &self.session else {
+            return;
+        };
+        match session.write(&self.gpu, Path::new(&self.folder), self.layer, self.image) {
+            Ok(names) => {
+                self.message = Some(format!("wrote {} in {}", names.join(", "), self.folder));
+                self.error = None;
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
     }
 
     fn advance(&mut self, ctx: &egui::Context, painter: &mut Painter) -> Result<()> {
@@ -180,6 +202,20 @@ impl TrainingTab {
                 session.live.done()
             ));
         }
+        ui.separator();
+        ui.horizontal(|ui| {
+            let export = ui.button("Export");
+            if export
+                .on_hover_text("Ctrl S: curves, networks, the PNGs of fig9")
+                .clicked()
+            {
+                self.export();
+            }
+            ui.add(egui::TextEdit::singleline(&mut self.folder).desired_width(f32::INFINITY));
+        });
+        if let Some(message) = &self.message {
+            ui.label(message);
+        }
         if let Some(error) = &self.error {
             ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
         }
@@ -250,14 +286,56 @@ impl Session {
         })
     }
 
+    fn write(&self, gpu: &Arc<Gpu>, dir: &Path, layer: usize, image: usize) -> Result<Vec<String>> {
+        let mut names = self.live.save(dir)?;
+        let picture = self.picture(image);
+        let name = "test_image.png";
+        write_atomically(&dir.join(name), &picture.to_png()?)?;
+        names.push(name.into());
+        let options = Fig9Options {
+            layer,
+            ..Fig9Options::default()
+        };
+        for run in self.live.runs() {
+            let norm = Norm::from(run.norm).name();
+            let path = dir.join(format!("{norm}.safetensors"));
+            let trained = Trained::read(&path, TrainOptions::default())?;
+            let picture = trained.prepare(&picture, NETWORK_SIDE)?;
+            let figure = figures::fig9(gpu, &picture, &trained, options)?;
+            figure.write(&dir.join(norm))?;
+            names.push(format!("{norm}/fig9.png"));
+        }
+        Ok(names)
+    }
+
+    /// The test image as its file had it.
+    fn picture(&self, image: usize) -> Picture {
+        let data = self.live.data();
+        let test = &data.test;
+        let plane = test.height * test.width;
+        let values = self.pixels(image).iter().enumerate();
+        let values = values.map(|(i, v)| v * data.std[i / plane] + data.mean[i / plane]);
+        Picture {
+            channels: test.channels,
+            height: test.height,
+            width: test.width,
+            data: values.map(|v| (v * 255.0).round() / 255.0).collect(),
+        }
+    }
+
+    /// The test image as the networks are given it.
+    fn pixels(&self, image: usize) -> &[f32] {
+        let len = self.live.data().test.image_len();
+        &self.images[image * len..(image + 1) * len]
+    }
+
     /// Has the networks painted, if they or what is looked at changed.
     fn inspect(&mut self, layer: usize, image: usize, painter: &mut Painter) -> Result<()> {
         let done = self.live.done();
         if self.inspected != (layer, image) {
             let test = &self.live.data().test;
             let shape = [test.channels, test.height, test.width];
-            let len = test.image_len();
-            let pixels = self.images[image * len..(image + 1) * len].to_vec();
+            let pixels = self.pixels(image).to_vec();
             self.inspectors.clear();
             for run in self.live.runs_mut() {
                 let model = *run.model();
