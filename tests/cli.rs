@@ -4,11 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
 
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+
 fn decorr(args: &[&str]) -> Output {
     run(Command::new(env!("CARGO_BIN_EXE_decorr")).args(args))
 }
 
 fn visualiser(args: &[&str]) -> Output {
+    run(&mut visualiser_command(args))
+}
+
+fn visualiser_command(args: &[&str]) -> Command {
     static BUILD: Once = Once::new();
     // Cargo builds examples for the whole test suite, but not for one file of it.
     BUILD.call_once(|| {
@@ -37,7 +43,9 @@ fn visualiser(args: &[&str]) -> Output {
         .and_then(Path::parent)
         .expect("target/PROFILE/deps");
     let name = format!("visualiser{}", std::env::consts::EXE_SUFFIX);
-    run(Command::new(profile.join("examples").join(name)).args(args))
+    let mut command = Command::new(profile.join("examples").join(name));
+    command.args(args);
+    command
 }
 
 fn run(command: &mut Command) -> Output {
@@ -380,39 +388,195 @@ fn figure_3_of_the_bundled_picture() {
 fn pictures_of_all_kinds() {
     let dir = tempfile::tempdir().unwrap();
     let (_, out) = path(&dir, "out");
-    let save = |name: &str, image: image::DynamicImage| {
+    let save = |name: &str, image: DynamicImage| {
         let (file, text) = path(&dir, name);
         image.save(file).unwrap();
         text
     };
+    let fig3 = |file: &str| -> serde_json::Value {
+        let json = stdout(&visualiser(&["fig3", file, "--out", &out, "--json"]));
+        serde_json::from_str(&json).unwrap()
+    };
     let ramp = |x: u32, y: u32| (x * 7 + y * 13 + x * y) as u8;
-    let grey = image::GrayImage::from_fn(31, 17, |x, y| image::Luma([ramp(x, y)]));
-    let constant = image::RgbImage::from_pixel(9, 9, image::Rgb([10, 200, 30]));
-    let one = image::RgbaImage::from_pixel(1, 1, image::Rgba([1, 2, 3, 4]));
+    let grey = GrayImage::from_fn(31, 17, |x, y| Luma([ramp(x, y)]));
+    // The same in 16 bits, and in colour with transparency that must not matter.
+    let deep = ImageBuffer::from_fn(31, 17, |x, y| Luma([u16::from(ramp(x, y)) * 257]));
+    let clear = RgbaImage::from_fn(31, 17, |x, y| {
+        Rgba([ramp(x, y), ramp(y, x), x as u8, (x * y) as u8])
+    });
+    let solid = RgbImage::from_fn(31, 17, |x, y| Rgb([ramp(x, y), ramp(y, x), x as u8]));
+    let eight = fig3(&save("grey.png", grey.into()));
+    assert!(
+        eight["after"]["max_correlation"].as_f64() < Some(0.3),
+        "{eight}"
+    );
+    assert_eq!(eight, fig3(&save("deep.png", deep.into())));
+    assert_eq!(
+        fig3(&save("clear.png", clear.into())),
+        fig3(&save("solid.bmp", solid.into()))
+    );
+    // Nothing varies in these, so that nothing can be said of it.
+    let constant = RgbImage::from_pixel(9, 9, Rgb([10, 200, 30]));
+    let one = RgbaImage::from_pixel(1, 1, Rgba([1, 2, 3, 4]));
     for file in [
-        save("grey.png", grey.into()),
         save("constant.bmp", constant.into()),
         save("one.png", one.into()),
     ] {
-        let json = stdout(&visualiser(&["fig3", &file, "--out", &out, "--json"]));
-        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert!(
-            value["after"]["max_correlation"].is_number(),
-            "{file}: {json}"
-        );
+        let value = fig3(&file);
+        for side in ["before", "after"] {
+            for (name, figure) in value[side].as_object().unwrap() {
+                assert!(figure.is_null(), "{file}: {side} {name}: {figure}");
+            }
+        }
+        stdout(&visualiser(&["fig2", &file, "--out", &out]));
     }
-    let (broken, text) = path(&dir, "broken.png");
-    std::fs::write(broken, b"\x89PNG\r\n\x1a\n and no more").unwrap();
-    refusal(
-        &visualiser(&["fig3", &text, "--out", &out]),
-        &["broken.png", "no picture"],
-    );
-    refusal(
-        &visualiser(&["fig3", "none.png", "--out", &out]),
-        &["none.png"],
-    );
     let even = ["fig3", "--out", &out, "--kernel-size", "4"];
     refusal(&visualiser(&even), &["--kernel-size 4", "odd"]);
+}
+
+#[test]
+fn bad_pictures_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, out) = path(&dir, "out");
+    let write = |name: &str, bytes: &[u8]| {
+        let (file, text) = path(&dir, name);
+        std::fs::write(file, bytes).unwrap();
+        text
+    };
+    let photograph = std::fs::read("tests/photographs/rocket.jpg").unwrap();
+    let broken = write("broken.png", b"\x89PNG\r\n\x1a\n and no more");
+    let cut = write("cut.jpg", &photograph[..photograph.len() / 2]);
+    let empty = write("empty.png", b"");
+    for figure in ["fig2", "fig3", "fig9"] {
+        let draw = |file: &str| visualiser(&[figure, file, "--out", &out]);
+        refusal(&draw(&broken), &["broken.png", "no picture"]);
+        refusal(&draw(&cut), &["cut.jpg", "no picture"]);
+        refusal(&draw(&empty), &["empty.png", "is empty"]);
+        refusal(&draw("none.png"), &["none.png"]);
+    }
+    refusal(&visualiser(&["--window", &cut]), &["cut.jpg", "no picture"]);
+    refusal(&visualiser(&["measure", out.as_str()]), &["out"]);
+    let (folder, text) = path(&dir, "none");
+    std::fs::create_dir(folder).unwrap();
+    refusal(&visualiser(&["measure", &text]), &["none", "no pictures"]);
+    let both = ["fig2", "tests/photographs", "--out", &out];
+    refusal(&visualiser(&both), &["chelsea.jpg", "colour", "grey"]);
+    assert!(!dir.path().join("out").exists());
+
+    // Too large for one buffer: said before anything is computed, with a size that fits.
+    let (file, huge) = path(&dir, "huge.png");
+    GrayImage::new(12_000, 9_000).save(file).unwrap();
+    let wanted = ["12000 x 9000", "--max-side"];
+    refusal(&visualiser(&["fig3", &huge, "--out", &out]), &wanted);
+    let small = ["fig3", &huge, "--out", &out, "--max-side", "64"];
+    stdout(&visualiser(&small));
+    let (_, page) = path(&dir, "out/d_deconvolved_abs.png");
+    assert_eq!(image::image_dimensions(page).unwrap(), (64, 48));
+}
+
+#[test]
+fn figures_2_and_9_of_the_bundled_network_and_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, text) = path(&dir, "out");
+    let json = |args: &[&str]| -> serde_json::Value {
+        let all = [args, &["--out", &text, "--json"]].concat();
+        serde_json::from_str(&stdout(&visualiser(&all))).unwrap()
+    };
+    let has = |names: &[&str]| {
+        for name in names {
+            let picture = image::open(out.join(format!("{name}.png"))).unwrap();
+            assert!(picture.width() >= 200, "{name}");
+        }
+    };
+    let of_pixels = json(&["fig2"]);
+    assert_eq!(of_pixels["features"], 27);
+    assert!(of_pixels["max_correlation_before"].as_f64() > Some(0.9));
+    assert!(of_pixels["max_correlation_after"].as_f64() < Some(0.3));
+    has(&["cov_before", "cov_after", "kernels", "fig2"]);
+    let of_a_layer = json(&["fig2", "--layer", "3"]);
+    assert_eq!(of_a_layer["features"], 16 * 9);
+    let colours = [
+        "tests/photographs/chelsea.jpg",
+        "tests/photographs/coffee.jpg",
+    ];
+    let of_two = json(&[&["fig2", "--kernel-size", "5"], &colours[..]].concat());
+    assert_eq!(
+        (&of_two["images"], &of_two["features"]),
+        (&2.into(), &75.into())
+    );
+
+    let of_fifth = json(&["fig9"]);
+    assert_eq!(of_fifth["channels"].as_array().unwrap().len(), 64);
+    assert!(of_fifth["mean_hoyer"][1].as_f64() > of_fifth["mean_hoyer"][0].as_f64());
+    has(&["a_features", "b_deconvolved_abs", "fig9"]);
+
+    // A network trained on the spot, of another kind.
+    let (_, run) = path(&dir, "run");
+    stdout(&decorr(&[
+        "train", "--model", "cnn", "--norm", "batch", "--steps", "3", "--out", &run,
+    ]));
+    let (_, checkpoint) = path(&dir, "run/model.safetensors");
+    let small = json(&[
+        "fig9",
+        "--checkpoint",
+        &checkpoint,
+        "--layer",
+        "2",
+        "--max-side",
+        "28",
+    ]);
+    assert_eq!(small["layer"], "conv2");
+
+    let refused = |args: &[&str], wanted: &[&str]| {
+        let all = [args, &["--out", &text]].concat();
+        refusal(&visualiser(&all), wanted);
+    };
+    refused(
+        &["fig9", "--layer", "99"],
+        &["vgg11", "8 convolutions", "99"],
+    );
+    refused(
+        &["fig9", "--checkpoint", "tests/photographs/rocket.jpg"],
+        &["rocket.jpg", "damaged"],
+    );
+    refused(
+        &[
+            "fig9",
+            "--checkpoint",
+            &checkpoint,
+            "--layer",
+            "2",
+            "--running",
+        ],
+        &["--running", "batch"],
+    );
+    refused(&["fig2", "--checkpoint", &checkpoint], &["--layer"]);
+}
+
+#[test]
+fn images_are_measured() {
+    let text = stdout(&visualiser(&["measure", "tests/photographs"]));
+    assert_eq!(text.lines().count(), 1 + 4 * 2, "{text}");
+    let text = stdout(&visualiser(&[
+        "measure",
+        "tests/photographs/rocket.jpg",
+        "--kernel-size",
+        "3",
+        "--json",
+    ]));
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows[0]["image"], "rocket.jpg");
+    assert!(rows[0]["after"]["hoyer"].as_f64() > rows[0]["before"]["hoyer"].as_f64());
+}
+
+/// The window itself is tried by `scripts/try-window`.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_window_without_a_display_says_so() {
+    let mut command = visualiser_command(&["--window"]);
+    command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    command.env_remove("WAYLAND_SOCKET");
+    refusal(&run(&mut command), &["no display", "fig3"]);
 }
 
 #[test]

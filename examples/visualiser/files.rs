@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::figures::{
-    self, Fig2Options, Fig9Options, NETWORK_SIDE, Picture, Report, Scene, SceneOptions,
+    self, Fig2Options, Fig9Options, NETWORK_SIDE, Picture, Report, Scene, SceneOptions, in_digits,
 };
 use decorr::gpu::Gpu;
 use decorr::{Error, Result};
@@ -127,17 +127,29 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
     };
     let max_side = args.output.max_side;
     let paths = files_of(&args.images)?;
-    let mut pictures = Vec::new();
+    let mut pictures: Vec<Picture> = Vec::new();
     let paths: Vec<Option<&Path>> = match paths.is_empty() {
         true => vec![None],
         false => paths.iter().map(|p| Some(p.as_path())).collect(),
     };
     for path in paths {
         let read = picture(path, max_side)?;
-        pictures.push(match &trained {
+        let read = match &trained {
             Some(trained) => trained.prepare(&read, max_side.unwrap_or(NETWORK_SIDE))?,
             None => read,
-        });
+        };
+        if let (Some(path), Some(first)) = (path, pictures.first())
+            && first.channels != read.channels
+        {
+            let kind = |channels| if channels == 1 { "grey" } else { "colour" };
+            let message = format!(
+                "is in {} and those before in {}: they have no covariance together",
+                kind(read.channels),
+                kind(first.channels)
+            );
+            return Err(Error::data(path, message));
+        }
+        pictures.push(read);
     }
     let block = args.deconv.block.unwrap_or(match &trained {
         Some(trained) => trained.block(),
@@ -156,12 +168,12 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
     let report = &figure.report;
     tell(&args.output, report, &names, || {
         say!(
-            "{} images, {} features; largest |correlation| {:.4} before, {:.4} after; \
+            "{} images, {} features; largest |correlation| {} before, {} after; \
              largest |after - identity| {:.4}",
             report.images,
             report.features,
-            report.max_correlation_before,
-            report.max_correlation_after,
+            in_digits(report.max_correlation_before, 4),
+            in_digits(report.max_correlation_after, 4),
             report.identity_error
         );
     })
@@ -212,20 +224,20 @@ pub(crate) fn fig9(args: &Fig9Args) -> Result<()> {
         );
         for (i, [before, after]) in r.channels.iter().enumerate() {
             say!(
-                "{i:<8} {:>10.4} {:>10.4} {:>12.3} {:>12.3}",
-                before.hoyer,
-                after.hoyer,
-                before.excess_kurtosis,
-                after.excess_kurtosis
+                "{i:<8} {:>10} {:>10} {:>12} {:>12}",
+                in_digits(before.hoyer, 4),
+                in_digits(after.hoyer, 4),
+                in_digits(before.excess_kurtosis, 3),
+                in_digits(after.excess_kurtosis, 3)
             );
         }
         say!(
-            "input of {}: {:?}; mean Hoyer {:.4} before, {:.4} after; {} of {} live channels are \
+            "input of {}: {:?}; mean Hoyer {} before, {} after; {} of {} live channels are \
              sparser after",
             r.layer,
             r.shape,
-            r.mean_hoyer[0],
-            r.mean_hoyer[1],
+            in_digits(r.mean_hoyer[0], 4),
+            in_digits(r.mean_hoyer[1], 4),
             r.sparser_channels,
             r.live_channels
         );
@@ -246,7 +258,7 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
     let mut rows = Vec::new();
     if !args.json {
         say!(
-            "{:<28} {:>3} {:>9} {:>9} {:>7} {:>7} {:>9} {:>9}",
+            "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "image",
             "k",
             "kurtosis",
@@ -278,13 +290,13 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
             if !args.json {
                 let (b, a) = (&report.before, &report.after);
                 say!(
-                    "{image:<28} {kernel_size:>3} {:>9.3} {:>9.3} {:>7.4} {:>7.4} {:>9.4} {:>9.4}",
-                    b.sparsity.excess_kurtosis,
-                    a.sparsity.excess_kurtosis,
-                    b.sparsity.hoyer,
-                    a.sparsity.hoyer,
-                    b.max_correlation,
-                    a.max_correlation
+                    "{image:<28} {kernel_size:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+                    in_digits(b.sparsity.excess_kurtosis, 3),
+                    in_digits(a.sparsity.excess_kurtosis, 3),
+                    in_digits(b.sparsity.hoyer, 4),
+                    in_digits(a.sparsity.hoyer, 4),
+                    in_digits(b.max_correlation, 4),
+                    in_digits(a.max_correlation, 4)
                 );
             }
             rows.push(Row {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::decorrelate::{check_options, patches, whiten};
 use super::layer::Trained;
-use super::measures::{measure_correlation, number};
+use super::measures::{correlations, in_digits, measure_correlation, number};
 use super::picture::Picture;
 use super::scene::refuse_large;
 use super::sheet::{Content, Panel, sheet};
@@ -134,14 +134,15 @@ pub fn fig2(
         ("eps", &eps),
     ];
     let mut values = program.run(&inputs)?.values;
+    let [max_correlation_before, max_correlation_after] = correlations(&values);
     let report = Fig2Report {
         images: images.len(),
         layer: of.name,
         kernel_size: of.kernel_size,
         block: of.block,
         features,
-        max_correlation_before: number(&values, "before.max_correlation"),
-        max_correlation_after: number(&values, "after.max_correlation"),
+        max_correlation_before,
+        max_correlation_after,
         identity_error: number(&values, "identity_error"),
     };
     let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
@@ -268,8 +269,10 @@ fn page(
             report.block, report.features
         ),
         format!(
-            "largest |correlation| off the diagonal: {:.4} before, {:.4} after; largest |after - identity|: {:.4}",
-            report.max_correlation_before, report.max_correlation_after, report.identity_error
+            "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {:.4}",
+            in_digits(report.max_correlation_before, 4),
+            in_digits(report.max_correlation_after, 4),
+            report.identity_error
         ),
         format!("eps {:e}, n_iter {}", options.eps, options.n_iter),
     ];

@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::decorrelate::{Whitening, check_options, patches, whiten};
 use super::fig2::write_figure;
 use super::layer::Trained;
-use super::measures::{Sparsity, measure_correlation, measure_sparsity, number, sparsity};
+use super::measures::{
+    Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, sparsity,
+};
 use super::picture::Picture;
 use super::scene::refuse_large;
 use super::sheet::{Content, Panel, sheet};
@@ -157,8 +159,7 @@ pub fn fig9(
         layer: input.name,
         shape: [channels, rows, columns],
         block,
-        max_correlation: ["before", "after"]
-            .map(|n| number(&values, &format!("{n}.max_correlation"))),
+        max_correlation: correlations(&values),
         mean_hoyer: mean(|s| s.hoyer),
         mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
         mean_hoyer_of_input: {
@@ -247,18 +248,19 @@ fn page(
             report.layer, options.layer, report.block
         ),
         format!(
-            "mean over channels: Hoyer {:.3} before (zero-mean), {:.3} after; excess kurtosis {:.2} before, {:.2} \
+            "mean over channels: Hoyer {} before (zero-mean), {} after; excess kurtosis {} before, {} \
              after; {} of {} live channels are sparser after",
-            report.mean_hoyer[0],
-            report.mean_hoyer[1],
-            report.mean_excess_kurtosis[0],
-            report.mean_excess_kurtosis[1],
+            in_digits(report.mean_hoyer[0], 3),
+            in_digits(report.mean_hoyer[1], 3),
+            in_digits(report.mean_excess_kurtosis[0], 2),
+            in_digits(report.mean_excess_kurtosis[1], 2),
             report.sparser_channels,
             report.live_channels
         ),
         format!(
-            "largest |correlation| in patches: {:.4} before, {:.4} after",
-            report.max_correlation[0], report.max_correlation[1]
+            "largest |correlation| in patches: {} before, {} after",
+            in_digits(report.max_correlation[0], 4),
+            in_digits(report.max_correlation[1], 4)
         ),
     ];
     sheet(&[pictures.collect(), vec![chart]], &caption)

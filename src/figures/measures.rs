@@ -49,7 +49,7 @@ pub struct Measures {
     /// Over all values.
     #[serde(flatten)]
     pub sparsity: Sparsity,
-    /// Largest off-diagonal |correlation| of the patches.
+    /// Largest off-diagonal |correlation| of the patches; undefined, too, of constant ones.
     pub max_correlation: f64,
 }
 
@@ -66,11 +66,8 @@ impl Report {
     /// What is measured: a name, and the figure of either side as text.
     pub fn rows(&self) -> [(&'static str, String, String); 4] {
         let row = |name, digits: usize, of: fn(&Measures) -> f64| {
-            let text = |m| match of(m) {
-                value if value.is_finite() => format!("{value:.digits$}"),
-                _ => "undefined".to_string(),
-            };
-            (name, text(&self.before), text(&self.after))
+            let [before, after] = [&self.before, &self.after].map(|m| in_digits(of(m), digits));
+            (name, before, after)
         };
         [
             row("excess kurtosis", 3, |m| m.sparsity.excess_kurtosis),
@@ -149,7 +146,7 @@ pub(super) fn measure_histogram(g: &mut Graph, name: &str, x: TensorId) -> Resul
     Ok(())
 }
 
-/// Has the largest off-diagonal |correlation| of `cov` [F, F] read back as `name.max_correlation`;
+/// Has the largest off-diagonal |correlation| of `cov` [F, F] read back, and the largest variance;
 /// features without variance correlate with none. `identity` is [F, F].
 pub(super) fn measure_correlation(
     g: &mut Graph,
@@ -173,7 +170,28 @@ pub(super) fn measure_correlation(
     let size = reshape(g, size, [1, features * features])?;
     let largest = kth_value(g, size, &[features * features - 1])?;
     g.output(&format!("{name}.max_correlation"), largest);
+    let variances = reshape(g, variances, [1, features])?;
+    let variance = kth_value(g, variances, &[features - 1])?;
+    g.output(&format!("{name}.largest_variance"), variance);
     Ok(())
+}
+
+/// What [`measure_correlation`] had read back for "before" and "after". Where nothing varied before,
+/// only rounding correlates after: that is undefined.
+pub(super) fn correlations(values: &BTreeMap<String, Vec<f32>>) -> [f64; 2] {
+    let varied = number(values, "before.largest_variance") > NO_VARIANCE;
+    ["before", "after"].map(|name| match varied {
+        true => number(values, &format!("{name}.max_correlation")),
+        false => f64::NAN,
+    })
+}
+
+/// `value` with so many digits, or "undefined".
+pub fn in_digits(value: f64, digits: usize) -> String {
+    match value.is_finite() {
+        true => format!("{value:.digits$}"),
+        false => "undefined".to_string(),
+    }
 }
 
 /// The one number read back as `name`; NaN if there is none.

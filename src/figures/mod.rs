@@ -18,7 +18,7 @@ pub use fig3::{Fig3, fig3};
 pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};
 pub use inspector::Inspector;
 pub use layer::{NETWORK_SIDE, Trained};
-pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity};
+pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity, in_digits};
 pub use picture::Picture;
 pub use scene::{MAX_BLUR, Numbers, Scene, SceneOptions};
 pub use views::View;

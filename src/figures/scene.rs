@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::decorrelate::{check_options, patches, whiten};
 use super::measures::{
-    Measures, Report, Sparsity, measure_correlation, measure_histogram, measure_sparsity, number,
-    sparsity,
+    Measures, Report, Sparsity, correlations, measure_correlation, measure_histogram,
+    measure_sparsity, sparsity,
 };
 use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
@@ -200,14 +200,15 @@ impl Scene {
 
     fn numbers(&self, outputs: &Outputs) -> Numbers {
         let values = &outputs.values;
-        let measures = |name: &str| Measures {
+        let [before, after] = correlations(values);
+        let measures = |name: &str, max_correlation: f64| Measures {
             sparsity: sparsity(values, name, self.len)
                 .first()
                 .copied()
                 .unwrap_or(Sparsity::UNDEFINED),
-            max_correlation: number(values, &format!("{name}.max_correlation")),
+            max_correlation,
         };
-        let (before, mut after) = (measures("before"), measures("after"));
+        let (before, mut after) = (measures("before", before), measures("after", after));
         if !before.sparsity.excess_kurtosis.is_finite() {
             // What is left of a constant image is rounding.
             after.sparsity = Sparsity::UNDEFINED;

@@ -174,7 +174,8 @@ pub(super) fn weights_view(
         let message = format!("{} is not [O, I, k, k]", g.shape(weight));
         return Err(Error::shape("mosaic", message));
     };
-    let gap = 2;
+    // White is 0 in a kernel, so that it takes a line of another colour to tell one from the next.
+    let gap = 6;
     let columns = (1..=outputs).find(|n| n * n >= outputs).unwrap_or(1);
     let most = (side / columns).saturating_sub(gap);
     let plane = k_h * k_w;
@@ -186,7 +187,7 @@ pub(super) fn weights_view(
         pixels: [k_h, k_w].map(|n| n * (most / k_h.max(k_w)).max(1)),
         gap,
         strides: [inputs * plane, plane, k_w, 1],
-        background: [255; 3],
+        background: [110; 3],
         colours: match in_colour {
             true => Colours::Linear,
             false => Colours::Signed,

@@ -143,12 +143,16 @@ impl eframe::App for App {
                     ui.selectable_value(&mut theme, preference, name);
                 }
                 ui.ctx().set_theme(theme);
-                ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                    ui.monospace(match self.tab {
-                        Tab::Image => self.image.speed(),
-                        Tab::Training => self.training.speed(),
-                    });
-                });
+                let speed = match self.tab {
+                    Tab::Image => self.image.speed(),
+                    Tab::Training => self.training.speed(),
+                };
+                let corner = egui::Layout::right_to_left(egui::Align::Center);
+                // A small window has it on a line of its own.
+                match ui.available_size_before_wrap().x > 9.0 * speed.len() as f32 {
+                    true => ui.with_layout(corner, |ui| ui.monospace(speed)).inner,
+                    false => ui.monospace(speed),
+                };
             });
         });
         match self.tab {

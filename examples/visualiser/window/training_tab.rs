@@ -11,7 +11,7 @@ use decorr::models::Norm;
 use decorr::train::{Live, NormName, TrainOptions, running_mean};
 use decorr::{Error, Result};
 use eframe::egui::{self, Key, RichText, Slider, Vec2};
-use egui_plot::{Legend, Line, Plot, PlotPoints};
+use egui_plot::{GridInput, Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
 
@@ -234,6 +234,8 @@ impl TrainingTab {
             .include_y(2.5)
             .include_x(1.0)
             .include_x(20.0)
+            .x_grid_spacer(uniform_grid_spacer(round_steps))
+            .y_grid_spacer(uniform_grid_spacer(round_steps))
             .x_axis_label("step");
         plot.show(ui, |plot| {
             for run in session.live.runs() {
@@ -356,6 +358,17 @@ impl Session {
         self.painted = Some(done);
         Ok(())
     }
+}
+
+/// Three to eight lines with a label in what is seen, at round numbers, whatever its size.
+fn round_steps(input: GridInput) -> [f64; 3] {
+    let (low, high) = input.bounds;
+    let rough = ((high - low) / 8.0).max(1e-6);
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [2.0, 5.0, 10.0].map(|n| n * power);
+    let step = step.into_iter().find(|s| *s >= rough);
+    let step = step.unwrap_or(10.0 * power);
+    [step, 5.0 * step, 25.0 * step]
 }
 
 /// Of the last ten.
