@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
+use crate::figures::{SceneOptions, random_scene, scene_inputs};
 use crate::graph::{Graph, Init, TensorId};
 use crate::models::{Model, Norm};
 use crate::nn::{Loss, Mode};
@@ -56,6 +57,9 @@ pub fn workloads() -> Result<Vec<Workload>> {
         all.push(step("mlp", BATCH, norm, None)?);
     }
     all.extend(network_steps("cnn", BATCH)?);
+    for (kernel_size, blur) in [(3, 0.0), (7, 0.0), (7, 2.0)] {
+        all.push(scene(kernel_size, blur)?);
+    }
     Ok(all)
 }
 
@@ -161,6 +165,23 @@ fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
         all.push(workload);
     }
     Ok(all)
+}
+
+/// What the window computes and paints for each position of its sliders.
+fn scene(kernel_size: usize, blur: f32) -> Result<Workload> {
+    let options = SceneOptions {
+        kernel_size,
+        blur,
+        ..SceneOptions::default()
+    };
+    let inputs = scene_inputs(&options).into_iter();
+    let blurred = if blur > 0.0 { " blur" } else { "" };
+    Ok(Workload {
+        name: format!("scene 640x480 k {kernel_size}{blurred}"),
+        graph: random_scene([3, 480, 640], &options)?,
+        inputs: inputs.map(|(n, v)| (n.to_string(), v)).collect(),
+        compared_with: None,
+    })
 }
 
 /// Training steps of a network at a batch size: every norm, deconvolution in blocks of 16 (the paper's

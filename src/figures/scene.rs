@@ -119,7 +119,8 @@ impl Scene {
         options.check()?;
         refuse_large(gpu, picture, options.kernel_size)?;
         let mut graph = Graph::new();
-        let views = build(&mut graph, picture, &options)?;
+        let size = [picture.channels, picture.height, picture.width];
+        let views = build(&mut graph, size, Init::Constant(0.0), &options)?;
         let mut store = match like {
             Some(like) => Store::sharing_memory_of(&like.store, 0),
             None => Store::new(gpu, 0),
@@ -153,11 +154,8 @@ impl Scene {
             let message = format!("a scene for {:?} does not serve {options:?}", self.options);
             return Err(Error::Config(message));
         }
-        let (eps, taps) = ([options.eps], gaussian(options.blur));
-        let mut inputs: Vec<(&str, &[f32])> = vec![("eps", &eps)];
-        if options.blur > 0.0 {
-            inputs.push(("taps", &taps));
-        }
+        let inputs = inputs(options);
+        let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (*n, v.as_slice())).collect();
         self.program.step(&inputs)?;
         Ok(())
     }
@@ -180,11 +178,8 @@ impl Scene {
     /// # Errors
     /// As [`Program::profile`].
     pub fn profile(&mut self, options: &SceneOptions) -> Result<Vec<KernelTime>> {
-        let (eps, taps) = ([options.eps], gaussian(options.blur));
-        let mut inputs: Vec<(&str, &[f32])> = vec![("eps", &eps)];
-        if options.blur > 0.0 {
-            inputs.push(("taps", &taps));
-        }
+        let inputs = inputs(options);
+        let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (*n, v.as_slice())).collect();
         self.program.profile(&inputs)
     }
 
@@ -223,16 +218,36 @@ impl Scene {
     }
 }
 
+/// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
+pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
+    let mut graph = Graph::new();
+    build(&mut graph, size, Init::Uniform(0.5), options)?;
+    Ok(graph)
+}
+
+/// Values of the inputs of a step.
+pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
+    let mut inputs = vec![("eps", vec![options.eps])];
+    if options.blur > 0.0 {
+        inputs.push(("taps", gaussian(options.blur)));
+    }
+    inputs
+}
+
 /// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`.
-fn build(g: &mut Graph, picture: &Picture, options: &SceneOptions) -> Result<Vec<View>> {
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let pixels = match options.side {
+fn build(
+    g: &mut Graph,
+    [c, h, w]: [usize; 3],
+    pixels: Init,
+    options: &SceneOptions,
+) -> Result<Vec<View>> {
+    let painted = match options.side {
         Some(side) => fitted([h, w], side),
         None => [h, w],
     };
-    let tiles = Tiles::picture(c, [h, w], pixels);
+    let tiles = Tiles::picture(c, [h, w], painted);
     let mut views = Vec::new();
-    let mut image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+    let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels)?;
     let mut input_title = "(a) input";
     if options.blur > 0.0 {
         let ends = range(g, image, Range::Full, 1)?;
