@@ -168,9 +168,10 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
     let report = &figure.report;
     tell(&args.output, report, &names, || {
         say!(
-            "{} images, {} features; largest |correlation| {} before, {} after; \
+            "{} image{}, {} features; largest |correlation| {} before, {} after; \
              largest |after - identity| {:.4}",
             report.images,
+            if report.images == 1 { "" } else { "s" },
             report.features,
             in_digits(report.max_correlation_before, 4),
             in_digits(report.max_correlation_after, 4),

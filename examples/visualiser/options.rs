@@ -67,7 +67,8 @@ pub(crate) struct NetworkArgs {
     /// Its norm [default: batch if it has running variances, else none]
     #[arg(long)]
     norm: Option<NormName>,
-    /// Convolution whose input is looked at, from 1
+    /// Convolution whose input is looked at, from 1 [default of fig9: 5, as in the paper; fig2 looks at
+    /// pixels without it]
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) layer: Option<usize>,
 }

@@ -263,10 +263,14 @@ fn page(
         1 => "1 image".to_string(),
         n => format!("{n} images"),
     };
+    let channels = match report.block {
+        1 => "each channel alone".to_string(),
+        n => format!("{n} channels together, divided by lines"),
+    };
     let caption = [
         format!(
-            "Patches of {k} x {k} of {of} of {images}, blocks of {} channels: {} features. Lines divide channels.",
-            report.block, report.features
+            "Patches of {k} x {k} of {of} of {images}, {channels}: {} features.",
+            report.features
         ),
         format!(
             "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {:.4}",

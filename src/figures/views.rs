@@ -228,7 +228,8 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
         pixels: [k * (most / k).max(1); 2],
         gap,
         strides,
-        background: [255; 3],
+        // Neither the colour of 0 nor of any other number.
+        background: if in_colour { [255; 3] } else { [110; 3] },
         colours: match in_colour {
             true => Colours::Linear,
             false => Colours::Signed,
@@ -237,8 +238,8 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
     let range = range(g, source, Range::Symmetric(1.0), 1)?;
     let title = match (of_columns, in_colour) {
         (true, true) => "decorrelation kernels (columns of D), grey is 0",
-        (true, false) => "decorrelation kernels (columns of D)",
-        _ => "decorrelation kernels of the centre taps",
+        (true, false) => "decorrelation kernels (columns of D), white is 0",
+        _ => "decorrelation kernels of the centre taps, white is 0",
     };
     view(g, "kernels", title, source, range, tiles)
 }
