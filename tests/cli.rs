@@ -556,7 +556,7 @@ fn figures_2_and_9_of_the_bundled_network_and_of_others() {
 #[test]
 fn images_are_measured() {
     let text = stdout(&visualiser(&["measure", "tests/photographs"]));
-    assert_eq!(text.lines().count(), 1 + 4 * 2, "{text}");
+    assert_eq!(text.lines().count(), 1 + 9 * 2, "{text}");
     let text = stdout(&visualiser(&[
         "measure",
         "tests/photographs/rocket.jpg",

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::gpu::Gpu;
 use crate::graph::op::Variants;
-use crate::program::{CompileOptions, Program, Store};
+use crate::program::{CompileOptions, KernelTime, Program, Store};
 use crate::{Error, Result};
 pub use workloads::{Workload, network_steps, workloads};
 
@@ -77,12 +77,8 @@ struct Compiled {
     best: f64,
 }
 
-/// Compiles, warms up and measures. `progress` is told what is going on.
-///
-/// # Errors
-/// [`Error::Config`] if no workload has such a name; what compiling and running report.
-pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
-    let mut compiled: Vec<Compiled> = Vec::new();
+/// The workloads that `options` ask for.
+fn chosen(options: &Options) -> Result<Vec<Workload>> {
     let mut all = Vec::new();
     if options.networks.is_empty() {
         all = workloads()?;
@@ -100,7 +96,35 @@ pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result
             names.join(", ")
         )));
     }
-    for workload in all {
+    Ok(all)
+}
+
+/// Compiles each workload and times its kernels; `each` is given its name and the least times of five steps.
+///
+/// # Errors
+/// As [`run`]; [`Error::Adapter`] if the adapter has no timestamps.
+pub fn profile(
+    gpu: &Arc<Gpu>,
+    options: &Options,
+    mut each: impl FnMut(&str, Vec<KernelTime>),
+) -> Result<()> {
+    for workload in chosen(options)? {
+        if workload.name.contains(&options.filter) {
+            let mut item = warm_up(gpu, workload, options, None)?;
+            let times = item.program.fastest_profile(&item.workload.inputs())?;
+            each(&item.workload.name, times);
+        }
+    }
+    Ok(())
+}
+
+/// Compiles, warms up and measures. `progress` is told what is going on.
+///
+/// # Errors
+/// [`Error::Config`] if no workload has such a name; what compiling and running report.
+pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
+    let mut compiled: Vec<Compiled> = Vec::new();
+    for workload in chosen(options)? {
         // The peak is always measured: shares are of it.
         if workload.name != workloads::PEAK && !workload.name.contains(&options.filter) {
             continue;
@@ -163,11 +187,7 @@ fn warm_up(
 impl Compiled {
     /// Seconds a step, over `steps` of them.
     fn measure(&mut self, steps: usize) -> Result<f64> {
-        let inputs = &self.workload.inputs;
-        let inputs: Vec<(&str, &[f32])> = inputs
-            .iter()
-            .map(|(name, values)| (name.as_str(), values.as_slice()))
-            .collect();
+        let inputs = self.workload.inputs();
         let start = Instant::now();
         for _ in 0..steps {
             self.program.step(&inputs)?;

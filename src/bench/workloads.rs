@@ -29,6 +29,14 @@ pub struct Workload {
     pub compared_with: Option<String>,
 }
 
+impl Workload {
+    /// As a program takes them.
+    pub(super) fn inputs(&self) -> Vec<(&str, &[f32])> {
+        let pairs = self.inputs.iter();
+        pairs.map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+    }
+}
+
 /// Images of a step where nothing else is said.
 const BATCH: usize = 128;
 

@@ -1,10 +1,11 @@
 //! `decorr bench`.
 
 use clap::{Args, ValueEnum};
-use decorr::bench::{Options, run as bench};
+use decorr::bench::{Options, profile, run as bench};
 use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
+use super::times::print_times;
 use super::{AdapterArgs, print, print_json};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,6 +36,9 @@ pub(super) struct BenchArgs {
     /// Kernels in place of the adapter's own
     #[arg(long)]
     variant: Option<VariantName>,
+    /// Time the kernels of each workload in place of the whole, and print the time by op
+    #[arg(long, conflicts_with = "json")]
+    profile: bool,
     /// Print one JSON object in place of the table
     #[arg(long)]
     json: bool,
@@ -70,6 +74,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             subgroups_of_8: subgroup,
         }),
     };
+    if args.profile {
+        return profile(&gpu, &options, |name, kernels| {
+            print(format_args!("\n{name}"));
+            print_times(kernels);
+        });
+    }
     let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
     if args.json {
         print_json(&report)?;

@@ -11,7 +11,8 @@ use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{TrainConfig, TrainOptions, training_step};
 
-use super::{AdapterArgs, print};
+use super::AdapterArgs;
+use super::times::print_times;
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
@@ -50,70 +51,16 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let mut program = Program::compile(&graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
     if args.profile {
-        profile(&mut program, shape, classes)?;
-    }
-    Ok(())
-}
-
-/// The fastest of five steps after one that warms up, summed by op.
-fn profile(program: &mut Program, shape: [usize; 4], classes: usize) -> Result<()> {
-    let images: Vec<f32> = (0..shape.iter().product())
-        .map(|i| (i * 37 % 256) as f32 / 255.0)
-        .collect();
-    let labels: Vec<f32> = (0..shape[0]).map(|i| (i % classes) as f32).collect();
-    let inputs = [
-        ("images", images.as_slice()),
-        ("labels", labels.as_slice()),
-        ("lr", &[1e-3]),
-    ];
-    program.profile(&inputs)?;
-    let mut best = program.profile(&inputs)?;
-    for _ in 0..4 {
-        for (best, new) in best.iter_mut().zip(program.profile(&inputs)?) {
-            best.seconds = best.seconds.min(new.seconds);
-        }
-    }
-    let total: f64 = best.iter().map(|k| k.seconds).sum();
-    let mut by_op: Vec<(&str, f64, u64, u64, usize)> = Vec::new();
-    for kernel in &best {
-        let at = by_op.iter().position(|(op, ..)| *op == kernel.op);
-        let at = at.unwrap_or_else(|| {
-            by_op.push((kernel.op, 0.0, 0, 0, 0));
-            by_op.len() - 1
-        });
-        by_op[at].1 += kernel.seconds;
-        by_op[at].2 += kernel.flops;
-        by_op[at].3 += kernel.bytes;
-        by_op[at].4 += 1;
-    }
-    by_op.sort_by(|a, b| b.1.total_cmp(&a.1));
-    print(format_args!(
-        "\n{:<28} {:>6} {:>10} {:>6} {:>9} {:>8}",
-        "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
-    ));
-    for (op, seconds, flops, bytes, count) in by_op {
-        print(format_args!(
-            "{op:<28} {count:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}",
-            1e3 * seconds,
-            100.0 * seconds / total,
-            flops as f64 / seconds / 1e9,
-            bytes as f64 / seconds / 1e9
-        ));
-    }
-    print(format_args!(
-        "{:<28} {:>6} {:>10.3}",
-        "all",
-        best.len(),
-        1e3 * total
-    ));
-    best.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    print(format_args!("\nslowest kernels"));
-    for kernel in best.iter().take(15) {
-        print(format_args!(
-            "{:>10.3} ms  {}",
-            1e3 * kernel.seconds,
-            kernel.label
-        ));
+        let images: Vec<f32> = (0..shape.iter().product())
+            .map(|i| (i * 37 % 256) as f32 / 255.0)
+            .collect();
+        let labels: Vec<f32> = (0..shape[0]).map(|i| (i % classes) as f32).collect();
+        let inputs = [
+            ("images", images.as_slice()),
+            ("labels", labels.as_slice()),
+            ("lr", &[1e-3]),
+        ];
+        print_times(program.fastest_profile(&inputs)?);
     }
     Ok(())
 }

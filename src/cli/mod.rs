@@ -7,6 +7,7 @@ mod describe;
 mod devices;
 mod eval;
 mod models;
+mod times;
 mod train;
 
 use std::fmt::Display;

@@ -16,7 +16,7 @@ use crate::graph::{Graph, Init, Role, TensorId};
 use crate::ops::{
     Conv2dGeometry, Padding2d, Tiles, abs, constant, conv2d, div, mean_to, pad2d, reshape, sub,
 };
-use crate::program::{CompileOptions, KernelTime, Outputs, Program, Store};
+use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 
 /// Taps of the Gaussian on either side of its centre.
@@ -171,16 +171,6 @@ impl Scene {
             false => self.program.collect()?,
         };
         Ok(outputs.last().map(|o| self.numbers(o)))
-    }
-
-    /// Runs one step and times each of its kernels on the GPU.
-    ///
-    /// # Errors
-    /// As [`Program::profile`].
-    pub fn profile(&mut self, options: &SceneOptions) -> Result<Vec<KernelTime>> {
-        let inputs = inputs(options);
-        let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (*n, v.as_slice())).collect();
-        self.program.profile(&inputs)
     }
 
     /// What was painted. In the order of the figures.
