@@ -5,9 +5,21 @@ use std::sync::Once;
 use image::{ImageFormat, RgbImage};
 use plotters::coord::Shift;
 use plotters::prelude::{BitMapBackend, DrawingArea, IntoDrawingArea};
-use plotters::style::FontStyle;
+use plotters::style::{FontStyle, IntoFont, RGBColor};
 
 use crate::{Error, Result};
+
+/// Colours of what is drawn side by side: Okabe and Ito's, which the colour-blind tell apart, without those that
+/// are hard to see on black or on white.
+pub(crate) const SERIES: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(213, 94, 0),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+];
 
 /// What is drawn on.
 pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
@@ -31,6 +43,14 @@ pub(crate) fn draw_png(canvas: RgbImage, draw: impl FnOnce(&Area<'_>) -> Drawn) 
     let canvas = RgbImage::from_raw(size.0, size.1, pixels)
         .ok_or_else(|| Error::Config("a picture of the wrong size: a bug".into()))?;
     encode_png(&canvas)
+}
+
+/// Pixels that `text` in "sans-serif" of so many `points` is wide.
+pub(crate) fn text_width(text: &str, points: f64) -> u32 {
+    register_font();
+    let size = ("sans-serif", points).into_font().box_size(text);
+    // Only without the font, and then drawing says so.
+    size.map_or(0, |(width, _)| width)
 }
 
 /// A picture as a PNG file.

@@ -8,12 +8,13 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig9Options, Picture, Report, Scene, SceneOptions, Trained, fig2, fig3, fig9,
+    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Trained, fig2, fig3,
+    fig9,
 };
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles, paint};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{NormName, TrainOptions};
+use decorr::train::{Live, NormName, TrainOptions};
 use image::RgbImage;
 use support::gpu;
 use support::reference::{self, Geometry, Tensor};
@@ -49,11 +50,16 @@ struct Reference {
     deconvolved: Tensor,
 }
 
-/// Of `x` [1, C, H, W] in blocks of `block` channels.
+/// Of `x` [1, C, H, W] with zeros around it, in blocks of `block` channels.
 fn deconvolve(x: &Tensor, k: usize, block: usize) -> Reference {
+    deconvolve_padded(x, k, block, k / 2)
+}
+
+/// As [`deconvolve`] with so many zeros around `x`.
+fn deconvolve_padded(x: &Tensor, k: usize, block: usize, padding: usize) -> Reference {
     let geometry = Geometry {
         stride: 1,
-        padding: k / 2,
+        padding,
         dilation: 1,
         groups: 1,
     };
@@ -159,7 +165,7 @@ fn measures_on_gpu(picture: &Picture, kernel_size: usize) -> [f64; 8] {
     };
     let mut scene = Scene::new(&gpu(), picture, options, None).unwrap();
     scene.step(&options).unwrap();
-    let Report { before, after } = scene.take(true).unwrap().unwrap().report;
+    let Report { before, after } = scene.finish().unwrap().report;
     let side = |m: decorr::figures::Measures| {
         let s = m.sparsity;
         [s.excess_kurtosis, s.hoyer, s.near_zero, m.max_correlation]
@@ -568,29 +574,30 @@ fn pictures_are_the_committed_ones() {
     let scene = SceneOptions::default();
     let figure = fig3(&gpu(), &picture, scene).unwrap();
     same_as_committed("fig3", &page(&figure.sheet));
-    for (name, _, panel) in &figure.panels {
-        same_as_committed(&format!("fig3_{name}"), panel);
+    for one in &figure.panels {
+        same_as_committed(&format!("fig3_{}", one.name), &one.picture);
     }
     let blurred = SceneOptions { blur: 1.5, ..scene };
     let figure = fig3(&gpu(), &picture, blurred).unwrap();
-    let (_, _, panel) = figure.panels.iter().find(|p| p.0 == "a_input").unwrap();
-    same_as_committed("fig3_blurred", panel);
+    same_as_committed("fig3_blurred", &page(&figure.sheet));
 
     let figure = fig9(&gpu(), &picture, &network, FIG9).unwrap();
     same_as_committed("fig9", &page(&figure.sheet));
 }
 
-/// The blur is the convolution with a Gaussian whose taps on the image sum to 1.
+/// The blur is the convolution with a Gaussian whose taps on the image sum to 1, and patches at the border of what
+/// is blurred see its outermost pixels once more.
 #[test]
 fn blur_in_float64() {
     let picture = astronaut(40);
     let sigma = 1.5f64;
     let options = SceneOptions {
         blur: sigma as f32,
+        kernel_size: 5,
         ..SceneOptions::default()
     };
     let figure = fig3(&gpu(), &picture, options).unwrap();
-    let (_, _, panel) = figure.panels.iter().find(|p| p.0 == "a_input").unwrap();
+    let panel = figure.panels.iter().find(|p| p.name == "a_input").unwrap();
     let (h, w) = (picture.height, picture.width);
     let tap = |d: usize| (-0.5 * (d as f64 / sigma).powi(2)).exp();
     let blurred = Tensor::from_fn(&[3, h, w], |i| {
@@ -605,17 +612,145 @@ fn blur_in_float64() {
         }
         sum.0 / sum.1
     });
-    let low = blurred.data.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = blurred
-        .data
-        .iter()
-        .copied()
-        .fold(f64::NEG_INFINITY, f64::max);
-    for (x, y, pixel) in panel.enumerate_pixels() {
+    for (x, y, pixel) in panel.picture.enumerate_pixels() {
         for c in 0..3 {
             let value = blurred.data[(c * h + y as usize) * w + x as usize];
-            let level = 255.0 * (value - low) / (high - low);
+            let level = 255.0 * value;
             assert!((level - f64::from(pixel[c])).abs() < 0.6, "{x} {y} {c}");
+        }
+    }
+
+    let mean =
+        |c: usize| blurred.data[c * h * w..(c + 1) * h * w].iter().sum::<f64>() / (h * w) as f64;
+    let means = [mean(0), mean(1), mean(2)];
+    let (k, pad) = (5, 2);
+    let (padded_h, padded_w) = (h + 2 * pad, w + 2 * pad);
+    let padded = Tensor::from_fn(&[1, 3, padded_h, padded_w], |i| {
+        let (c, y, x) = (
+            i / (padded_h * padded_w),
+            i / padded_w % padded_h,
+            i % padded_w,
+        );
+        let inside = |at: usize, n: usize| at.saturating_sub(pad).min(n - 1);
+        blurred.data[(c * h + inside(y, h)) * w + inside(x, w)] - means[c]
+    });
+    let of = deconvolve_padded(&padded, k, 3, 0);
+    let after = &figure.numbers.report.after;
+    let values = &of.deconvolved.data;
+    for (name, actual, expected) in [
+        (
+            "kurtosis",
+            after.sparsity.excess_kurtosis,
+            excess_kurtosis(values),
+        ),
+        ("Hoyer", after.sparsity.hoyer, hoyer(values)),
+        (
+            "correlation",
+            after.max_correlation,
+            max_correlation(&of.cov_after),
+        ),
+    ] {
+        assert!(
+            error(actual, expected) < 0.01,
+            "{name}: {actual}, in float64 {expected}"
+        );
+    }
+}
+
+/// What does not vary is painted as what it is, and not as its rounding.
+#[test]
+fn a_constant_image_is_painted_as_such() {
+    let picture = Picture {
+        channels: 3,
+        height: 20,
+        width: 30,
+        data: [0.2, 0.6, 0.8].iter().flat_map(|&v| vec![v; 600]).collect(),
+    };
+    let figure = fig3(&gpu(), &picture, SceneOptions::default()).unwrap();
+    let colours = [
+        ("a_input", [51, 153, 204]),
+        ("b_zero_mean_abs", [0; 3]),
+        ("c_deconvolved", [128; 3]),
+        ("d_deconvolved_abs", [0; 3]),
+    ];
+    for (one, (name, colour)) in figure.panels.iter().zip(colours) {
+        assert_eq!(one.name, name);
+        for pixel in one.picture.pixels() {
+            // Black is at 0, white at 1e-5: rounding shows, but barely.
+            let far = pixel.0.iter().zip(colour).any(|(a, b)| a.abs_diff(b) > 12);
+            assert!(!far, "{name}: {pixel:?}");
+        }
+    }
+    let options = Fig2Options {
+        kernel_size: 3,
+        block: 3,
+        eps: EPS,
+        n_iter: N_ITER,
+    };
+    let figure = fig2(&gpu(), &[picture], None, options).unwrap();
+    for one in &figure.panels[..2] {
+        let white = |p: &image::Rgb<u8>| p.0.iter().all(|&v| v > 250);
+        assert!(one.picture.pixels().all(white), "{}", one.name);
+    }
+}
+
+/// What is shown of a network while it learns is what its parameters are by then.
+#[test]
+fn an_inspector_paints_the_first_kernels_of_its_store() {
+    let options = TrainOptions {
+        model: Some("cnn".into()),
+        block: Some(16),
+        lr: Some(0.1),
+        batch_size: Some(16),
+        ..TrainOptions::default()
+    };
+    let mut live = Live::new(&gpu(), &options, &[NormName::Batch, NormName::Deconv]).unwrap();
+    let test = &live.data().test;
+    let shape = [test.channels, test.height, test.width];
+    let image = live.data().test_loader(1).unwrap().next_batch().unwrap();
+    let image = image.unwrap().images[..test.image_len()].to_vec();
+    let mut inspectors = Vec::new();
+    for run in live.runs_mut() {
+        let model = *run.model();
+        inspectors.push(Inspector::new(run.store_mut(), &model, 2, shape, &image).unwrap());
+    }
+    let mut before: Option<Vec<RgbImage>> = None;
+    for _ in 0..2 {
+        let mut painted = Vec::new();
+        for (run, inspector) in live.runs().iter().zip(&mut inspectors) {
+            inspector.paint().unwrap();
+            let [kernels, features] = inspector.views() else {
+                panic!("{:?}", inspector.views());
+            };
+            let weight = run.store().read("conv1.weight").unwrap();
+            let most = weight.iter().fold(0f32, |most, v| most.max(v.abs()));
+            let k = 3;
+            let count = weight.len() / (k * k);
+            let columns = (1..).find(|n| n * n >= count).unwrap();
+            let picture = kernels.read(run.store()).unwrap();
+            let tile = (kernels.width + 6) / columns;
+            let pixels = (tile - 6) / k;
+            for (i, &v) in weight.iter().enumerate() {
+                let (o, y, x) = (i / (k * k), i / k % k, i % k);
+                let at =
+                    |tile_at: usize, n: usize| (tile_at * tile + n * pixels + pixels / 2) as u32;
+                let found = picture.get_pixel(at(o % columns, x), at(o / columns, y));
+                let level = f64::from(0.5 * (v / most + 1.0));
+                let expected = colour(Colours::Signed, level);
+                let far = found.0.iter().zip(expected).any(|(a, e)| a.abs_diff(e) > 1);
+                assert!(
+                    !far,
+                    "{:?} kernel {o} at {y}, {x}: {found:?}, not {expected:?}",
+                    run.norm
+                );
+            }
+            painted.push(picture);
+            painted.push(features.read(run.store()).unwrap());
+        }
+        live.step().unwrap();
+        live.collect(true).unwrap();
+        if let Some(before) = before.replace(painted.clone()) {
+            assert!(before.iter().zip(&painted).all(|(a, b)| a != b));
         }
     }
 }
@@ -631,7 +766,7 @@ fn a_scene_is_used_again_for_other_options() {
     let mut scene = Scene::new(&gpu(), &picture, options, None).unwrap();
     let mut report = |eps: f32| {
         scene.step(&SceneOptions { eps, ..options }).unwrap();
-        scene.take(true).unwrap().unwrap().report
+        scene.finish().unwrap().report
     };
     let (first, other, again) = (report(1e-5), report(1e-2), report(1e-5));
     assert_eq!(first, again);

@@ -14,7 +14,7 @@ use decorr::ops;
 use decorr::optim::{Optimizer, Sgd, update};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions,
+    Event, Live, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -208,6 +208,50 @@ fn the_same_seed_gives_the_same_bits_and_another_does_not() {
     };
     assert_eq!(go("a", 1), go("b", 1));
     assert_ne!(go("c", 2).0, go("d", 1).0);
+}
+
+/// What the window trains is what `decorr train` trains.
+#[test]
+fn live_steps_are_those_of_a_run() {
+    const STEPS: u64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let of = |norm: NormName, out: &Path| TrainOptions {
+        model: Some("cnn".into()),
+        norm: Some(norm),
+        block: Some(16),
+        batch_size: Some(24),
+        lr: Some(0.05),
+        freeze_iter: Some(1),
+        seed: Some(7),
+        steps: Some(STEPS),
+        ..options(out)
+    };
+    let norms = [NormName::Batch, NormName::Deconv];
+    let live_options = of(NormName::Deconv, dir.path());
+    let mut live = Live::new(&support::gpu(), &live_options, &norms).unwrap();
+    for _ in 0..STEPS {
+        live.step().unwrap();
+    }
+    live.collect(true).unwrap();
+    assert_eq!((live.submitted(), live.done()), (STEPS, STEPS));
+    let names = live.save(&dir.path().join("live")).unwrap();
+    assert_eq!(names.len(), norms.len() + 1, "{names:?}");
+    for (run_live, name) in live.runs().iter().zip(&names) {
+        let out = dir.path().join(name);
+        run(of(run_live.norm, &out)).unwrap();
+        let of_run: Vec<f32> = losses(&out).iter().map(|&v| v as f32).collect();
+        assert_eq!(of_run, run_live.losses, "{name}");
+        let load = |path: &Path| decorr::train::checkpoint::load(path).unwrap().0;
+        let of_run = load(&out.join("model.safetensors"));
+        let of_live = load(&dir.path().join("live").join(name));
+        assert_eq!(
+            of_run.keys().collect::<Vec<_>>(),
+            of_live.keys().collect::<Vec<_>>()
+        );
+        for (key, tensor) in &of_run {
+            assert_eq!(tensor.data, of_live[key].data, "{name}: {key}");
+        }
+    }
 }
 
 #[test]

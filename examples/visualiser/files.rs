@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::figures::{
-    self, Fig2Options, Fig9Options, NETWORK_SIDE, Picture, Report, Scene, SceneOptions, in_digits,
+    self, Fig2Options, Fig9Options, Fig9Report, NETWORK_SIDE, Picture, Report, Scene, SceneOptions,
+    in_digits,
 };
 use decorr::gpu::Gpu;
 use decorr::{Error, Result};
 use serde::Serialize;
 
-use crate::options::{AdapterArgs, DeconvArgs, NetworkArgs, picture};
+use crate::options::{AdapterArgs, NetworkArgs, RootArgs, picture};
 
 /// As `println!`, but a reader that has had enough is no reason to panic.
 macro_rules! say {
@@ -24,36 +25,50 @@ macro_rules! say {
 #[derive(Debug, Args)]
 pub(crate) struct Output {
     /// Folder for the pictures
-    #[arg(long)]
+    #[arg(long, default_value = "pictures")]
     out: PathBuf,
     /// Print one JSON object and nothing else
     #[arg(long)]
     json: bool,
-    /// Scale images down so that no side is longer, in pixels [default: as they are; 448 for a network]
-    #[arg(long, allow_negative_numbers = true)]
-    max_side: Option<usize>,
-    #[command(flatten)]
-    adapter: AdapterArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Fig2Args {
-    /// Pictures, or folders of them [default: one that comes along]
+    /// Pictures, or folders of them [default: the bundled one]
     images: Vec<PathBuf>,
+    /// Pixels of a patch's side, odd; a layer has its own [default: 3]
+    #[arg(long, allow_negative_numbers = true)]
+    kernel_size: Option<usize>,
+    /// Channels decorrelated together; 1 takes each colour alone [default: 3 of pixels; of a layer as many
+    /// as the layers of its network, or 64]
+    #[arg(long, allow_negative_numbers = true)]
+    block: Option<usize>,
     #[command(flatten)]
-    deconv: DeconvArgs,
+    root: RootArgs,
+    /// Convolution of a network whose input is looked at, from 1 [default: pixels are looked at]
+    #[arg(long, allow_negative_numbers = true)]
+    layer: Option<usize>,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Scale images down so that no side is longer, in pixels [default: as they are; 448 for a network]
+    #[arg(long, allow_negative_numbers = true)]
+    max_side: Option<usize>,
     #[command(flatten)]
     output: Output,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Fig3Args {
-    /// Picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PNM [default: one that comes along]
+    /// Picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PNM [default: the bundled one]
     image: Option<PathBuf>,
+    /// Pixels of a patch's side, odd
+    #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
+    kernel_size: usize,
+    /// Colours decorrelated together: 3, or 1 for each alone
+    #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
+    block: usize,
     #[command(flatten)]
-    deconv: DeconvArgs,
+    root: RootArgs,
     /// First blur the image by a Gaussian of this standard deviation in pixels, up to 8
     #[arg(
         long,
@@ -62,28 +77,36 @@ pub(crate) struct Fig3Args {
         default_value_t = 0.0
     )]
     blur: f32,
+    /// Scale the image down so that no side is longer, in pixels [default: as it is]
+    #[arg(long, allow_negative_numbers = true)]
+    max_side: Option<usize>,
     #[command(flatten)]
     output: Output,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Fig9Args {
-    /// Picture [default: one that comes along]
+    /// Picture [default: the bundled one]
     image: Option<PathBuf>,
+    /// Convolution whose input is looked at, from 1; the paper's figure is of the 5th
+    #[arg(long, allow_negative_numbers = true, default_value_t = 5)]
+    layer: usize,
     #[command(flatten)]
     network: NetworkArgs,
     /// Channels decorrelated together [default: as many as in the network's layers, or 64]
     #[arg(long, allow_negative_numbers = true)]
     block: Option<usize>,
-    /// Added to the diagonal of the covariance
-    #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
-    eps: f32,
-    /// Denman-Beavers iterations
-    #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
-    n_iter: usize,
+    #[command(flatten)]
+    root: RootArgs,
     /// Deconvolve by the running statistics of the network, not by those of the image
     #[arg(long)]
     running: bool,
+    /// Also print the sparsity of each channel
+    #[arg(long)]
+    channels: bool,
+    /// Scale the image down so that no side is longer, in pixels
+    #[arg(long, allow_negative_numbers = true, default_value_t = NETWORK_SIDE)]
+    max_side: usize,
     #[command(flatten)]
     output: Output,
 }
@@ -94,38 +117,49 @@ pub(crate) struct MeasureArgs {
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Pixels of a patch's side, odd; one or more, with commas
-    #[arg(long, value_delimiter = ',', default_values_t = [3, 7])]
+    #[arg(long, allow_negative_numbers = true, value_delimiter = ',', default_values_t = [3, 7])]
     kernel_size: Vec<usize>,
-    /// Channels decorrelated together
+    /// Colours decorrelated together: 3, or 1 for each alone
     #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
     block: usize,
-    /// Added to the diagonal of the covariance
-    #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
-    eps: f32,
-    /// Denman-Beavers iterations
-    #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
-    n_iter: usize,
+    #[command(flatten)]
+    root: RootArgs,
     /// Scale images down so that no side is longer, in pixels [default: as they are]
     #[arg(long, allow_negative_numbers = true)]
     max_side: Option<usize>,
     /// Print a JSON array: of each image and size of patches what was measured before and after
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    adapter: AdapterArgs,
 }
 
-pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
-    let layer = args.network.layer;
-    if layer.is_none() && args.network.checkpoint.is_some() {
-        let message = "--checkpoint: which convolution? --layer N, from 1";
-        return Err(Error::Config(message.into()));
+/// What makes no sense without a layer, or with one.
+fn check_layer(args: &Fig2Args) -> Result<()> {
+    let network = &args.network;
+    let given = [
+        ("--checkpoint", network.checkpoint.is_some()),
+        ("--model", network.model.is_some()),
+        ("--norm", network.norm.is_some()),
+    ];
+    let given = given.into_iter().find(|(_, is_given)| *is_given);
+    if let (None, Some((name, _))) = (args.layer, given) {
+        return Err(Error::Config(format!(
+            "{name}: which convolution of the network? --layer N, from 1"
+        )));
     }
-    let trained = match layer {
+    if args.layer.is_some() && args.kernel_size.is_some() {
+        return Err(Error::Config(
+            "--kernel-size: patches of a layer are those of its own kernels; leave it out beside --layer".into(),
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
+    check_layer(args)?;
+    let trained = match args.layer {
         Some(_) => Some(args.network.open()?),
         None => None,
     };
-    let max_side = args.output.max_side;
     let paths = files_of(&args.images)?;
     let mut pictures: Vec<Picture> = Vec::new();
     let paths: Vec<Option<&Path>> = match paths.is_empty() {
@@ -133,9 +167,9 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
         false => paths.iter().map(|p| Some(p.as_path())).collect(),
     };
     for path in paths {
-        let read = picture(path, max_side)?;
+        let read = picture(path, args.max_side)?;
         let read = match &trained {
-            Some(trained) => trained.prepare(&read, max_side.unwrap_or(NETWORK_SIDE))?,
+            Some(trained) => trained.prepare(&read, args.max_side.unwrap_or(NETWORK_SIDE))?,
             None => read,
         };
         if let (Some(path), Some(first)) = (path, pictures.first())
@@ -143,7 +177,7 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
         {
             let kind = |channels| if channels == 1 { "grey" } else { "colour" };
             let message = format!(
-                "is in {} and those before in {}: they have no covariance together",
+                "is in {} and those before in {}: they have no covariance together. Give them apart",
                 kind(read.channels),
                 kind(first.channels)
             );
@@ -151,24 +185,24 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
         }
         pictures.push(read);
     }
-    let block = args.deconv.block.unwrap_or(match &trained {
+    let block = args.block.unwrap_or(match &trained {
         Some(trained) => trained.block(),
         None => 3,
     });
     let options = Fig2Options {
-        kernel_size: args.deconv.kernel_size,
+        kernel_size: args.kernel_size.unwrap_or(3),
         block,
-        eps: args.deconv.eps,
-        n_iter: args.deconv.n_iter,
+        eps: args.root.eps,
+        n_iter: args.root.n_iter,
     };
-    let gpu = args.output.adapter.open()?;
-    let layer = trained.as_ref().zip(layer);
+    let gpu = adapter.open()?;
+    let layer = trained.as_ref().zip(args.layer);
     let figure = figures::fig2(&gpu, &pictures, layer, options)?;
     let names = figure.write(&args.output.out)?;
     let report = &figure.report;
     tell(&args.output, report, &names, || {
         say!(
-            "{} image{}, {} features; largest |correlation| {} before, {} after; \
+            "{} image{}, {} values a patch; largest |correlation| {} before, {} after; \
              largest |after - identity| {:.4}",
             report.images,
             if report.images == 1 { "" } else { "s" },
@@ -180,63 +214,48 @@ pub(crate) fn fig2(args: &Fig2Args) -> Result<()> {
     })
 }
 
-pub(crate) fn fig3(args: &Fig3Args) -> Result<()> {
-    let input = picture(args.image.as_deref(), args.output.max_side)?;
+pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
+    let input = picture(args.image.as_deref(), args.max_side)?;
     let options = SceneOptions {
-        kernel_size: args.deconv.kernel_size,
-        block: args.deconv.block.unwrap_or(3),
-        eps: args.deconv.eps,
-        n_iter: args.deconv.n_iter,
+        kernel_size: args.kernel_size,
+        block: args.block,
+        eps: args.root.eps,
+        n_iter: args.root.n_iter,
         blur: args.blur,
         side: None,
     };
     options.check()?;
-    let gpu = args.output.adapter.open()?;
+    let gpu = adapter.open()?;
     let figure = figures::fig3(&gpu, &input, options)?;
     let names = figure.write(&args.output.out)?;
     let report = &figure.numbers.report;
     tell(&args.output, report, &names, || print_report(report))
 }
 
-pub(crate) fn fig9(args: &Fig9Args) -> Result<()> {
+pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
     let trained = args.network.open()?;
     let read = picture(args.image.as_deref(), None)?;
-    let side = args.output.max_side.unwrap_or(NETWORK_SIDE);
-    let input = trained.prepare(&read, side)?;
+    let input = trained.prepare(&read, args.max_side)?;
     let options = Fig9Options {
-        layer: args.network.layer.unwrap_or(5),
+        layer: args.layer,
         block: args.block,
-        eps: args.eps,
-        n_iter: args.n_iter,
+        eps: args.root.eps,
+        n_iter: args.root.n_iter,
         running: args.running,
     };
-    let gpu = args.output.adapter.open()?;
+    let gpu = adapter.open()?;
     let figure = figures::fig9(&gpu, &input, &trained, options)?;
     let names = figure.write(&args.output.out)?;
     let r = &figure.report;
     tell(&args.output, r, &names, || {
-        say!(
-            "{:<8} {:>10} {:>10} {:>12} {:>12}",
-            "channel",
-            "Hoyer",
-            "after",
-            "kurtosis",
-            "after"
-        );
-        for (i, [before, after]) in r.channels.iter().enumerate() {
-            say!(
-                "{i:<8} {:>10} {:>10} {:>12} {:>12}",
-                in_digits(before.hoyer, 4),
-                in_digits(after.hoyer, 4),
-                in_digits(before.excess_kurtosis, 3),
-                in_digits(after.excess_kurtosis, 3)
-            );
+        if args.channels {
+            print_channels(r);
         }
+        let [channels, rows, columns] = r.shape;
         say!(
-            "input of {}: {:?}; mean Hoyer {} before, {} after; {} of {} live channels are \
-             sparser after",
+            "input of {}: {channels} channels of {columns} x {rows}; mean Hoyer {} before, {} after; {} of the {} \
+             that are not constant are sparser after",
             r.layer,
-            r.shape,
             in_digits(r.mean_hoyer[0], 4),
             in_digits(r.mean_hoyer[1], 4),
             r.sparser_channels,
@@ -245,17 +264,51 @@ pub(crate) fn fig9(args: &Fig9Args) -> Result<()> {
     })
 }
 
+fn print_channels(report: &Fig9Report) {
+    say!(
+        "{:<8} {:>10} {:>10} {:>12} {:>12}",
+        "channel",
+        "Hoyer",
+        "after",
+        "kurtosis",
+        "after"
+    );
+    for (i, [before, after]) in report.channels.iter().enumerate() {
+        say!(
+            "{i:<8} {:>10} {:>10} {:>12} {:>12}",
+            in_digits(before.hoyer, 4),
+            in_digits(after.hoyer, 4),
+            in_digits(before.excess_kurtosis, 3),
+            in_digits(after.excess_kurtosis, 3)
+        );
+    }
+}
+
 /// One line of `measure`.
 #[derive(Serialize)]
 struct Row {
     image: String,
+    path: PathBuf,
     kernel_size: usize,
     #[serde(flatten)]
     report: Report,
 }
 
-pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
-    let gpu = args.adapter.open()?;
+pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
+    let options_of = |kernel_size| SceneOptions {
+        kernel_size,
+        block: args.block,
+        eps: args.root.eps,
+        n_iter: args.root.n_iter,
+        // The pictures are not looked at.
+        side: Some(64),
+        ..SceneOptions::default()
+    };
+    for &kernel_size in &args.kernel_size {
+        options_of(kernel_size).check()?;
+    }
+    let paths = files_of(&args.images)?;
+    let gpu = adapter.open()?;
     let mut rows = Vec::new();
     if !args.json {
         say!(
@@ -270,55 +323,65 @@ pub(crate) fn measure(args: &MeasureArgs) -> Result<()> {
             "after"
         );
     }
-    for path in files_of(&args.images)? {
-        let input = picture(Some(&path), args.max_side)?;
-        for &kernel_size in &args.kernel_size {
-            let options = SceneOptions {
-                kernel_size,
-                block: args.block,
-                eps: args.eps,
-                n_iter: args.n_iter,
-                // The pictures are not looked at.
-                side: Some(64),
-                ..SceneOptions::default()
-            };
-            let report = report_of(&gpu, &input, options)?;
-            let image = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if !args.json {
-                let (b, a) = (&report.before, &report.after);
-                say!(
-                    "{image:<28} {kernel_size:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-                    in_digits(b.sparsity.excess_kurtosis, 3),
-                    in_digits(a.sparsity.excess_kurtosis, 3),
-                    in_digits(b.sparsity.hoyer, 4),
-                    in_digits(a.sparsity.hoyer, 4),
-                    in_digits(b.max_correlation, 4),
-                    in_digits(a.max_correlation, 4)
-                );
+    let mut failed = 0;
+    for path in &paths {
+        // One picture that cannot be read costs none of the others.
+        let input = match picture(Some(path), args.max_side) {
+            Ok(input) => input,
+            Err(error) => {
+                eprintln!("left out: {error}");
+                failed += 1;
+                continue;
             }
-            rows.push(Row {
-                image,
+        };
+        for &kernel_size in &args.kernel_size {
+            let row = Row {
+                image: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+                path: path.clone(),
                 kernel_size,
-                report,
-            });
+                report: report_of(&gpu, &input, options_of(kernel_size))?,
+            };
+            if !args.json {
+                print_row(&row);
+            }
+            rows.push(row);
         }
     }
     if args.json {
         print_json(&rows)?;
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        n => Err(Error::Config(format!(
+            "{n} of {} pictures could not be read",
+            paths.len()
+        ))),
+    }
+}
+
+fn print_row(row: &Row) {
+    let (b, a) = (&row.report.before, &row.report.after);
+    say!(
+        "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        row.image,
+        row.kernel_size,
+        in_digits(b.sparsity.excess_kurtosis, 3),
+        in_digits(a.sparsity.excess_kurtosis, 3),
+        in_digits(b.sparsity.hoyer, 4),
+        in_digits(a.sparsity.hoyer, 4),
+        in_digits(b.max_correlation, 4),
+        in_digits(a.max_correlation, 4)
+    );
 }
 
 fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Report> {
     let mut scene = Scene::new(gpu, input, options, None)?;
     scene.step(&options)?;
-    let numbers = scene.take(true)?;
-    let numbers = numbers.ok_or_else(|| Error::DeviceLost("the step left no result".into()))?;
-    Ok(numbers.report)
+    Ok(scene.finish()?.report)
 }
 
 /// Prints what a figure found, and what was written.
@@ -333,6 +396,9 @@ fn tell(
     }
     print();
     say!("wrote {} in {}", names.join(", "), output.out.display());
+    if let Some(page) = names.last() {
+        say!("look at {}", output.out.join(page).display());
+    }
     Ok(())
 }
 

@@ -19,15 +19,11 @@ use options::AdapterArgs;
 ///
 /// Begin with `fig3 photo.jpg --out pictures`, or with --window.
 #[derive(Debug, Parser)]
-#[command(
-    name = "visualiser",
-    max_term_width = 100,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "visualiser", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     figure: Option<Figure>,
-    /// Open a window, with this image or one that comes along
+    /// Open a window, with this image or the bundled one
     #[arg(long, value_name = "IMAGE", num_args = 0..=1)]
     window: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -40,9 +36,9 @@ enum Figure {
     /// pixels, or of what a layer of a trained network is given.
     Fig2(files::Fig2Args),
     /// Input, |zero-mean input|, deconvolved input, |deconvolved|; with --blur the original, blurred,
-    /// deconvolved (the story of Figure 1).
+    /// deconvolved (Figure 1: blurring correlates neighbours, deconvolution takes that back).
     Fig3(files::Fig3Args),
-    /// What a convolution of a trained network is given, and the size of it deconvolved.
+    /// What a convolution of a trained network is given, and the magnitude of it deconvolved.
     Fig9(files::Fig9Args),
     /// Print a table: how sparse and how correlated images are before and after.
     Measure(files::MeasureArgs),
@@ -59,12 +55,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    let adapter = &cli.adapter;
     match (cli.figure, cli.window) {
-        (Some(Figure::Fig2(args)), _) => files::fig2(&args),
-        (Some(Figure::Fig3(args)), _) => files::fig3(&args),
-        (Some(Figure::Fig9(args)), _) => files::fig9(&args),
-        (Some(Figure::Measure(args)), _) => files::measure(&args),
-        (None, Some(image)) => window::open(&cli.adapter, image.as_deref()),
+        (Some(_), Some(_)) => Err(Error::Config(
+            "--window opens a window, and a command writes files: one or the other".into(),
+        )),
+        (Some(Figure::Fig2(args)), None) => files::fig2(&args, adapter),
+        (Some(Figure::Fig3(args)), None) => files::fig3(&args, adapter),
+        (Some(Figure::Fig9(args)), None) => files::fig9(&args, adapter),
+        (Some(Figure::Measure(args)), None) => files::measure(&args, adapter),
+        (None, Some(image)) => window::open(adapter, image.as_deref()),
         (None, None) => Cli::command()
             .print_long_help()
             .map_err(|e| Error::io("standard output", e)),

@@ -9,6 +9,8 @@ use decorr::figures::{Picture, Trained};
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::train::{NormName, TrainOptions};
 
+/// Name of the picture that is looked at if no other is given.
+pub(crate) const BUNDLED: &str = "astronaut.png";
 const ASTRONAUT: &[u8] = include_bytes!("../../assets/astronaut.png");
 const VGG: &[u8] = include_bytes!("../../assets/vgg11-cifar10.safetensors");
 
@@ -16,10 +18,10 @@ const VGG: &[u8] = include_bytes!("../../assets/vgg11-cifar10.safetensors");
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdapterArgs {
     /// Adapter by number or part of its name, see `decorr devices`
-    #[arg(long, value_name = "NAME|INDEX", env = "DECORR_ADAPTER")]
+    #[arg(long, value_name = "NAME|INDEX", env = "DECORR_ADAPTER", global = true)]
     adapter: Option<String>,
     /// Only this backend: vulkan, metal, dx12 or gl
-    #[arg(long, env = "DECORR_BACKEND")]
+    #[arg(long, env = "DECORR_BACKEND", global = true)]
     backend: Option<String>,
 }
 
@@ -36,16 +38,9 @@ impl AdapterArgs {
     }
 }
 
-/// How to decorrelate.
+/// How far the inverse square root of a covariance goes.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct DeconvArgs {
-    /// Pixels of a patch's side, odd
-    #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
-    pub(crate) kernel_size: usize,
-    /// Channels decorrelated together; 1 takes each colour alone [default: all of a picture, as many
-    /// as the layers of the network that is looked at, or 64]
-    #[arg(long, allow_negative_numbers = true)]
-    pub(crate) block: Option<usize>,
+pub(crate) struct RootArgs {
     /// Added to the diagonal of the covariance
     #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
     pub(crate) eps: f32,
@@ -57,20 +52,16 @@ pub(crate) struct DeconvArgs {
 /// A trained network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
-    /// Checkpoint of `decorr train`, or a state dict of torchvision's as safetensors [default: a VGG-11 of a
-    /// quarter's width that comes along, trained on CIFAR-10 with deconvolution]
+    /// Checkpoint of `decorr train`, or a state dict of torchvision's as safetensors [default: the
+    /// bundled VGG-11, a quarter as wide as the paper's and trained on CIFAR-10 with deconvolution]
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Network of a file that does not say it [default: vgg11]
     #[arg(long)]
-    model: Option<String>,
+    pub(crate) model: Option<String>,
     /// Its norm [default: batch if it has running variances, else none]
     #[arg(long)]
-    norm: Option<NormName>,
-    /// Convolution whose input is looked at, from 1 [default of fig9: 5, as in the paper; fig2 looks at
-    /// pixels without it]
-    #[arg(long, allow_negative_numbers = true)]
-    pub(crate) layer: Option<usize>,
+    pub(crate) norm: Option<NormName>,
 }
 
 impl NetworkArgs {
@@ -90,11 +81,11 @@ impl NetworkArgs {
     }
 }
 
-/// The picture at `path`, or the one that comes along, no side longer than `max_side`.
+/// The picture at `path`, or the bundled one, no side longer than `max_side`.
 pub(crate) fn picture(path: Option<&Path>, max_side: Option<usize>) -> Result<Picture> {
     let picture = match path {
         Some(path) => Picture::read(path)?,
-        None => Picture::decode(Path::new("assets/astronaut.png"), ASTRONAUT)?,
+        None => Picture::decode(Path::new(BUNDLED), ASTRONAUT)?,
     };
     match max_side {
         Some(side) => picture.scaled_down(side),

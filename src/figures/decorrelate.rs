@@ -1,6 +1,6 @@
 //! The deconvolution of an image as the figures show it, as nodes of a graph.
 //!
-//! Patches are those of every pixel, with zeros around the image. A deconvolved channel is the column of
+//! Patches are those of every pixel, see [`Border`] for what is around the image. A deconvolved channel is the column of
 //! (patches - mean) D that belongs to the channel's centre tap, which is a convolution with that
 //! column of D: X D is never formed.
 //!
@@ -9,13 +9,23 @@
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::resolve_block;
 use crate::ops::{
-    Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, add, conv2d, matmul, matmul_with, mul,
-    newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sum_to,
+    Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, add, concat, conv2d, matmul,
+    matmul_with, mul, newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sum_to,
 };
 use crate::{Error, Result};
 
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
 const STRIP_LEN: usize = 16 << 20;
+
+/// What patches at the border of an image see beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Border {
+    /// Zeros, as the layer's padding has it.
+    Zeros,
+    /// The outermost pixels once more. Beside what is left of the edges in a blurred image, the step to zeros
+    /// would be all that there is to see.
+    Repeated,
+}
 
 /// The patches of an image.
 #[derive(Clone, Copy, Debug)]
@@ -91,25 +101,48 @@ pub(super) fn check_options(
 pub(super) fn patches(
     g: &mut Graph,
     x: TensorId,
-    kernel_size: usize,
-    block: usize,
+    [kernel_size, block]: [usize; 2],
+    border: Border,
 ) -> Result<Patches> {
     let &[1, c, h, w] = g.shape(x).dims() else {
         let message = format!("{} is not [1, C, H, W]", g.shape(x));
         return Err(Error::shape("patches", message));
     };
     let pad = kernel_size / 2;
-    let before = i64::try_from(pad).unwrap_or(i64::MAX);
-    let padding = Padding2d {
-        before: [before; 2],
-        size: [h + 2 * pad, w + 2 * pad],
-        spacing: [1, 1],
+    let padded = match border {
+        Border::Repeated => repeated(g, x, pad)?,
+        Border::Zeros => {
+            let before = i64::try_from(pad).unwrap_or(i64::MAX);
+            let padding = Padding2d {
+                before: [before; 2],
+                size: [h + 2 * pad, w + 2 * pad],
+                spacing: [1, 1],
+            };
+            pad2d(g, x, padding)?
+        }
     };
     Ok(Patches {
-        padded: pad2d(g, x, padding)?,
+        padded,
         kernel_size,
         block: resolve_block(block, c),
     })
+}
+
+/// `x` [1, C, H, W] with its first and last row and column `pad` times more.
+fn repeated(g: &mut Graph, mut x: TensorId, pad: usize) -> Result<TensorId> {
+    if pad == 0 {
+        return Ok(x);
+    }
+    for dim in [2, 3] {
+        let n = g.shape(x).dims()[dim];
+        let first = slice(g, x, dim, 0, 1, 1)?;
+        let last = slice(g, x, dim, n - 1, 1, 1)?;
+        let mut parts = vec![first; pad];
+        parts.push(x);
+        parts.extend(vec![last; pad]);
+        x = concat(g, &parts, dim)?;
+    }
+    Ok(x)
 }
 
 impl Patches {

@@ -3,22 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use image::RgbImage;
 use serde::Serialize;
 
-use super::decorrelate::{check_options, patches, whiten};
+use super::decorrelate::{Border, check_options, patches, whiten};
 use super::layer::Trained;
-use super::measures::{correlations, in_digits, measure_correlation, number};
+use super::measures::{correlations, in_digits, largest_magnitude, measure_correlation, number};
 use super::picture::Picture;
 use super::scene::refuse_large;
-use super::sheet::{Content, Panel, sheet};
+use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
 use super::views::{View, covariance_views, find};
-use crate::drawing::encode_png;
-use crate::files::write_atomically;
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role};
 use crate::nn::resolve_block;
-use crate::ops::{abs, kth_value, mean_to, reshape, sub};
+use crate::ops::{mean_to, sub};
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -35,13 +32,15 @@ pub struct Fig2Options {
     pub n_iter: usize,
 }
 
-/// The figures behind the picture.
+/// The numbers behind the picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fig2Report {
     /// Images that the covariance is of.
     pub images: usize,
     /// The convolution whose input it is of, if of a network's.
     pub layer: Option<String>,
+    /// Channels of that input, or of the images.
+    pub channels: usize,
     /// k.
     pub kernel_size: usize,
     /// Channels of one covariance.
@@ -59,9 +58,9 @@ pub struct Fig2Report {
 /// Figure 2 of one or more images.
 #[derive(Clone, Debug)]
 pub struct Fig2 {
-    /// File stem, title, picture.
-    pub panels: Vec<(String, String, RgbImage)>,
-    /// Figures.
+    /// Heat maps and kernels.
+    pub panels: Vec<NamedPicture>,
+    /// Numbers.
     pub report: Fig2Report,
     /// [F, F], before deconvolution, row-major.
     pub cov: Vec<f32>,
@@ -74,6 +73,7 @@ pub struct Fig2 {
 /// Moments of the patches of one image, and how many there are.
 struct Moments {
     name: Option<String>,
+    channels: usize,
     kernel_size: usize,
     block: usize,
     count: f64,
@@ -119,9 +119,7 @@ pub fn fig2(
     measure_correlation(&mut g, "before", whitening.cov, whitening.identity)?;
     measure_correlation(&mut g, "after", whitening.cov_after, whitening.identity)?;
     let difference = sub(&mut g, whitening.cov_after, whitening.identity)?;
-    let size = abs(&mut g, difference)?;
-    let size = reshape(&mut g, size, [1, features * features])?;
-    let largest = kth_value(&mut g, size, &[features * features - 1])?;
+    let largest = largest_magnitude(&mut g, difference)?;
     g.output("identity_error", largest);
     g.output("cov", whitening.cov);
     g.output("deconv", whitening.deconv);
@@ -138,6 +136,7 @@ pub fn fig2(
     let report = Fig2Report {
         images: images.len(),
         layer: of.name,
+        channels: of.channels,
         kernel_size: of.kernel_size,
         block: of.block,
         features,
@@ -147,7 +146,8 @@ pub fn fig2(
     };
     let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
     let ends = [end("cov_before"), end("cov_after")];
-    let (panels, sheet) = page(&store, &views, ends, &report, &options)?;
+    let number = layer.map(|(_, n)| n);
+    let (panels, sheet) = page(&store, &views, ends, &report, &options, number)?;
     Ok(Fig2 {
         panels,
         report,
@@ -181,7 +181,7 @@ fn moments(
         return Err(Error::shape("fig2", "the layer's input is not NCHW"));
     };
     let block = resolve_block(options.block, channels);
-    let patches = patches(&mut g, x, kernel_size, block)?;
+    let patches = patches(&mut g, x, [kernel_size, block], Border::Zeros)?;
     let (mean, second) = patches.moments(&mut g)?;
     g.output("mean", mean);
     g.output("second_moment", second);
@@ -194,6 +194,7 @@ fn moments(
     let mut values = program.run(&[])?.values;
     Ok(Moments {
         name,
+        channels,
         kernel_size,
         block,
         count: (rows * columns) as f64,
@@ -225,62 +226,84 @@ fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
     })
 }
 
-type Panels = Vec<(String, String, RgbImage)>;
-
+/// `number` is that of the convolution, if it is of a layer.
 fn page(
     store: &Store,
     views: &[View],
     ends: [f32; 2],
     report: &Fig2Report,
     options: &Fig2Options,
-) -> Result<(Panels, Vec<u8>)> {
-    let picture = |name: &str| find(views, name)?.read(store);
+    number: Option<usize>,
+) -> Result<(Vec<NamedPicture>, Vec<u8>)> {
+    let read = |name: &str| find(views, name)?.read(store);
+    let (k, block, features) = (report.kernel_size, report.block, report.features);
+    let labels: Vec<String> = match (block, number) {
+        (1, _) => Vec::new(),
+        (3, None) => ["red", "green", "blue"].map(String::from).into(),
+        (2..=16, _) => (1..=block).map(|c| c.to_string()).collect(),
+        _ => Vec::new(),
+    };
     let mut files = Vec::new();
-    let mut row = Vec::new();
+    let mut maps = Vec::new();
     for (name, end) in [("cov_before", ends[0]), ("cov_after", ends[1])] {
-        let view = find(views, name)?;
-        files.push((name.to_string(), view.title.clone(), picture(name)?));
+        let named = find(views, name)?.named(store)?;
         let content = Content::HeatMap {
-            picture: picture(name)?,
-            blocks: report.block,
-            bar: picture("colour_bar")?,
+            picture: named.picture.clone(),
+            blocks: block,
+            bar: read("colour_bar")?,
             end,
         };
-        row.push(Panel::new(view.title.clone(), content));
+        let note = format!("rows and columns: the {features} values of a patch");
+        maps.push(Panel::new(&named.title, note, content).labelled(labels.clone()));
+        files.push(named);
     }
-    let kernels = find(views, "kernels")?;
-    files.push(("kernels".into(), kernels.title.clone(), picture("kernels")?));
-    row.push(Panel::new(
-        kernels.title.clone(),
-        Content::Picture(picture("kernels")?),
-    ));
-    let k = report.kernel_size;
-    let of = match &report.layer {
-        Some(name) => format!("the input of {name}"),
-        None => "the pixels".to_string(),
+    let kernels = find(views, "kernels")?.named(store)?;
+    let (note, labels) = match block {
+        1 | 3 => {
+            let note = format!(
+                "columns of D, each at the place of the one of {k} x {k} pixels that it decorrelates"
+            );
+            (note, labels)
+        }
+        _ => {
+            let note = format!(
+                "a row a channel that comes out, a column a channel that is read, by {k} x {k} taps"
+            );
+            (note, Vec::new())
+        }
     };
+    let content = Content::Picture(kernels.picture.clone());
+    let row = vec![Panel::new(&kernels.title, note, content).labelled(labels)];
+    files.push(kernels);
+
     let images = match report.images {
         1 => "1 image".to_string(),
         n => format!("{n} images"),
     };
-    let channels = match report.block {
-        1 => "each channel alone".to_string(),
-        n => format!("{n} channels together, divided by lines"),
+    let of = match (&report.layer, number) {
+        (Some(name), Some(n)) => format!("the input of {name} (convolution {n}) for {images}"),
+        _ => images,
+    };
+    let together = match (block, report.channels) {
+        (1, 1) => "one channel".to_string(),
+        (1, n) => format!("each of {n} channels alone, pooled"),
+        (b, n) if b == n => format!("{n} channels, divided by lines"),
+        (b, n) => {
+            format!("{n} channels in blocks of {b}, pooled; lines divide the channels of a block")
+        }
     };
     let caption = [
+        format!("All patches of {k} x {k} of {of}: {together}. Each map has its own scale."),
         format!(
-            "Patches of {k} x {k} of {of} of {images}, {channels}: {} features.",
-            report.features
-        ),
-        format!(
-            "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {:.4}",
+            "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {:.4} (0: \
+             perfect)",
             in_digits(report.max_correlation_before, 4),
             in_digits(report.max_correlation_after, 4),
             report.identity_error
         ),
         format!("eps {:e}, n_iter {}", options.eps, options.n_iter),
     ];
-    let sheet = sheet(&[row], &caption)?;
+    let sheet = sheet(&[maps, row], &caption)?;
     Ok((files, sheet))
 }
 
@@ -293,26 +316,4 @@ impl Fig2 {
     pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
         write_figure(dir, &self.panels, "fig2.png", &self.sheet)
     }
-}
-
-/// Writes panels and page into a folder, which is made; returns the names of the files.
-///
-/// # Errors
-/// [`Error::Io`] with the path.
-pub(super) fn write_figure(
-    dir: &Path,
-    panels: &[(String, String, RgbImage)],
-    name: &str,
-    sheet: &[u8],
-) -> Result<Vec<String>> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let mut names = Vec::new();
-    for (stem, _, picture) in panels {
-        let name = format!("{stem}.png");
-        write_atomically(&dir.join(&name), &encode_png(picture)?)?;
-        names.push(name);
-    }
-    write_atomically(&dir.join(name), sheet)?;
-    names.push(name.to_string());
-    Ok(names)
 }

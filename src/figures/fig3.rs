@@ -1,55 +1,66 @@
-//! Figure 3: an image, its zero-mean size, the deconvolved image, its size. With a blur also the story
-//! of Figure 1.
+//! Figure 3: an image, the magnitudes of its zero-mean values, the deconvolved image, its magnitudes. With a blur
+//! also Figure 1's story: an image is blurred, which correlates its pixels, and deconvolution takes that back.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use image::RgbImage;
-
-use super::fig2::write_figure;
 use super::picture::Picture;
 use super::scene::{Numbers, Scene, SceneOptions};
-use super::sheet::{Content, Panel, sheet};
-use super::views::{SIDE, find};
+use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
+use super::views::{SIDE, find, fitted};
+use crate::Result;
 use crate::gpu::Gpu;
-use crate::{Error, Result};
+use crate::nn::resolve_block;
 
 /// Figure 3 of one image.
 #[derive(Clone, Debug)]
 pub struct Fig3 {
-    /// The panels: file stem, title, picture with as many pixels as the image.
-    pub panels: Vec<(String, String, RgbImage)>,
-    /// Figures.
+    /// The panels, with as many pixels as the image.
+    pub panels: Vec<NamedPicture>,
+    /// Numbers.
     pub numbers: Numbers,
     /// The page, a PNG file.
     pub sheet: Vec<u8>,
 }
 
-/// The views of a scene that are the image in one way or another, in the order of the figure.
-const PANELS: [&str; 5] = [
-    "original",
-    "a_input",
-    "b_zero_mean_abs",
-    "c_deconvolved",
-    "d_deconvolved_abs",
+/// The views of a scene that are the image in one way or another, in the order of the figure, and how to
+/// read them.
+const PANELS: [(&str, &str); 5] = [
+    ("original", "the image as it is"),
+    ("a_input", "what is deconvolved"),
+    ("b_zero_mean_abs", "how far each colour is from its mean"),
+    (
+        "c_deconvolved",
+        "symmetric about grey; the outermost thousandth is cut",
+    ),
+    (
+        "d_deconvolved_abs",
+        "black is 0; the outermost thousandth is cut",
+    ),
 ];
 
-/// Computes Figure 3 of `input`. (a) is stretched from its least to its largest value, (b) and (d) from 0,
-/// (c) symmetrically, so that grey is 0; in (c) and (d) the outermost thousandth of the values is cut.
+/// Computes Figure 3 of `input`. (a) is as it is, (b) and (d) are stretched from 0 to the largest value, (c)
+/// symmetrically, so that grey is 0; in (c) and (d) the outermost thousandth of the values is cut.
 ///
 /// # Errors
-/// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
+/// [`crate::Error::Config`] for options that make no sense, [`crate::Error::Limit`] for an image that does not
 /// fit the device, and what the device reported.
 pub fn fig3(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fig3> {
     let mut scene = Scene::new(gpu, input, options, None)?;
     let (panels, numbers) = run(&mut scene, &options)?;
-    let small = SceneOptions {
-        side: Some(SIDE),
-        ..options
+    let size = [input.height, input.width];
+    let for_sheet = if fitted(size, SIDE) == size {
+        panels.clone()
+    } else {
+        let small = SceneOptions {
+            side: Some(SIDE),
+            ..options
+        };
+        let mut scene = Scene::new(gpu, input, small, Some(&scene))?;
+        run(&mut scene, &small)?.0
     };
-    let mut scene = Scene::new(gpu, input, small, Some(&scene))?;
-    let (for_sheet, _) = run(&mut scene, &small)?;
-    let sheet = page(for_sheet, &numbers, &options)?;
+    let block = resolve_block(options.block, input.channels);
+    let sheet = page(for_sheet, &numbers, &SceneOptions { block, ..options })?;
     Ok(Fig3 {
         panels,
         numbers,
@@ -57,43 +68,39 @@ pub fn fig3(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fi
     })
 }
 
-type Panels = Vec<(String, String, RgbImage)>;
-
-fn run(scene: &mut Scene, options: &SceneOptions) -> Result<(Panels, Numbers)> {
+fn run(scene: &mut Scene, options: &SceneOptions) -> Result<(Vec<NamedPicture>, Numbers)> {
     scene.step(options)?;
-    let numbers = scene.take(true)?;
-    let numbers = numbers.ok_or_else(|| Error::DeviceLost("the step left no result".into()))?;
+    let numbers = scene.finish()?;
     let mut panels = Vec::new();
-    for name in PANELS {
+    for (name, _) in PANELS {
         if let Ok(view) = find(scene.views(), name) {
-            let picture = view.read(scene.store())?;
-            panels.push((view.name.clone(), view.title.clone(), picture));
+            panels.push(view.named(scene.store())?);
         }
     }
     Ok((panels, numbers))
 }
 
-/// All panels in two columns, the histograms, and the figures as a caption.
-fn page(panels: Panels, numbers: &Numbers, options: &SceneOptions) -> Result<Vec<u8>> {
-    let mut rows: Vec<Vec<Panel>> = Vec::new();
-    let mut picture_panels = panels.into_iter().map(|(name, title, picture)| {
-        let is_original = name == "original";
-        (is_original, Panel::new(title, Content::Picture(picture)))
-    });
-    let mut row = Vec::new();
-    for (is_original, panel) in &mut picture_panels {
-        row.push(panel);
-        if is_original || row.len() == 2 {
-            rows.push(std::mem::take(&mut row));
-        }
+/// All panels in two columns, the histograms, and the numbers as a caption.
+fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) -> Result<Vec<u8>> {
+    let mut all: Vec<Panel> = Vec::new();
+    for one in panels {
+        let note = PANELS.iter().find(|(name, _)| *name == one.name);
+        let note = note.map_or("", |(_, note)| note);
+        all.push(Panel::new(one.title, note, Content::Picture(one.picture)));
     }
     let [before, after] = numbers.histograms.clone();
     let series = vec![("before".to_string(), before), ("after".to_string(), after)];
-    let title = "values before and after deconvolution";
-    let chart = Panel::new(title, Content::Histograms(series));
-    match rows.first_mut() {
-        Some(first) if first.len() == 1 => first.push(chart),
-        _ => rows.push(vec![chart]),
+    all.push(Panel::new(
+        "values before and after deconvolution",
+        "on a log scale: sparse values have a high peak and long tails",
+        Content::Histograms(series),
+    ));
+    let mut rows: Vec<Vec<Panel>> = Vec::new();
+    for panel in all {
+        match rows.last_mut() {
+            Some(row) if row.len() < 2 => row.push(panel),
+            _ => rows.push(vec![panel]),
+        }
     }
     let mut caption = Vec::new();
     for (name, before, after) in numbers.report.rows() {
@@ -115,7 +122,7 @@ impl Fig3 {
     /// files.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path.
+    /// [`crate::Error::Io`] with the path.
     pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
         write_figure(dir, &self.panels, "fig3.png", &self.sheet)
     }

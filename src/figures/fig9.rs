@@ -1,20 +1,18 @@
-//! Figure 9: what a convolution of a trained network is given, and the size of it deconvolved.
+//! Figure 9: what a convolution of a trained network is given, and the magnitude of it deconvolved.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use image::RgbImage;
 use serde::Serialize;
 
-use super::decorrelate::{Whitening, check_options, patches, whiten};
-use super::fig2::write_figure;
+use super::decorrelate::{Border, Whitening, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
     Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, sparsity,
 };
 use super::picture::Picture;
 use super::scene::refuse_large;
-use super::sheet::{Content, Panel, sheet};
+use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
@@ -52,7 +50,7 @@ impl Default for Fig9Options {
     }
 }
 
-/// The figures behind the picture.
+/// The numbers behind the picture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fig9Report {
     /// The convolution.
@@ -80,9 +78,9 @@ pub struct Fig9Report {
 /// Figure 9 of one image.
 #[derive(Clone, Debug)]
 pub struct Fig9 {
-    /// File stem, title, picture.
-    pub panels: Vec<(String, String, RgbImage)>,
-    /// Figures.
+    /// The mosaics.
+    pub panels: Vec<NamedPicture>,
+    /// Numbers.
     pub report: Fig9Report,
     /// The page, a PNG file.
     pub sheet: Vec<u8>,
@@ -118,7 +116,7 @@ pub fn fig9(
         return Err(Error::shape("fig9", format!("{shape} is not [1, C, H, W]")));
     };
     let block = resolve_block(block, channels);
-    let patches = patches(&mut g, input.x, input.kernel_size, block)?;
+    let patches = patches(&mut g, input.x, [input.kernel_size, block], Border::Zeros)?;
     let (mean, second) = patches.moments(&mut g)?;
     let sizes = [input.kernel_size, block];
     let mut whitening = whiten(&mut g, mean, second, sizes, options.n_iter)?;
@@ -177,7 +175,7 @@ pub fn fig9(
     };
     let mut panels = Vec::new();
     for view in &views {
-        panels.push((view.name.clone(), view.title.clone(), view.read(&store)?));
+        panels.push(view.named(&store)?);
     }
     let sheet = page(&panels, &report, &options)?;
     Ok(Fig9 {
@@ -203,9 +201,9 @@ fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whi
     of_image.by(g, mean, deconv)
 }
 
-/// What is given, and the size of it deconvolved.
+/// What is given, and the magnitude of it deconvolved.
 fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
-    let size = abs(g, y)?;
+    let magnitude = abs(g, y)?;
     let input = "(a) input of the convolution, channel by channel";
     Ok(vec![
         channels_view(g, "a_features", input, x, 2 * SIDE)?,
@@ -213,26 +211,29 @@ fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
             g,
             "b_deconvolved_abs",
             "(b) |deconvolved input|",
-            size,
+            magnitude,
             2 * SIDE,
         )?,
     ])
 }
 
-fn page(
-    panels: &[(String, String, RgbImage)],
-    report: &Fig9Report,
-    options: &Fig9Options,
-) -> Result<Vec<u8>> {
-    let pictures = panels
-        .iter()
-        .map(|(_, title, picture)| Panel::new(title.clone(), Content::Picture(picture.clone())));
+fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> Result<Vec<u8>> {
+    let mosaics = panels.iter().map(|one| {
+        let note = "a tile a channel, from its least (black) to its largest value (white)";
+        Panel::new(&one.title, note, Content::Picture(one.picture.clone()))
+    });
     let series = [("before", 0), ("after", 1)].map(|(name, side)| {
         let values = report.channels.iter().map(|pair| pair[side].hoyer as f32);
         (name.to_string(), values.collect())
     });
-    let title = "Hoyer's sparsity of each channel, zero-mean before, and after";
-    let chart = Panel::new(title, Content::Channels(series.to_vec()));
+    let chart = Panel::new(
+        "sparsity of each channel, zero-mean before, and after",
+        "Hoyer's measure: 0 if all values are equally large, 1 if all but one are zero",
+        Content::Channels {
+            series: series.to_vec(),
+            what: "Hoyer's sparsity",
+        },
+    );
     let [channels, rows, columns] = report.shape;
     let statistics = match options.running {
         true => "running statistics of the network".to_string(),
@@ -243,13 +244,12 @@ fn page(
     };
     let caption = [
         format!(
-            "Input of {} (convolution {}): {channels} channels of {columns} x {rows}, in blocks of {}; {statistics}. \
-             Each channel from its least to its largest value.",
+            "Input of {} (convolution {}): {channels} channels of {columns} x {rows}, in blocks of {}; {statistics}.",
             report.layer, options.layer, report.block
         ),
         format!(
             "mean over channels: Hoyer {} before (zero-mean), {} after; excess kurtosis {} before, {} \
-             after; {} of {} live channels are sparser after",
+             after; {} of the {} that are not constant are sparser after",
             in_digits(report.mean_hoyer[0], 3),
             in_digits(report.mean_hoyer[1], 3),
             in_digits(report.mean_excess_kurtosis[0], 2),
@@ -263,7 +263,7 @@ fn page(
             in_digits(report.max_correlation[1], 4)
         ),
     ];
-    sheet(&[pictures.collect(), vec![chart]], &caption)
+    sheet(&[mosaics.collect(), vec![chart]], &caption)
 }
 
 impl Fig9 {

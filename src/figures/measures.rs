@@ -9,7 +9,7 @@ use crate::graph::{Graph, TensorId};
 use crate::ops::Transpose;
 use crate::ops::{
     abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, matmul, maximum,
-    mean_to, mul, reshape, scale, slice, sqrt, square, sub,
+    mean_to, mul, neg, reshape, scale, slice, sqrt, square, sub,
 };
 use crate::shape::Shape;
 
@@ -19,7 +19,7 @@ pub const BINS: usize = 161;
 pub const SIGMAS: f32 = 8.0;
 
 /// Variances below count as none: those of constant pictures in [0, 1], by rounding.
-const NO_VARIANCE: f64 = 1e-12;
+pub(super) const NO_VARIANCE: f64 = 1e-12;
 
 /// How sparse. Undefined figures (of constant values) are NaN, in JSON null.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -94,15 +94,15 @@ pub(super) fn measure_sparsity(
     let centred = sub(g, x, mean)?;
     let second = square(g, centred)?;
     let fourth = square(g, second)?;
-    let size = abs(g, x)?;
+    let magnitude = abs(g, x)?;
     let squared = square(g, x)?;
     let variance = mean_to(g, second, to.clone())?;
     let tenth = sqrt(g, variance)?;
     let tenth = scale(g, tenth, 0.1)?;
-    let below = sub(g, tenth, size)?;
+    let below = sub(g, tenth, magnitude)?;
     let near_zero = greater_than_zero(g, below)?;
     let mut rows = Vec::new();
-    for value in [second, fourth, size, squared, near_zero] {
+    for value in [second, fourth, magnitude, squared, near_zero] {
         let mean = mean_to(g, value, to.clone())?;
         rows.push(reshape(g, mean, [1, to.len()])?);
     }
@@ -133,15 +133,30 @@ pub(super) fn sparsity(values: &BTreeMap<String, Vec<f32>>, name: &str, n: usize
 }
 
 /// Has the histogram of `x` in its own standard deviations read back as `name.histogram`: shares
-/// of [`BINS`] parts of -[`SIGMAS`] to [`SIGMAS`].
-pub(super) fn measure_histogram(g: &mut Graph, name: &str, x: TensorId) -> Result<()> {
+/// of [`BINS`] parts of -[`SIGMAS`] to [`SIGMAS`], of which the outermost have what is beyond.
+/// What deviates by less than `least_sigma` is rounding: it is at 0.
+pub(super) fn measure_histogram(
+    g: &mut Graph,
+    name: &str,
+    x: TensorId,
+    least_sigma: f32,
+) -> Result<()> {
     let mean = mean_to(g, x, [1])?;
     let centred = sub(g, x, mean)?;
     let squared = square(g, centred)?;
     let variance = mean_to(g, squared, [1])?;
     let sigma = sqrt(g, variance)?;
+    let least = constant(g, least_sigma, [1])?;
+    let sigma = maximum(g, sigma, least)?;
     let scaled = div(g, x, sigma)?;
-    let shares = histogram(g, scaled, BINS, [-SIGMAS, SIGMAS])?;
+    // What lies beyond counts in the outermost parts.
+    let end = constant(g, SIGMAS, [1])?;
+    let negated = neg(g, scaled)?;
+    let low = neg(g, end)?;
+    let above_negated = maximum(g, negated, low)?;
+    let below = neg(g, above_negated)?;
+    let within = maximum(g, below, low)?;
+    let shares = histogram(g, within, BINS, [-SIGMAS, SIGMAS])?;
     g.output(&format!("{name}.histogram"), shares);
     Ok(())
 }
@@ -166,14 +181,20 @@ pub(super) fn measure_correlation(
     let correlation = div(g, cov, deviations)?;
     let off_diagonal = affine(g, identity, -1.0, 1.0)?;
     let correlation = mul(g, correlation, off_diagonal)?;
-    let size = abs(g, correlation)?;
-    let size = reshape(g, size, [1, features * features])?;
-    let largest = kth_value(g, size, &[features * features - 1])?;
+    let largest = largest_magnitude(g, correlation)?;
     g.output(&format!("{name}.max_correlation"), largest);
     let variances = reshape(g, variances, [1, features])?;
     let variance = kth_value(g, variances, &[features - 1])?;
     g.output(&format!("{name}.largest_variance"), variance);
     Ok(())
+}
+
+/// The largest |x|, [1, 1].
+pub(super) fn largest_magnitude(g: &mut Graph, x: TensorId) -> Result<TensorId> {
+    let n = g.shape(x).len();
+    let magnitude = abs(g, x)?;
+    let magnitude = reshape(g, magnitude, [1, n])?;
+    kth_value(g, magnitude, &[n - 1])
 }
 
 /// What [`measure_correlation`] had read back for "before" and "after". Where nothing varied before,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::decorrelate::{check_options, patches, whiten};
+use super::decorrelate::{Border, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, measure_correlation, measure_histogram,
     measure_sparsity, sparsity,
@@ -23,6 +23,13 @@ use crate::{Error, Result};
 const BLUR_RADIUS: usize = 24;
 /// Largest standard deviation of the Gaussian, in pixels: three of them are within its taps.
 pub const MAX_BLUR: f32 = BLUR_RADIUS as f32 / 3.0;
+
+/// Share of the values of a deconvolved image that are told apart: single pixels would leave the rest dark.
+const PAINTED: f64 = 0.999;
+/// Least magnitudes that are stretched to white: less is rounding, of constant images. Of values in [0, 1], less
+/// than a step of 16 bits; and of deconvolved ones, whose standard deviation is about 1.
+const LEAST_INPUT: f32 = 1e-5;
+const LEAST_DECONVOLVED: f32 = 1e-2;
 
 /// What to compute. A scene serves all values of `eps`, and all of `blur` but 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,14 +143,6 @@ impl Scene {
         })
     }
 
-    /// Another image of the same size.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if it has another size.
-    pub fn set_picture(&self, picture: &Picture) -> Result<()> {
-        self.store.write("image", &picture.data)
-    }
-
     /// Submits one step and waits for nothing.
     ///
     /// # Errors
@@ -160,17 +159,23 @@ impl Scene {
         Ok(())
     }
 
-    /// The numbers of the last step that is done, if any is since the last call. With `wait`, of the
-    /// last one submitted.
+    /// The numbers of the last step that is done, if any is since the last call. Waits for nothing.
     ///
     /// # Errors
     /// What the device reported.
-    pub fn take(&mut self, wait: bool) -> Result<Option<Numbers>> {
-        let outputs = match wait {
-            true => self.program.finish()?,
-            false => self.program.collect()?,
-        };
+    pub fn take(&mut self) -> Result<Option<Numbers>> {
+        let outputs = self.program.collect()?;
         Ok(outputs.last().map(|o| self.numbers(o)))
+    }
+
+    /// The numbers of the last step submitted. Waits for it.
+    ///
+    /// # Errors
+    /// What the device reported; [`Error::Config`] if no step was submitted since the last call.
+    pub fn finish(&mut self) -> Result<Numbers> {
+        let outputs = self.program.finish()?;
+        let last = outputs.last().map(|o| self.numbers(o));
+        last.ok_or_else(|| Error::Config("no step of the scene is under way".into()))
     }
 
     /// What was painted. In the order of the figures.
@@ -240,40 +245,53 @@ fn build(
     let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels)?;
     let mut input_title = "(a) input";
     if options.blur > 0.0 {
-        let ends = range(g, image, Range::Full, 1)?;
+        let ends = range(g, image, Range::Unit, 1)?;
         views.push(view(g, "original", "original", image, ends, tiles.clone())?);
         image = blurred(g, image)?;
         input_title = "(a) input: the original, blurred";
     }
     let mean = mean_to(g, image, [1, c, 1, 1])?;
     let x = sub(g, image, mean)?;
-    let patches = patches(g, x, options.kernel_size, options.block)?;
+    let border = match options.blur > 0.0 {
+        true => Border::Repeated,
+        false => Border::Zeros,
+    };
+    let sizes = [options.kernel_size, options.block];
+    let patches = patches(g, x, sizes, border)?;
     let (mean, second_moment) = patches.moments(g)?;
     let sizes = [options.kernel_size, patches.block];
     let whitening = whiten(g, mean, second_moment, sizes, options.n_iter)?;
     let y = patches.deconvolve(g, &whitening)?;
 
-    // The outermost thousandth is cut, or single pixels would leave the rest dark.
-    let (size_x, size_y) = (abs(g, x)?, abs(g, y)?);
+    let (abs_x, abs_y) = (abs(g, x)?, abs(g, y)?);
     for (name, title, shown, ends) in [
-        ("a_input", input_title, image, Range::Full),
+        ("a_input", input_title, image, Range::Unit),
         (
             "b_zero_mean_abs",
             "(b) |zero-mean input|",
-            size_x,
-            Range::FromZero(1.0),
+            abs_x,
+            Range::FromZero {
+                share: 1.0,
+                least: LEAST_INPUT,
+            },
         ),
         (
             "c_deconvolved",
             "(c) deconvolved, grey is 0",
             y,
-            Range::Symmetric(0.999),
+            Range::Symmetric {
+                share: PAINTED,
+                least: LEAST_DECONVOLVED,
+            },
         ),
         (
             "d_deconvolved_abs",
             "(d) |deconvolved|",
-            size_y,
-            Range::FromZero(0.999),
+            abs_y,
+            Range::FromZero {
+                share: PAINTED,
+                least: LEAST_DECONVOLVED,
+            },
         ),
     ] {
         let ends = range(g, shown, ends, 1)?;
@@ -285,12 +303,12 @@ fn build(
         options.kernel_size,
         patches.block,
     )?);
-    for (name, x, cov) in [
-        ("before", x, whitening.cov),
-        ("after", y, whitening.cov_after),
+    for (name, x, cov, least) in [
+        ("before", x, whitening.cov, LEAST_INPUT),
+        ("after", y, whitening.cov_after, LEAST_DECONVOLVED),
     ] {
         measure_sparsity(g, name, x, false)?;
-        measure_histogram(g, name, x)?;
+        measure_histogram(g, name, x, least)?;
         measure_correlation(g, name, cov, whitening.identity)?;
     }
     Ok(views)

@@ -1,21 +1,68 @@
-//! Panels with titles, scales and captions on one page, as a PNG file.
+//! Pages: panels with titles, scales and captions, as PNG files.
+
+use std::path::Path;
 
 use image::RgbImage;
 use plotters::prelude::*;
 
 use super::measures::{BINS, SIGMAS};
 use crate::Result;
-use crate::drawing::{Area, Drawn, draw_png};
+use crate::drawing::{Area, Drawn, SERIES, draw_png, encode_png, text_width};
+use crate::files::write_atomically;
 
 const GAP: u32 = 18;
+/// Heights of a title, of the note under it, of labels under a picture, of a line of the caption.
 const TITLE: u32 = 32;
+const NOTE: u32 = 22;
+const LABELS: u32 = 24;
 const LINE: u32 = 26;
-/// Width of what stands beside a heat map: its bar and the bar's labels.
-const BAR_WIDTH: u32 = 100;
-/// Of a chart.
+/// Sizes of their letters.
+const TITLE_POINTS: f64 = 21.0;
+const NOTE_POINTS: f64 = 16.0;
+const LINE_POINTS: f64 = 19.0;
+/// Width of the labels beside a bar of colours.
+const BAR_LABELS: u32 = 60;
+/// Of a chart; one that has a row of its own is as wide as the page.
 const CHART: [u32; 2] = [480, 320];
-/// Before and after.
-const SERIES: [RGBColor; 2] = [RGBColor(70, 70, 70), RGBColor(200, 60, 30)];
+
+/// Red, green and blue of the `i`-th line of a chart: 0 before deconvolution, or batch norm; 1 after it, or with it.
+pub fn series_colour(i: usize) -> [u8; 3] {
+    let RGBColor(r, g, b) = SERIES[i % SERIES.len()];
+    [r, g, b]
+}
+
+/// One picture of a figure.
+#[derive(Clone, Debug)]
+pub struct NamedPicture {
+    /// File stem.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Pixels.
+    pub picture: RgbImage,
+}
+
+/// Writes pictures and their page into a folder, which is made; returns the names of the files.
+///
+/// # Errors
+/// [`crate::Error::Io`] with the path.
+pub(super) fn write_figure(
+    dir: &Path,
+    pictures: &[NamedPicture],
+    name: &str,
+    sheet: &[u8],
+) -> Result<Vec<String>> {
+    std::fs::create_dir_all(dir).map_err(|e| crate::Error::io(dir, e))?;
+    let mut names = Vec::new();
+    for one in pictures {
+        let name = format!("{}.png", one.name);
+        write_atomically(&dir.join(&name), &encode_png(&one.picture)?)?;
+        names.push(name);
+    }
+    write_atomically(&dir.join(name), sheet)?;
+    names.push(name.to_string());
+    Ok(names)
+}
 
 /// What stands under a title.
 pub(super) enum Content {
@@ -30,31 +77,68 @@ pub(super) enum Content {
     },
     /// Histograms with their names.
     Histograms(Vec<(String, Vec<f32>)>),
-    /// A figure in [0, 1] for each channel, with names.
-    Channels(Vec<(String, Vec<f32>)>),
+    /// A number in [0, 1] for each channel, with names.
+    Channels {
+        series: Vec<(String, Vec<f32>)>,
+        /// What the number is.
+        what: &'static str,
+    },
 }
 
 /// A part of a page.
 pub(super) struct Panel {
-    pub(super) title: String,
-    pub(super) content: Content,
+    title: String,
+    /// How to read it.
+    note: String,
+    content: Content,
+    /// Under parts of the same width of the picture.
+    labels: Vec<String>,
 }
 
 impl Panel {
-    pub(super) fn new(title: impl Into<String>, content: Content) -> Self {
+    pub(super) fn new(title: impl Into<String>, note: impl Into<String>, content: Content) -> Self {
         Self {
             title: title.into(),
+            note: note.into(),
             content,
+            labels: Vec::new(),
         }
     }
 
-    fn size(&self) -> [u32; 2] {
+    /// The same with names under its parts.
+    pub(super) fn labelled(self, labels: Vec<String>) -> Self {
+        Self { labels, ..self }
+    }
+
+    fn content_size(&self) -> [u32; 2] {
         match &self.content {
             Content::Picture(picture) => [picture.width(), picture.height()],
-            Content::HeatMap { picture, .. } => [picture.width() + BAR_WIDTH, picture.height()],
+            Content::HeatMap { picture, bar, .. } => {
+                let beside = GAP + bar.width() + BAR_LABELS;
+                [picture.width() + beside, picture.height()]
+            }
             Content::Histograms(_) => CHART,
-            Content::Channels(_) => [2 * CHART[0], CHART[1] / 2 + 40],
+            Content::Channels { .. } => [2 * CHART[0], CHART[1] * 3 / 4],
         }
+    }
+
+    fn width(&self) -> u32 {
+        let title = text_width(&self.title, TITLE_POINTS);
+        let note = text_width(&self.note, NOTE_POINTS);
+        self.content_size()[0].max(title).max(note)
+    }
+
+    /// Of everything.
+    fn height(&self) -> u32 {
+        let labels = if self.labels.is_empty() { 0 } else { LABELS };
+        TITLE + NOTE + self.content_size()[1] + labels
+    }
+
+    fn is_chart(&self) -> bool {
+        matches!(
+            self.content,
+            Content::Histograms(_) | Content::Channels { .. }
+        )
     }
 }
 
@@ -63,58 +147,50 @@ impl Panel {
 /// # Errors
 /// Those of the encoder.
 pub(super) fn sheet(rows: &[Vec<Panel>], caption: &[String]) -> Result<Vec<u8>> {
-    let width_of = |row: &Vec<Panel>| row.iter().map(|p| p.size()[0] + GAP).sum::<u32>() + GAP;
-    let height_of = |row: &Vec<Panel>| row.iter().map(|p| p.size()[1]).max().unwrap_or(0);
-    let longest = caption.iter().map(|line| line.chars().count()).max();
-    let width = rows.iter().map(width_of).max().unwrap_or(0);
-    let width = width.max(longest.unwrap_or(0) as u32 * 9 + 2 * GAP);
-    let body: u32 = rows.iter().map(|row| height_of(row) + TITLE + GAP).sum();
+    // Rows of more than one panel are a grid.
+    let column_width = |row: &Vec<Panel>, i: usize| {
+        let grid = rows.iter().filter(|other| other.len() > 1);
+        let widths = grid.filter_map(|other| other.get(i)).map(Panel::width);
+        match row.as_slice() {
+            [alone] => alone.width(),
+            _ => widths.max().unwrap_or(0),
+        }
+    };
+    let width_of = |row: &Vec<Panel>| {
+        let widths = (0..row.len()).map(|i| column_width(row, i) + GAP);
+        widths.sum::<u32>() + GAP
+    };
+    let height_of = |row: &Vec<Panel>| row.iter().map(Panel::height).max().unwrap_or(0);
+    let of_line = |line: &String| text_width(line, LINE_POINTS) + 2 * GAP;
+    let widths = rows.iter().map(width_of).chain(caption.iter().map(of_line));
+    let width = widths.max().unwrap_or(0);
+    let body: u32 = rows.iter().map(|row| height_of(row) + GAP).sum();
     let height = body + caption.len() as u32 * LINE + GAP;
     let mut canvas = RgbImage::from_pixel(width, height, image::Rgb([255; 3]));
     let mut places = Vec::new();
     let mut y = 0;
     for row in rows {
         let mut x = GAP;
-        for panel in row {
-            place(&mut canvas, panel, [x, y + TITLE]);
-            places.push((panel, [x, y]));
-            x += panel.size()[0] + GAP;
+        for (i, panel) in row.iter().enumerate() {
+            let [mut panel_width, _] = panel.content_size();
+            if panel.is_chart() && row.len() == 1 {
+                panel_width = width - 2 * GAP;
+            }
+            place(&mut canvas, panel, [x, y + TITLE + NOTE]);
+            places.push((panel, [x, y], panel_width));
+            x += column_width(row, i) + GAP;
         }
-        y += height_of(row) + TITLE + GAP;
+        y += height_of(row) + GAP;
     }
     draw_png(canvas, |root| {
-        for (panel, [x, y]) in places {
-            write(root, &panel.title, [x, y + 8], 21.0)?;
-            match &panel.content {
-                Content::Picture(_) => {}
-                Content::HeatMap {
-                    picture,
-                    blocks,
-                    end,
-                    ..
-                } => {
-                    let size = [picture.width(), picture.height()];
-                    block_lines(root, [x, y + TITLE], size, *blocks)?;
-                    bar_labels(root, [x + size[0] + GAP + 20, y + TITLE], size[1], *end)?;
-                }
-                Content::Histograms(series) => {
-                    histograms(&part_of(root, panel, [x, y + TITLE]), series)?;
-                }
-                Content::Channels(series) => {
-                    channels(&part_of(root, panel, [x, y + TITLE]), series)?;
-                }
-            }
+        for (panel, at, width) in places {
+            draw_panel(root, panel, at, width)?;
         }
         for (i, line) in (0..).zip(caption) {
-            write(root, line, [GAP, body + i * LINE], 19.0)?;
+            write(root, line, [GAP, body + i * LINE], LINE_POINTS)?;
         }
         Ok(())
     })
-}
-
-fn part_of<'a>(root: &Area<'a>, panel: &Panel, [x, y]: [u32; 2]) -> Area<'a> {
-    let [width, height] = panel.size();
-    root.clone().shrink((x, y), (width, height))
 }
 
 fn place(canvas: &mut RgbImage, panel: &Panel, [x, y]: [u32; 2]) {
@@ -127,8 +203,43 @@ fn place(canvas: &mut RgbImage, panel: &Panel, [x, y]: [u32; 2]) {
             put(picture, x);
             put(bar, x + picture.width() + GAP);
         }
-        Content::Histograms(_) | Content::Channels(_) => {}
+        Content::Histograms(_) | Content::Channels { .. } => {}
     }
+}
+
+/// Everything but the pixels of pictures.
+fn draw_panel(root: &Area<'_>, panel: &Panel, [x, y]: [u32; 2], width: u32) -> Drawn {
+    write(root, &panel.title, [x, y + 8], TITLE_POINTS)?;
+    let note = ("sans-serif", NOTE_POINTS).into_text_style(root);
+    let note = note.color(&RGBColor(90, 90, 90));
+    root.draw_text(&panel.note, &note, (x as i32, (y + TITLE) as i32))?;
+    let top = y + TITLE + NOTE;
+    let height = panel.content_size()[1];
+    let part = || root.clone().shrink((x, top), (width, height));
+    let mut labelled = width;
+    match &panel.content {
+        Content::Picture(_) => {}
+        Content::HeatMap {
+            picture,
+            blocks,
+            end,
+            bar,
+        } => {
+            labelled = picture.width();
+            let bar_right = x + labelled + GAP + bar.width();
+            block_lines(root, [x, top], [labelled, height], *blocks)?;
+            bar_labels(root, [bar_right + 6, top], height, *end)?;
+        }
+        Content::Histograms(series) => histograms(&part(), series)?,
+        Content::Channels { series, what } => channels(&part(), series, what)?,
+    }
+    let share = f64::from(labelled) / panel.labels.len().max(1) as f64;
+    for (i, label) in panel.labels.iter().enumerate() {
+        let indent = (share - f64::from(text_width(label, NOTE_POINTS))) / 2.0;
+        let at = f64::from(x) + i as f64 * share + indent.max(0.0);
+        write(root, label, [at as u32, top + height + 6], NOTE_POINTS)?;
+    }
+    Ok(())
 }
 
 fn write(root: &Area<'_>, text: &str, [x, y]: [u32; 2], points: f64) -> Drawn {
@@ -151,7 +262,6 @@ fn block_lines(root: &Area<'_>, at: [u32; 2], size: [u32; 2], blocks: usize) -> 
 }
 
 fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn {
-    let height = height.min(256);
     for (share, value) in [
         (0.0, end),
         (0.25, end / 2.0),
@@ -160,7 +270,8 @@ fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn
         (1.0, -end),
     ] {
         let down = (share * f64::from(height)) as u32;
-        write(root, &short(value), [x, (y + down).saturating_sub(8)], 15.0)?;
+        let down = down.saturating_sub(8).min(height.saturating_sub(14));
+        write(root, &short(value), [x, y + down], 15.0)?;
     }
     Ok(())
 }
@@ -174,7 +285,7 @@ fn short(value: f32) -> String {
     }
 }
 
-/// Shares on a log scale over standard deviations.
+/// Shares on a log scale over standard deviations, without a line where there is nothing.
 fn histograms(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
     let shares = series.iter().flat_map(|(_, shares)| shares.iter());
     let least = shares.filter(|&&v| v > 0.0).fold(1f32, |a, &b| a.min(b));
@@ -185,23 +296,32 @@ fn histograms(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
         .build_cartesian_2d(-SIGMAS..SIGMAS, (least.max(1e-9) * 0.7..1.0f32).log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("value in standard deviations")
+        .x_desc("value in its own standard deviations; the ends hold all beyond")
+        .x_label_formatter(&|v| format!("{v:.0}"))
         .y_desc("share of values")
         .y_label_formatter(&|v| format!("{v:.0e}"))
         .label_style(("sans-serif", 14))
+        .light_line_style(WHITE)
         .draw()?;
     for ((name, shares), colour) in series.iter().zip(SERIES) {
         let width = 2.0 * SIGMAS / BINS as f32;
         let at = |i: usize| -SIGMAS + (i as f32 + 0.5) * width;
-        let points = shares.iter().enumerate().filter(|(_, v)| **v > 0.0);
-        let line: Vec<(f32, f32)> = points.map(|(i, &v)| (at(i), v)).collect();
+        let style = colour.stroke_width(2);
+        for run in runs(shares) {
+            let line: Vec<(f32, f32)> = run.map(|i| (at(i), shares[i])).collect();
+            if let [alone] = line[..] {
+                chart.draw_series([Circle::new(alone, 2, colour.filled())])?;
+            }
+            chart.draw_series(LineSeries::new(line, style))?;
+        }
         chart
-            .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
+            .draw_series(std::iter::empty::<Circle<(f32, f32), i32>>())?
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .label_font(("sans-serif", 15))
@@ -209,8 +329,20 @@ fn histograms(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
     Ok(())
 }
 
-/// One figure a channel.
-fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
+/// Where `shares` are above 0, run by run: a line through more would show what is not there.
+pub fn runs(shares: &[f32]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for i in (0..shares.len()).filter(|&i| shares[i] > 0.0) {
+        match runs.last_mut() {
+            Some(run) if run.end == i => run.end += 1,
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
+}
+
+/// One number a channel.
+fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)], what: &str) -> Drawn {
     let count = series
         .iter()
         .map(|(_, values)| values.len())
@@ -220,11 +352,14 @@ fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
         .margin(4)
         .x_label_area_size(34)
         .y_label_area_size(58)
-        .build_cartesian_2d(-1f32..1.12 * count as f32, 0f32..1f32)?;
+        .build_cartesian_2d(-1f32..count as f32, 0f32..1f32)?;
     chart
         .configure_mesh()
-        .x_desc("channel")
+        .x_desc("channel, from left to right and from top to bottom")
+        .y_desc(what)
+        .y_labels(5)
         .label_style(("sans-serif", 14))
+        .light_line_style(WHITE)
         .x_label_formatter(&|v| format!("{v:.0}"))
         .draw()?;
     for ((name, values), colour) in series.iter().zip(SERIES) {
@@ -237,9 +372,36 @@ fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .label_font(("sans-serif", 15))
         .draw()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_where_nothing_is() {
+        assert_eq!(runs(&[0.0, 0.5, 0.1, 0.0, 0.0, 0.4]), [1..3, 5..6]);
+        assert_eq!(runs(&[0.2, 0.8]), [0..2]);
+        assert!(runs(&[0.0, f32::NAN]).is_empty());
+    }
+
+    #[test]
+    fn panels_are_as_wide_as_their_titles() {
+        let narrow = || Content::Picture(RgbImage::new(9, 30));
+        let title = "a title that is much wider than its picture";
+        let panel = Panel::new(title, "", narrow());
+        assert!(panel.width() >= text_width(title, TITLE_POINTS));
+        let [alone, both] = [1, 2].map(|n| {
+            let row = (0..n).map(|_| Panel::new(title, "", narrow())).collect();
+            let page = sheet(&[row], &[]).unwrap();
+            image::load_from_memory(&page).unwrap().width()
+        });
+        assert!(both >= alone + panel.width());
+    }
 }

@@ -3,17 +3,22 @@
 use image::RgbImage;
 
 use super::decorrelate::{Whitening, centre_kernels};
+use super::measures::NO_VARIANCE;
+use super::sheet::NamedPicture;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::ops::{
-    Colours, ROW_ALIGNMENT, Tiles, abs, concat, kth_value, neg, paint, reshape, scale,
+    Colours, ROW_ALIGNMENT, Tiles, abs, concat, constant, kth_value, maximum, neg, paint, permute,
+    reshape, scale,
 };
 use crate::program::Store;
 use crate::{Error, Result};
 
 /// Pixels that heat maps and mosaics are wide and high, about.
 pub(super) const SIDE: usize = 480;
-/// Pixels of a colour bar: rows, columns.
-const BAR: [usize; 2] = [256, 16];
+/// Width of a colour bar in pixels; it is as high as the heat map beside it.
+const BAR_WIDTH: usize = 20;
+/// Most pixels of the side of a tile of a mosaic of kernels.
+const KERNEL_SIDE: usize = 120;
 
 /// A picture in the state `name` of a store, once its program has run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,18 @@ impl View {
     /// Pixels from row to row in the state, see [`paint`].
     pub fn row(&self) -> usize {
         self.width.next_multiple_of(ROW_ALIGNMENT)
+    }
+
+    /// The picture with its names. Waits for the GPU.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(super) fn named(&self, store: &Store) -> Result<NamedPicture> {
+        Ok(NamedPicture {
+            name: self.name.clone(),
+            title: self.title.clone(),
+            picture: self.read(store)?,
+        })
     }
 
     /// The picture. Waits for the GPU.
@@ -53,26 +70,41 @@ impl View {
 /// Which numbers are black and white.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Range {
-    /// From the least to the largest.
+    /// 0 and 1, the ends of an image's own values.
+    Unit,
+    /// The least and the largest.
     Full,
-    /// From 0 to the size under which this share of all lies.
-    FromZero(f64),
-    /// From minus that size to it.
-    Symmetric(f64),
+    /// Of magnitudes: 0 and the one under which this share of all lies.
+    FromZero { share: f64, least: f32 },
+    /// Minus the magnitude under which this share of all lies, and it.
+    Symmetric { share: f64, least: f32 },
 }
 
-/// [1, 2], or of `rows` parts of `x` [rows, 2].
+/// The ends of `range` [1, 2], or of `rows` parts of `x` [rows, 2]. `least` is the least magnitude that is an end:
+/// what varies by less is rounding, and not to be stretched to full colours.
 pub(super) fn range(g: &mut Graph, x: TensorId, range: Range, rows: usize) -> Result<TensorId> {
     let n = g.shape(x).len() / rows;
-    let flat = reshape(g, x, [rows, n])?;
-    let share = match range {
-        Range::Full => return kth_value(g, flat, &[0, n - 1]),
-        Range::FromZero(share) | Range::Symmetric(share) => share,
+    let (share, least) = match range {
+        Range::Unit => {
+            let ends = Init::Values(vec![0.0, 1.0].into());
+            return g.state("unit_range", [1, 2], Role::Scratch, ends);
+        }
+        Range::Full => {
+            let flat = reshape(g, x, [rows, n])?;
+            return kth_value(g, flat, &[0, n - 1]);
+        }
+        Range::FromZero { share, least } | Range::Symmetric { share, least } => (share, least),
     };
-    let size = abs(g, flat)?;
-    let high = kth_value(g, size, &[(share * (n - 1) as f64).round() as usize])?;
+    let magnitude = match range {
+        Range::Symmetric { .. } => abs(g, x)?,
+        _ => x,
+    };
+    let flat = reshape(g, magnitude, [rows, n])?;
+    let high = kth_value(g, flat, &[(share * (n - 1) as f64).round() as usize])?;
+    let least = constant(g, least, [1])?;
+    let high = maximum(g, high, least)?;
     let low = match range {
-        Range::Symmetric(_) => neg(g, high)?,
+        Range::Symmetric { .. } => neg(g, high)?,
         _ => scale(g, high, 0.0)?,
     };
     concat(g, &[low, high], 1)
@@ -109,24 +141,26 @@ pub(super) fn covariance_views(
     block: usize,
 ) -> Result<Vec<View>> {
     let features = g.shape(by.cov).dims()[0];
+    let side = magnified(features, SIDE);
     let mut views = Vec::new();
     for (name, title, cov) in [
         ("cov_before", "covariance of patches, before", by.cov),
         ("cov_after", "covariance of patches, after", by.cov_after),
     ] {
-        let range = range(g, cov, Range::Symmetric(1.0), 1)?;
+        let (share, least) = (1.0, NO_VARIANCE as f32);
+        let range = range(g, cov, Range::Symmetric { share, least }, 1)?;
         g.output(&format!("{name}.range"), range);
-        let mut tiles = Tiles::picture(1, [features; 2], [magnified(features, SIDE); 2]);
+        let mut tiles = Tiles::picture(1, [features; 2], [side; 2]);
         tiles.colours = Colours::Signed;
         views.push(view(g, name, title, cov, range, tiles)?);
     }
     views.push(kernels_view(g, by.deconv, kernel_size, block)?);
-    let ramp: Vec<f32> = (0..BAR[0])
-        .map(|i| 1.0 - i as f32 / (BAR[0] - 1) as f32)
+    let ramp: Vec<f32> = (0..side)
+        .map(|i| 1.0 - i as f32 / (side - 1).max(1) as f32)
         .collect();
-    let ramp = g.state("ramp", [BAR[0]], Role::Scratch, Init::Values(ramp.into()))?;
-    let ends = range(g, ramp, Range::Full, 1)?;
-    let mut tiles = Tiles::picture(1, [BAR[0], 1], BAR);
+    let ramp = g.state("ramp", [side], Role::Scratch, Init::Values(ramp.into()))?;
+    let ends = range(g, ramp, Range::Unit, 1)?;
+    let mut tiles = Tiles::picture(1, [side, 1], [side, BAR_WIDTH]);
     tiles.colours = Colours::Signed;
     views.push(view(g, "colour_bar", "", ramp, ends, tiles)?);
     Ok(views)
@@ -146,8 +180,7 @@ pub(super) fn channels_view(
         return Err(Error::shape("mosaic", message));
     };
     let gap = 2;
-    let is_wide = |n: &usize| n * (w + gap) >= channels.div_ceil(*n) * (h + gap);
-    let columns = (1..=channels).find(is_wide).unwrap_or(1);
+    let columns = mosaic_columns(channels, [h + gap, w + gap]);
     let tiles = Tiles {
         count: channels,
         columns,
@@ -194,38 +227,40 @@ pub(super) fn weights_view(
         },
         ..Tiles::picture(1, [k_h, k_w], [1, 1])
     };
-    let ends = range(g, weight, Range::Symmetric(1.0), 1)?;
+    let (share, least) = (1.0, f32::MIN_POSITIVE);
+    let ends = range(g, weight, Range::Symmetric { share, least }, 1)?;
     view(g, name, title, weight, ends, tiles)
 }
 
-/// All columns of D as patches, in colour if they are of red, green and blue. Of more channels, the
-/// columns of the centre taps alone: a row a channel, with the taps on each channel side by side.
+/// All columns of D as patches, in colour if they are of red, green and blue: side by side for each
+/// channel, a tile at the place of the pixel that it decorrelates. Of more channels, the columns of the
+/// centre taps alone: a row a channel, with the taps on each channel side by side.
 fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Result<View> {
     let features = block * k * k;
     let in_colour = block == 3;
     let of_columns = block == 1 || in_colour;
     let (count, columns) = match of_columns {
-        true if in_colour && k <= 3 => (features, k * k),
         true => (features, k * block),
         false => (block * block, block),
     };
-    let strides = match of_columns {
-        true => [1, k * k * features, k * features, features],
-        false => [k * k, 0, k, 1],
-    };
-    let source = match of_columns {
-        true => deconv,
-        false => centre_kernels(g, deconv, block, k)?,
+    let (source, strides) = match of_columns {
+        true => {
+            // D is symmetric: its columns as rows, in the order of the tiles.
+            let taps = reshape(g, deconv, [block, k, k, features])?;
+            let taps = permute(g, taps, &[1, 0, 2, 3])?;
+            (taps, [features, k * k, k, 1])
+        }
+        false => (centre_kernels(g, deconv, block, k)?, [k * k, 0, k, 1]),
     };
     let gap = 2;
     let rows = count.div_ceil(columns);
-    let most = (SIDE / columns.max(rows)).saturating_sub(gap).max(k);
+    let most = (2 * SIDE / columns).min(SIDE / rows).saturating_sub(gap);
     let tiles = Tiles {
         count,
         columns,
         channels: if in_colour { 3 } else { 1 },
         size: [k; 2],
-        pixels: [k * (most / k).max(1); 2],
+        pixels: [k * (most.min(KERNEL_SIDE) / k).max(1); 2],
         gap,
         strides,
         // Neither the colour of 0 nor of any other number.
@@ -235,13 +270,24 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
             false => Colours::Signed,
         },
     };
-    let range = range(g, source, Range::Symmetric(1.0), 1)?;
+    let (share, least) = (1.0, f32::MIN_POSITIVE);
+    let range = range(g, source, Range::Symmetric { share, least }, 1)?;
     let title = match (of_columns, in_colour) {
-        (true, true) => "decorrelation kernels (columns of D), grey is 0",
-        (true, false) => "decorrelation kernels (columns of D), white is 0",
-        _ => "decorrelation kernels of the centre taps, white is 0",
+        (true, true) => "decorrelation kernels, grey is 0",
+        (true, false) => "decorrelation kernels, white is 0",
+        _ => "decorrelation kernels of the centre pixels, white is 0",
     };
     view(g, "kernels", title, source, range, tiles)
+}
+
+/// Columns of a mosaic of `count` tiles so high and wide: about square, with a full last row if a number of
+/// columns near that gives it.
+fn mosaic_columns(count: usize, [h, w]: [usize; 2]) -> usize {
+    let is_wide = |n: &usize| n * w >= count.div_ceil(*n) * h;
+    let columns = (1..=count).find(is_wide).unwrap_or(1);
+    let spread = columns.div_ceil(4);
+    let mut near = (columns..=columns + spread).chain(columns - spread.min(columns - 1)..columns);
+    near.find(|n| count.is_multiple_of(*n)).unwrap_or(columns)
 }
 
 /// Pixels for `n` numbers in a row: a whole number each, or, if they are too many, `most` in all.
@@ -269,4 +315,24 @@ pub(super) fn fitted([h, w]: [usize; 2], side: usize) -> [usize; 2] {
 pub(super) fn find<'a>(views: &'a [View], name: &str) -> Result<&'a View> {
     let found = views.iter().find(|v| v.name == name);
     found.ok_or_else(|| Error::Config(format!("no view is called {name}: a bug")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mosaics_are_full_and_about_square() {
+        for (count, size, columns) in [
+            (64, [1, 1], 8),
+            (64, [3, 4], 8),
+            (64, [1, 9], 3),
+            (48, [1, 1], 8),
+            (7, [1, 1], 3),
+            (1, [5, 5], 1),
+            (2, [9, 1], 2),
+        ] {
+            assert_eq!(mosaic_columns(count, size), columns, "{count} {size:?}");
+        }
+    }
 }

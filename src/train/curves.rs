@@ -7,23 +7,12 @@ use plotters::prelude::*;
 
 use super::metrics::{Record, Split};
 use crate::Result;
-use crate::drawing::{Area, Drawn, draw_png};
+use crate::drawing::{Area, Drawn, SERIES, draw_png};
 use crate::files::write_atomically;
 
 const SIZE: (u32, u32) = (1200, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
-/// Of runs side by side: Okabe and Ito's, which the colour-blind tell apart.
-const RUNS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(213, 94, 0),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
-];
-
 /// Draws both panels: training steps thin with their running mean bold, tests as dots. Several
 /// runs, each a name and its records, have a colour each.
 ///
@@ -57,7 +46,7 @@ fn panel(
     let alone = runs.len() == 1;
     let curves: Vec<Curve<'_>> = runs
         .iter()
-        .zip(RUNS.iter().cycle())
+        .zip(SERIES.iter().cycle())
         .map(|(&(name, records), &colour)| {
             let points = |split: Split| -> Vec<(f64, f64)> {
                 let of = records.iter().filter(|r| r.split == split);

@@ -58,6 +58,18 @@ impl Painter {
         self.gpu.check()
     }
 
+    /// Frees the textures whose name begins with `prefix`.
+    pub(crate) fn forget(&mut self, prefix: &str) {
+        let mut renderer = self.state.renderer.write();
+        self.canvases.retain(|name, canvas| {
+            let goes = name.starts_with(prefix);
+            if goes {
+                renderer.free_texture(&canvas.id);
+            }
+            !goes
+        });
+    }
+
     fn canvas(&mut self, name: &str, size: [usize; 2]) -> &Canvas {
         let old = self.canvases.remove(name);
         let canvas = match old {

@@ -13,53 +13,81 @@ use eframe::egui::{self, Color32, RichText, Slider, Stroke, Vec2};
 use egui_plot::{Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
-use crate::options::picture;
+use super::{EXPORT, Export, OPEN, line_colour, messages};
+use crate::options::{BUNDLED, picture};
 
+/// Until it is looked at again whether a step is done.
+const WAIT: Duration = Duration::from_millis(4);
 /// Compiled scenes that are kept, so that a slider that comes back finds its own.
 const SCENES: usize = 8;
 /// Largest side of a painted picture in pixels; the window scales it to fit.
 const SIDE: usize = 1024;
+/// Largest side of an image: a photograph of a telephone's would fit few devices, and be slow on all.
+const MAX_SIDE: usize = 2048;
+
+/// An image to look at.
+pub(crate) struct Opened {
+    name: String,
+    picture: Picture,
+    /// Columns and rows of the file, if they were too many.
+    of: Option<[usize; 2]>,
+}
+
+impl Opened {
+    /// The one at `path`, or the bundled one, scaled down if it is large.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self> {
+        let whole = picture(path, None)?;
+        let name = path.and_then(Path::file_name);
+        let scaled = whole.scaled_down(MAX_SIDE)?;
+        Ok(Self {
+            name: name.map_or(BUNDLED.into(), |n| n.to_string_lossy().into_owned()),
+            of: (scaled.width < whole.width).then_some([whole.width, whole.height]),
+            picture: scaled,
+        })
+    }
+}
 
 pub(crate) struct ImageTab {
     gpu: Arc<Gpu>,
-    picture: Picture,
-    name: String,
+    image: Opened,
     options: SceneOptions,
     /// The one used last stands last.
     scenes: Vec<(SceneOptions, Scene)>,
-    /// What was submitted last, and when if its numbers are not there yet.
-    shown: Option<SceneOptions>,
-    since: Option<Instant>,
+    /// What was submitted last.
+    submitted: Option<SceneOptions>,
+    /// When, if its numbers are not there yet.
+    waiting_since: Option<Instant>,
     numbers: Option<Numbers>,
     finished: VecDeque<Instant>,
     milliseconds: f64,
     animate: bool,
     path: String,
     folder: String,
+    pub(super) export: Export,
     message: Option<String>,
     error: Option<String>,
 }
 
 impl ImageTab {
-    pub(crate) fn new(gpu: Arc<Gpu>, picture: Picture, name: String) -> Self {
+    pub(crate) fn new(gpu: Arc<Gpu>, image: Opened) -> Self {
         let options = SceneOptions {
             side: Some(SIDE),
             ..SceneOptions::default()
         };
         Self {
             gpu,
-            picture,
-            name,
+            image,
             options,
             scenes: Vec::new(),
-            shown: None,
-            since: None,
+            submitted: None,
+            waiting_since: None,
             numbers: None,
             finished: VecDeque::new(),
             milliseconds: 0.0,
             animate: false,
             path: String::new(),
             folder: "pictures".into(),
+            export: Export::None,
             message: None,
             error: None,
         }
@@ -67,13 +95,18 @@ impl ImageTab {
 
     pub(crate) fn title(&self) -> String {
         let o = &self.options;
+        let image = &self.image;
+        let of = match image.of {
+            Some([width, height]) => format!(" of {width} x {height}"),
+            None => String::new(),
+        };
         format!(
-            "decorr: {} ({} x {}), k {}, block {}, eps {:.1e}, n_iter {}, blur {:.1}",
-            self.name,
-            self.picture.width,
-            self.picture.height,
+            "decorr: {} ({} x {}{of}), k {}, block {}, eps {:.1e}, n_iter {}, blur {:.1}",
+            image.name,
+            image.picture.width,
+            image.picture.height,
             o.kernel_size,
-            resolve_block(o.block, self.picture.channels),
+            resolve_block(o.block, self.image.picture.channels),
             o.eps,
             o.n_iter,
             o.blur
@@ -100,13 +133,19 @@ impl ImageTab {
     }
 
     pub(crate) fn open(&mut self, path: &Path) {
-        match picture(Some(path), None) {
-            Ok(picture) => {
-                self.picture = picture;
-                self.name = name_of(Some(path));
+        self.message = None;
+        match Opened::read(Some(path)) {
+            Ok(image) => {
+                if let Some([width, height]) = image.of {
+                    self.message = Some(format!(
+                        "scaled down from {width} x {height} to {} x {}",
+                        image.picture.width, image.picture.height
+                    ));
+                }
+                self.image = image;
                 self.scenes.clear();
-                self.shown = None;
-                self.since = None;
+                self.submitted = None;
+                self.waiting_since = None;
                 self.numbers = None;
                 self.error = None;
             }
@@ -122,7 +161,7 @@ impl ImageTab {
     }
 
     /// Writes what `fig2` and `fig3` write for these options.
-    pub(crate) fn export(&mut self) {
+    fn write_files(&mut self) {
         self.message = None;
         match self.write(Path::new(&self.folder)) {
             Ok(names) => {
@@ -142,23 +181,23 @@ impl ImageTab {
             n_iter: o.n_iter,
         };
         let fig3 = SceneOptions { side: None, ..*o };
-        let pictures = std::slice::from_ref(&self.picture);
-        let mut names = figures::fig3(&self.gpu, &self.picture, fig3)?.write(folder)?;
+        let pictures = std::slice::from_ref(&self.image.picture);
+        let mut names = figures::fig3(&self.gpu, &self.image.picture, fig3)?.write(folder)?;
         names.extend(figures::fig2(&self.gpu, pictures, None, fig2)?.write(folder)?);
         Ok(names)
     }
 
     /// Takes what is done and submits what changed: at most one step is under way.
     fn advance(&mut self, ctx: &egui::Context, painter: &mut Painter) -> Result<()> {
-        if let (Some(since), Some((_, scene))) = (self.since, self.scenes.last_mut()) {
-            if let Some(numbers) = scene.take(false)? {
+        if let (Some(since), Some((_, scene))) = (self.waiting_since, self.scenes.last_mut()) {
+            if let Some(numbers) = scene.take()? {
                 let now = Instant::now();
                 self.numbers = Some(numbers);
                 self.milliseconds = now.duration_since(since).as_secs_f64() * 1e3;
                 self.finished.push_back(now);
-                self.since = None;
+                self.waiting_since = None;
             }
-            ctx.request_repaint();
+            ctx.request_repaint_after(WAIT);
         }
         let now = Instant::now();
         self.finished
@@ -168,16 +207,16 @@ impl ImageTab {
             self.options.blur = 2.0 + 1.9 * (seconds * 1.5).sin();
             ctx.request_repaint();
         }
-        if self.since.is_none() && self.shown != Some(self.options) {
+        if self.waiting_since.is_none() && self.submitted != Some(self.options) {
             self.submit(painter)?;
-            ctx.request_repaint();
+            ctx.request_repaint_after(WAIT);
         }
         Ok(())
     }
 
     fn submit(&mut self, painter: &mut Painter) -> Result<()> {
         // Whether it works or not, it is not to be tried again until something changes.
-        self.shown = Some(self.options);
+        self.submitted = Some(self.options);
         let found = self
             .scenes
             .iter()
@@ -186,7 +225,7 @@ impl ImageTab {
             Some(index) => self.scenes.remove(index),
             None => {
                 let like = self.scenes.last().map(|(_, scene)| scene);
-                let scene = Scene::new(&self.gpu, &self.picture, self.options, like)?;
+                let scene = Scene::new(&self.gpu, &self.image.picture, self.options, like)?;
                 (self.options, scene)
             }
         };
@@ -197,13 +236,17 @@ impl ImageTab {
         if self.scenes.len() > SCENES {
             self.scenes.remove(0);
         }
-        self.since = Some(since);
+        self.waiting_since = Some(since);
         self.error = None;
         Ok(())
     }
 
     pub(crate) fn ui(&mut self, ui: &mut egui::Ui, painter: &mut Painter) {
-        if let Err(error) = self.advance(&ui.ctx().clone(), painter) {
+        let ctx = ui.ctx().clone();
+        if self.export.is_due(&ctx) {
+            self.write_files();
+        }
+        if let Err(error) = self.advance(&ctx, painter) {
             self.error = Some(error.to_string());
         }
         egui::Panel::left("controls")
@@ -220,7 +263,10 @@ impl ImageTab {
         ui.horizontal(|ui| {
             if ui
                 .button("Open…")
-                .on_hover_text("Ctrl O, or drop a file")
+                .on_hover_text(format!(
+                    "{}, or drop a file",
+                    ui.ctx().format_shortcut(&OPEN)
+                ))
                 .clicked()
             {
                 self.ask_for_image();
@@ -234,8 +280,13 @@ impl ImageTab {
                 self.open(&path);
             }
         });
+        let message = match self.export {
+            Export::None => self.message.as_deref(),
+            _ => Some("writing files …"),
+        };
+        messages(ui, message, self.error.as_deref());
         ui.separator();
-        let channels = self.picture.channels;
+        let channels = self.image.picture.channels;
         let o = &mut self.options;
         ui.spacing_mut().slider_width = 150.0;
         ui.add(
@@ -288,19 +339,16 @@ impl ImageTab {
         ui.horizontal(|ui| {
             if ui
                 .button("Export")
-                .on_hover_text("Ctrl S: the PNGs of fig2 and fig3")
+                .on_hover_text(format!(
+                    "{}: the PNGs of fig2 and fig3",
+                    ui.ctx().format_shortcut(&EXPORT)
+                ))
                 .clicked()
             {
-                self.export();
+                self.export = Export::Asked;
             }
             ui.add(egui::TextEdit::singleline(&mut self.folder).desired_width(f32::INFINITY));
         });
-        if let Some(message) = &self.message {
-            ui.label(message);
-        }
-        if let Some(error) = &self.error {
-            ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
-        }
     }
 
     fn panels(&self, ui: &mut egui::Ui, painter: &Painter) {
@@ -344,7 +392,7 @@ impl ImageTab {
         ui.horizontal_top(|ui| {
             let side = width - 76.0;
             if let Some(rect) = painter.show(ui, name, Vec2::splat(side)) {
-                let blocks = resolve_block(self.options.block, self.picture.channels);
+                let blocks = resolve_block(self.options.block, self.image.picture.channels);
                 let line = Stroke::new(1.0, Color32::BLACK);
                 for i in 0..=blocks {
                     let share = i as f32 / blocks as f32;
@@ -372,11 +420,6 @@ impl ImageTab {
     }
 }
 
-pub(crate) fn name_of(path: Option<&Path>) -> String {
-    let name = path.and_then(Path::file_name);
-    name.map_or("astronaut.png".into(), |n| n.to_string_lossy().into_owned())
-}
-
 /// Shares of values on a log scale, over standard deviations.
 fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
     ui.label("values in standard deviations, share on a log scale");
@@ -387,14 +430,16 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
         .x_grid_spacer(uniform_grid_spacer(|_| [1.0, 5.0, 10.0]))
         .y_axis_formatter(|mark, _| format!("1e{:.0}", mark.value));
     plot.show(ui, |plot| {
-        for (name, shares) in ["before", "after"].iter().zip(&numbers.histograms) {
+        for (i, shares) in numbers.histograms.iter().enumerate() {
             let width = 2.0 * f64::from(SIGMAS) / shares.len() as f64;
-            let points = shares.iter().enumerate().filter(|(_, share)| **share > 0.0);
-            let points = points.map(|(i, &share)| {
-                let x = -f64::from(SIGMAS) + (i as f64 + 0.5) * width;
-                [x, f64::from(share).log10()]
-            });
-            plot.line(Line::new(*name, points.collect::<PlotPoints<'_>>()));
+            for run in figures::runs(shares) {
+                let points = run.map(|bin| {
+                    let x = -f64::from(SIGMAS) + (bin as f64 + 0.5) * width;
+                    [x, f64::from(shares[bin]).log10()]
+                });
+                let line = Line::new(["before", "after"][i], points.collect::<PlotPoints<'_>>());
+                plot.line(line.color(line_colour(i)));
+            }
         }
     });
 }

@@ -7,17 +7,16 @@ mod training_tab;
 use std::path::Path;
 use std::sync::Arc;
 
-use decorr::figures::Picture;
 use decorr::gpu::Gpu;
 use decorr::{Error, Result};
 use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
 use eframe::egui_wgpu::{RenderState, WgpuSetup, WgpuSetupExisting};
 
 use canvas::Painter;
-use image_tab::ImageTab;
+use image_tab::{ImageTab, Opened};
 use training_tab::TrainingTab;
 
-use crate::options::{AdapterArgs, picture};
+use crate::options::AdapterArgs;
 
 const OPEN: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::O);
 const EXPORT: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key::S);
@@ -28,8 +27,7 @@ const TRAINING: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key
 /// Opens the window, with the picture at `path` or the one that comes along, and returns when it is
 /// closed.
 pub(crate) fn open(adapter: &AdapterArgs, path: Option<&Path>) -> Result<()> {
-    let picture = picture(path, None)?;
-    let name = image_tab::name_of(path);
+    let opened = Opened::read(path)?;
     let gpu = adapter.open()?;
     let handles = gpu.wgpu();
     let setup = WgpuSetupExisting {
@@ -52,7 +50,7 @@ pub(crate) fn open(adapter: &AdapterArgs, path: Option<&Path>) -> Result<()> {
         Box::new(move |context| {
             let state = context.wgpu_render_state.clone();
             let state = state.ok_or("the window has no wgpu")?;
-            Ok(Box::new(App::new(gpu, state, picture, name)))
+            Ok(Box::new(App::new(gpu, state, opened)))
         }),
     );
     result.map_err(|e| {
@@ -75,6 +73,46 @@ enum Tab {
     Training,
 }
 
+/// A button that writes files. What it was asked for is done a frame later, so that the frame before can say so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Export {
+    None,
+    Asked,
+    Said,
+}
+
+impl Export {
+    /// Takes note of a frame; true if it is time.
+    fn is_due(&mut self, ctx: &egui::Context) -> bool {
+        let (next, due) = match self {
+            Self::None => (Self::None, false),
+            Self::Asked => (Self::Said, false),
+            Self::Said => (Self::None, true),
+        };
+        if *self == Self::Asked {
+            ctx.request_repaint();
+        }
+        *self = next;
+        due
+    }
+}
+
+/// What went well or not, for people.
+fn messages(ui: &mut egui::Ui, message: Option<&str>, error: Option<&str>) {
+    if let Some(message) = message {
+        ui.label(message);
+    }
+    if let Some(error) = error {
+        ui.label(egui::RichText::new(error).color(ui.visuals().error_fg_color));
+    }
+}
+
+/// The colour of the `i`-th line, as in the files.
+fn line_colour(i: usize) -> egui::Color32 {
+    let [r, g, b] = decorr::figures::series_colour(i);
+    egui::Color32::from_rgb(r, g, b)
+}
+
 struct App {
     tab: Tab,
     painter: Painter,
@@ -84,11 +122,11 @@ struct App {
 }
 
 impl App {
-    fn new(gpu: Arc<Gpu>, state: RenderState, picture: Picture, name: String) -> Self {
+    fn new(gpu: Arc<Gpu>, state: RenderState, opened: Opened) -> Self {
         Self {
             tab: Tab::Image,
             painter: Painter::new(Arc::clone(&gpu), state),
-            image: ImageTab::new(Arc::clone(&gpu), picture, name),
+            image: ImageTab::new(Arc::clone(&gpu), opened),
             training: TrainingTab::new(gpu),
             title: String::new(),
         }
@@ -108,8 +146,8 @@ impl App {
         }
         if pressed(EXPORT) {
             match self.tab {
-                Tab::Image => self.image.export(),
-                Tab::Training => self.training.export(),
+                Tab::Image => self.image.export = Export::Asked,
+                Tab::Training => self.training.export = Export::Asked,
             }
         }
         if pressed(QUIT) {
@@ -129,10 +167,14 @@ impl eframe::App for App {
         self.shortcuts(&ctx);
         egui::Panel::top("tabs").show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
-                ui.selectable_value(&mut self.tab, Tab::Image, "Image")
-                    .on_hover_text("Ctrl 1");
-                ui.selectable_value(&mut self.tab, Tab::Training, "Training")
-                    .on_hover_text("Ctrl 2");
+                for (tab, name, shortcut) in [
+                    (Tab::Image, "Image", IMAGE),
+                    (Tab::Training, "Training", TRAINING),
+                ] {
+                    let keys = ctx.format_shortcut(&shortcut);
+                    ui.selectable_value(&mut self.tab, tab, name)
+                        .on_hover_text(keys);
+                }
                 ui.separator();
                 let mut theme = ui.ctx().options(|o| o.theme_preference);
                 for (preference, name) in [

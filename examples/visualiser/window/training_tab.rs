@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture, Trained};
 use decorr::files::write_atomically;
@@ -10,13 +10,16 @@ use decorr::gpu::Gpu;
 use decorr::models::Norm;
 use decorr::train::{Live, NormName, TrainOptions, running_mean};
 use decorr::{Error, Result};
-use eframe::egui::{self, Key, RichText, Slider, Vec2};
+use eframe::egui::{self, Key, Modifiers, RichText, Slider, Vec2};
 use egui_plot::{GridInput, Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
+use super::{EXPORT, Export, line_colour, messages};
 
 /// Convolutions of the network.
 const LAYERS: usize = 3;
+/// Side by side.
+const NORMS: [NormName; 2] = [NormName::Batch, NormName::Deconv];
 /// Test images to look at.
 const IMAGES: usize = 64;
 
@@ -31,6 +34,7 @@ pub(crate) struct TrainingTab {
     layer: usize,
     image: usize,
     folder: String,
+    pub(super) export: Export,
     message: Option<String>,
     error: Option<String>,
 }
@@ -62,6 +66,7 @@ impl TrainingTab {
             layer: 2,
             image: 0,
             folder: "pictures".into(),
+            export: Export::None,
             message: None,
             error: None,
         }
@@ -86,7 +91,7 @@ impl TrainingTab {
     }
 
     /// Writes the curves, the networks, the test image, and what `fig9` writes for these.
-    pub(crate) fn export(&mut self) {
+    fn write_files(&mut self) {
         self.message = None;
         let Some(session) = &self.session else {
             return;
@@ -114,7 +119,7 @@ impl TrainingTab {
         if let (true, Some(since)) = (is_idle, session.since.take()) {
             session.milliseconds = since.elapsed().as_secs_f64() * 1e3;
         } else if !is_idle {
-            ctx.request_repaint();
+            ctx.request_repaint_after(Duration::from_millis(4));
         }
         if wanted && is_idle {
             session.since = Some(Instant::now());
@@ -126,8 +131,13 @@ impl TrainingTab {
     }
 
     pub(crate) fn ui(&mut self, ui: &mut egui::Ui, painter: &mut Painter) {
-        let typing = ui.ctx().egui_wants_keyboard_input();
-        let pressed = |key| !typing && ui.input(|i| i.key_pressed(key));
+        let ctx = ui.ctx().clone();
+        if self.export.is_due(&ctx) {
+            self.write_files();
+        }
+        // Whatever has the focus, unless it is a text; Enter presses a button.
+        let typing = ctx.text_edit_focused();
+        let pressed = |key| !typing && ctx.input_mut(|i| i.consume_key(Modifiers::NONE, key));
         let (space, step, restart) = (pressed(Key::Space), pressed(Key::N), pressed(Key::R));
         egui::Panel::left("training controls")
             .default_size(300.0)
@@ -138,7 +148,7 @@ impl TrainingTab {
             });
         // A run that failed waits for what the user does next.
         if self.error.is_none()
-            && let Err(error) = self.advance(&ui.ctx().clone(), painter)
+            && let Err(error) = self.advance(&ctx, painter)
         {
             self.runs = false;
             self.one_step = false;
@@ -168,6 +178,11 @@ impl TrainingTab {
                 self.restart();
             }
         });
+        let message = match self.export {
+            Export::None => self.message.as_deref(),
+            _ => Some("writing files …"),
+        };
+        messages(ui, message, self.error.as_deref());
         ui.separator();
         ui.spacing_mut().slider_width = 150.0;
         ui.add(Slider::new(&mut self.layer, 1..=LAYERS).text("layer"))
@@ -206,19 +221,16 @@ impl TrainingTab {
         ui.horizontal(|ui| {
             let export = ui.button("Export");
             if export
-                .on_hover_text("Ctrl S: curves, networks, the PNGs of fig9")
+                .on_hover_text(format!(
+                    "{}: curves, networks, the PNGs of fig9",
+                    ui.ctx().format_shortcut(&EXPORT)
+                ))
                 .clicked()
             {
-                self.export();
+                self.export = Export::Asked;
             }
             ui.add(egui::TextEdit::singleline(&mut self.folder).desired_width(f32::INFINITY));
         });
-        if let Some(message) = &self.message {
-            ui.label(message);
-        }
-        if let Some(error) = &self.error {
-            ui.label(RichText::new(error).color(ui.visuals().error_fg_color));
-        }
     }
 
     fn panels(&self, ui: &mut egui::Ui, painter: &Painter) {
@@ -238,14 +250,15 @@ impl TrainingTab {
             .y_grid_spacer(uniform_grid_spacer(round_steps))
             .x_axis_label("step");
         plot.show(ui, |plot| {
-            for run in session.live.runs() {
+            for (i, run) in session.live.runs().iter().enumerate() {
                 let points = run.losses.iter().enumerate();
                 let points: Vec<(f64, f64)> = points
                     .map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss)))
                     .collect();
                 let points = running_mean(&points).into_iter().map(|(x, y)| [x, y]);
                 let name = Norm::from(run.norm).name();
-                plot.line(Line::new(name, points.collect::<PlotPoints<'_>>()));
+                let line = Line::new(name, points.collect::<PlotPoints<'_>>());
+                plot.line(line.color(line_colour(i)));
             }
         });
         ui.columns(session.inspectors.len().max(1), |columns| {
@@ -274,7 +287,7 @@ impl Session {
             seed: Some(seed),
             ..TrainOptions::default()
         };
-        let live = Live::new(gpu, &options, &[NormName::Batch, NormName::Deconv])?;
+        let live = Live::new(gpu, &options, &NORMS)?;
         let batch = live.data().test_loader(IMAGES)?.next_batch()?;
         let batch = batch.ok_or_else(|| Error::Config("there are no test images".into()))?;
         Ok(Self {
@@ -339,6 +352,9 @@ impl Session {
             let shape = [test.channels, test.height, test.width];
             let pixels = self.pixels(image).to_vec();
             self.inspectors.clear();
+            for norm in NORMS {
+                painter.forget(&format!("{} ", Norm::from(norm).name()));
+            }
             for run in self.live.runs_mut() {
                 let model = *run.model();
                 let inspector = Inspector::new(run.store_mut(), &model, layer, shape, &pixels)?;
