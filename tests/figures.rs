@@ -8,8 +8,8 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Trained, fig2, fig3,
-    fig9,
+    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Statistics, Trained,
+    fig2, fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles, paint};
@@ -21,6 +21,11 @@ use support::reference::{self, Geometry, Tensor};
 
 const EPS: f32 = 1e-5;
 const N_ITER: usize = 15;
+const STATISTICS: Statistics = Statistics {
+    eps: EPS,
+    n_iter: N_ITER,
+    sampling_stride: 1,
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -158,8 +163,7 @@ fn measures_in_f64(picture: &Picture, k: usize) -> [f64; 8] {
 fn measures_on_gpu(picture: &Picture, kernel_size: usize) -> [f64; 8] {
     let options = SceneOptions {
         kernel_size,
-        eps: EPS,
-        n_iter: N_ITER,
+        statistics: STATISTICS,
         side: Some(64),
         ..SceneOptions::default()
     };
@@ -230,8 +234,7 @@ fn figure_2_is_of_the_covariance_in_float64() {
     let options = Fig2Options {
         kernel_size: 3,
         block: 3,
-        eps: EPS,
-        n_iter: N_ITER,
+        statistics: STATISTICS,
     };
     // Twice the same image: the covariance of both is that of one.
     let images = [picture.clone(), picture.clone()];
@@ -259,6 +262,52 @@ fn figure_2_is_of_the_covariance_in_float64() {
             max_correlation(&expected.cov_after)
         ) < 0.01
     );
+}
+
+/// Statistics of every other patch, of an image whose sides are no multiples of the stride.
+#[test]
+fn figure_2_of_a_sample_in_float64() {
+    let picture = astronaut(51);
+    let (k, stride) = (5, 3);
+    let options = Fig2Options {
+        kernel_size: k,
+        block: 3,
+        statistics: Statistics {
+            sampling_stride: stride,
+            ..STATISTICS
+        },
+    };
+    let figure = fig2(&gpu(), std::slice::from_ref(&picture), None, options).unwrap();
+    let (h, w) = (picture.height, picture.width);
+    let plane = h * w;
+    let sum = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
+    let means: Vec<f64> = picture.data.chunks(plane).map(sum).collect();
+    let x = Tensor::from_fn(&[1, 3, h, w], |i| {
+        f64::from(picture.data[i]) - means[i / plane]
+    });
+    let geometry = Geometry {
+        stride,
+        padding: k / 2,
+        dilation: 1,
+        groups: 1,
+    };
+    let patches = reference::im2col(&x, [k, k], geometry);
+    let features = 3 * k * k;
+    let rows = patches.data.len() / features;
+    assert_eq!(rows, h.div_ceil(stride) * w.div_ceil(stride));
+    let patches = patches.reshape(&[rows, features]);
+    let mean = patches.sum_to(&[1, features]).map(|v| v / rows as f64);
+    let mean = mean.broadcast(&[rows, features]);
+    let centred = patches
+        .zip(&mean, |v, m| v - m)
+        .reshape(&[1, rows, features]);
+    let expected: Vec<f32> = reference::covariance(&centred, 0.0)
+        .data
+        .iter()
+        .map(|&v| v as f32)
+        .collect();
+    let (cov, _) = support::relative_error(&figure.cov, &expected);
+    assert!(cov < 1e-6, "{cov:e}");
 }
 
 /// The network that comes along, up to the input of its 5th convolution, in float64.
@@ -318,8 +367,7 @@ fn trained() -> Trained {
 const FIG9: Fig9Options = Fig9Options {
     layer: 5,
     block: None,
-    eps: EPS,
-    n_iter: N_ITER,
+    statistics: STATISTICS,
     running: false,
 };
 
@@ -551,8 +599,7 @@ fn pictures_are_the_committed_ones() {
     let options = Fig2Options {
         kernel_size: 3,
         block: 3,
-        eps: EPS,
-        n_iter: N_ITER,
+        statistics: STATISTICS,
     };
     let figure = fig2(&gpu(), std::slice::from_ref(&picture), None, options).unwrap();
     same_as_committed("fig2", &page(&figure.sheet));
@@ -684,8 +731,7 @@ fn a_constant_image_is_painted_as_such() {
     let options = Fig2Options {
         kernel_size: 3,
         block: 3,
-        eps: EPS,
-        n_iter: N_ITER,
+        statistics: STATISTICS,
     };
     let figure = fig2(&gpu(), &[picture], None, options).unwrap();
     for one in &figure.panels[..2] {
@@ -765,14 +811,23 @@ fn a_scene_is_used_again_for_other_options() {
     };
     let mut scene = Scene::new(&gpu(), &picture, options, None).unwrap();
     let mut report = |eps: f32| {
-        scene.step(&SceneOptions { eps, ..options }).unwrap();
+        let statistics = Statistics { eps, ..STATISTICS };
+        scene
+            .step(&SceneOptions {
+                statistics,
+                ..options
+            })
+            .unwrap();
         scene.finish().unwrap().report
     };
     let (first, other, again) = (report(1e-5), report(1e-2), report(1e-5));
     assert_eq!(first, again);
     assert!(other.after.max_correlation > first.after.max_correlation);
     let deeper = SceneOptions {
-        n_iter: 3,
+        statistics: Statistics {
+            n_iter: 3,
+            ..STATISTICS
+        },
         ..options
     };
     assert!(

@@ -13,7 +13,7 @@ use decorr::gpu::Gpu;
 use decorr::{Error, Result};
 use serde::Serialize;
 
-use crate::options::{AdapterArgs, NetworkArgs, RootArgs, picture};
+use crate::options::{AdapterArgs, NetworkArgs, StatisticsArgs, picture};
 
 /// As `println!`, but a reader that has had enough is no reason to panic.
 macro_rules! say {
@@ -44,7 +44,7 @@ pub(crate) struct Fig2Args {
     #[arg(long, allow_negative_numbers = true)]
     block: Option<usize>,
     #[command(flatten)]
-    root: RootArgs,
+    statistics: StatisticsArgs,
     /// Convolution of a network whose input is looked at, from 1 [default: pixels are looked at]
     #[arg(long, allow_negative_numbers = true)]
     layer: Option<usize>,
@@ -68,7 +68,7 @@ pub(crate) struct Fig3Args {
     #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
     block: usize,
     #[command(flatten)]
-    root: RootArgs,
+    statistics: StatisticsArgs,
     /// First blur the image by a Gaussian of this standard deviation in pixels, up to 8
     #[arg(
         long,
@@ -97,7 +97,7 @@ pub(crate) struct Fig9Args {
     #[arg(long, allow_negative_numbers = true)]
     block: Option<usize>,
     #[command(flatten)]
-    root: RootArgs,
+    statistics: StatisticsArgs,
     /// Deconvolve by the running statistics of the network, not by those of the image
     #[arg(long)]
     running: bool,
@@ -123,7 +123,7 @@ pub(crate) struct MeasureArgs {
     #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
     block: usize,
     #[command(flatten)]
-    root: RootArgs,
+    statistics: StatisticsArgs,
     /// Scale images down so that no side is longer, in pixels [default: as they are]
     #[arg(long, allow_negative_numbers = true)]
     max_side: Option<usize>,
@@ -192,8 +192,7 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
     let options = Fig2Options {
         kernel_size: args.kernel_size.unwrap_or(3),
         block,
-        eps: args.root.eps,
-        n_iter: args.root.n_iter,
+        statistics: args.statistics.options(),
     };
     let gpu = adapter.open()?;
     let layer = trained.as_ref().zip(args.layer);
@@ -219,8 +218,7 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
     let options = SceneOptions {
         kernel_size: args.kernel_size,
         block: args.block,
-        eps: args.root.eps,
-        n_iter: args.root.n_iter,
+        statistics: args.statistics.options(),
         blur: args.blur,
         side: None,
     };
@@ -239,8 +237,7 @@ pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
     let options = Fig9Options {
         layer: args.layer,
         block: args.block,
-        eps: args.root.eps,
-        n_iter: args.root.n_iter,
+        statistics: args.statistics.options(),
         running: args.running,
     };
     let gpu = adapter.open()?;
@@ -298,8 +295,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     let options_of = |kernel_size| SceneOptions {
         kernel_size,
         block: args.block,
-        eps: args.root.eps,
-        n_iter: args.root.n_iter,
+        statistics: args.statistics.options(),
         // The pictures are not looked at.
         side: Some(64),
         ..SceneOptions::default()

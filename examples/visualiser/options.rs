@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::Result;
-use decorr::figures::{Picture, Trained};
+use decorr::figures::{Picture, Statistics, Trained};
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::train::{NormName, TrainOptions};
 
@@ -38,15 +38,28 @@ impl AdapterArgs {
     }
 }
 
-/// How far the inverse square root of a covariance goes.
+/// How D is computed.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct RootArgs {
+pub(crate) struct StatisticsArgs {
     /// Added to the diagonal of the covariance
     #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
-    pub(crate) eps: f32,
+    eps: f32,
     /// Denman-Beavers iterations
     #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
-    pub(crate) n_iter: usize,
+    n_iter: usize,
+    /// Take the covariance of every n-th patch in both directions, which is faster
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1)]
+    sampling_stride: usize,
+}
+
+impl StatisticsArgs {
+    pub(crate) fn options(&self) -> Statistics {
+        Statistics {
+            eps: self.eps,
+            n_iter: self.n_iter,
+            sampling_stride: self.sampling_stride,
+        }
+    }
 }
 
 /// A trained network.

@@ -14,8 +14,67 @@ use crate::ops::{
 };
 use crate::{Error, Result};
 
+/// Largest [`Statistics::sampling_stride`].
+const MAX_SAMPLING_STRIDE: usize = 64;
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
 const STRIP_LEN: usize = 16 << 20;
+
+/// How D is computed of patches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Statistics {
+    /// Added to the diagonal of the covariance.
+    pub eps: f32,
+    /// Denman–Beavers iterations.
+    pub n_iter: usize,
+    /// The covariance is that of every n-th patch in both directions; 1: of all.
+    pub sampling_stride: usize,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            eps: 1e-5,
+            n_iter: 15,
+            sampling_stride: 1,
+        }
+    }
+}
+
+impl Statistics {
+    /// Refuses what cannot be computed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option.
+    fn check(&self) -> Result<()> {
+        let Self {
+            eps,
+            n_iter,
+            sampling_stride,
+        } = *self;
+        if n_iter == 0 {
+            return Err(Error::Config("--n-iter 0 must be at least 1".into()));
+        }
+        if !(eps.is_finite() && eps > 0.0) {
+            let message = format!("--eps {eps} is not a positive number");
+            return Err(Error::Config(message));
+        }
+        if !(1..=MAX_SAMPLING_STRIDE).contains(&sampling_stride) {
+            return Err(Error::Config(format!(
+                "--sampling-stride {sampling_stride} is not from 1 to {MAX_SAMPLING_STRIDE}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// For captions.
+    pub(super) fn describe(&self) -> String {
+        let of = match self.sampling_stride {
+            1 => String::new(),
+            n => format!(", every {n}th patch in both directions counted"),
+        };
+        format!("eps {:e}, n_iter {}{of}", self.eps, self.n_iter)
+    }
+}
 
 /// What patches at the border of an image see beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +133,7 @@ impl Whitening {
 pub(super) fn check_options(
     kernel_size: usize,
     block: usize,
-    eps: f32,
-    n_iter: usize,
+    statistics: &Statistics,
 ) -> Result<()> {
     let fail = |message: String| Err(Error::Config(message));
     if kernel_size.is_multiple_of(2) || kernel_size > 15 {
@@ -83,15 +141,10 @@ pub(super) fn check_options(
             "--kernel-size {kernel_size} must be odd (a patch has a centre) and at most 15"
         ));
     }
-    if n_iter == 0 || block == 0 {
-        return fail(format!(
-            "--n-iter {n_iter} and --block {block} must be at least 1"
-        ));
+    if block == 0 {
+        return fail("--block 0 must be at least 1".into());
     }
-    if !(eps.is_finite() && eps > 0.0) {
-        return fail(format!("--eps {eps} is not a positive number"));
-    }
-    Ok(())
+    statistics.check()
 }
 
 /// The patches of `x` [1, C, H, W] around every pixel.
@@ -151,22 +204,23 @@ impl Patches {
         self.block * self.kernel_size * self.kernel_size
     }
 
-    /// Mean [1, F] and second moment [F, F] of all of them, in the coordinates of [`basis`]. Strip by strip:
-    /// all patches of a photograph at once would not fit a binding.
-    pub(super) fn moments(&self, g: &mut Graph) -> Result<(TensorId, TensorId)> {
+    /// Mean [1, F] and second moment [F, F] of every `stride`-th of them in both directions, in the coordinates
+    /// of [`basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
+    pub(super) fn moments(&self, g: &mut Graph, stride: usize) -> Result<(TensorId, TensorId)> {
         let (k, features) = (self.kernel_size, self.features());
         let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
             return Err(Error::shape("patches", "the image is not NCHW"));
         };
         let (h, w, blocks) = (padded_h + 1 - k, padded_w + 1 - k, c / self.block);
-        let rows_per_strip = (STRIP_LEN / (w * c * k * k)).max(1);
+        let sampled = |n: usize| n.div_ceil(stride);
+        let rows_per_strip = (STRIP_LEN / (sampled(w) * c * k * k)).max(1) * stride;
         let mut sums: Option<(TensorId, TensorId)> = None;
         for first in (0..h).step_by(rows_per_strip) {
             let rows = rows_per_strip.min(h - first);
             let strip = slice(g, self.padded, 2, first, 1, rows + k - 1)?;
-            let planes = self.coordinates(g, strip)?;
-            let pixels = rows * w;
-            let share = (pixels as f64 / (h * w * blocks) as f64) as f32;
+            let planes = self.coordinates(g, strip, stride)?;
+            let pixels = sampled(rows) * sampled(w);
+            let share = (pixels as f64 / (sampled(h) * sampled(w) * blocks) as f64) as f32;
             let planes = reshape(g, planes, [blocks, features, pixels])?;
             let mean = reduce_sum(g, planes, [1, features, 1], share / pixels as f32)?;
             let gram = MatMul {
@@ -187,14 +241,28 @@ impl Patches {
         Ok((mean, reshape(g, moment, [features, features])?))
     }
 
-    /// The patches of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`basis`]: one
-    /// plane of rows x W for each, [C, k k, rows, W].
-    fn coordinates(&self, g: &mut Graph, strip: TensorId) -> Result<TensorId> {
+    /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`basis`]:
+    /// a plane for each, [C, k k, rows / stride, W / stride].
+    fn coordinates(&self, g: &mut Graph, strip: TensorId, stride: usize) -> Result<TensorId> {
         let k = self.kernel_size;
         let &[_, c, h, w] = g.shape(strip).dims() else {
             return Err(Error::shape("patches", "the strip is not NCHW"));
         };
-        let plain = Conv2dGeometry::default();
+        let sampling = Conv2dGeometry {
+            stride,
+            ..Conv2dGeometry::default()
+        };
+        if self.block == 3 && k <= 3 {
+            // Few enough values for one product that takes colours and cosines at once.
+            let basis = basis(k, 3);
+            let features = 3 * k * k;
+            let rows = (0..features * features)
+                .map(|i| basis[i % features * features + i / features] as f32);
+            let init = Init::Values(rows.collect::<Vec<f32>>().into());
+            let taps = g.state("basis_taps", [features, 3, k, k], Role::Scratch, init)?;
+            let blocks = reshape(g, strip, [c / 3, 3, h, w])?;
+            return conv2d(g, blocks, taps, None, sampling);
+        }
         let mut x = strip;
         if self.block == 3 {
             // Across colours before it is so many planes more.
@@ -202,7 +270,7 @@ impl Patches {
             let init = Init::Values(colours.into());
             let colours = g.state("opponent", [3, 3, 1, 1], Role::Scratch, init)?;
             let blocks = reshape(g, x, [c / 3, 3, h, w])?;
-            x = conv2d(g, blocks, colours, None, plain)?;
+            x = conv2d(g, blocks, colours, None, Conv2dGeometry::default())?;
         }
         let planes = reshape(g, x, [c, 1, h, w])?;
         let cosines = cosines(k);
@@ -214,7 +282,7 @@ impl Patches {
         let taps: Vec<f32> = (0..k * k * k * k).map(tap).collect();
         let shape = [k * k, 1, k, k];
         let taps = g.state("cosines", shape, Role::Scratch, Init::Values(taps.into()))?;
-        conv2d(g, planes, taps, None, plain)
+        conv2d(g, planes, taps, None, sampling)
     }
 
     /// The deconvolved image [1, C, H, W].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Border, check_options, patches, whiten};
+use super::decorrelate::{Border, Statistics, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{correlations, in_digits, largest_magnitude, measure_correlation, number};
 use super::picture::Picture;
@@ -26,10 +26,8 @@ pub struct Fig2Options {
     pub kernel_size: usize,
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
-    /// Added to the diagonal of the covariance.
-    pub eps: f32,
-    /// Denman–Beavers iterations.
-    pub n_iter: usize,
+    /// How D is computed.
+    pub statistics: Statistics,
 }
 
 /// The numbers behind the picture.
@@ -93,12 +91,7 @@ pub fn fig2(
     layer: Option<(&Trained, usize)>,
     options: Fig2Options,
 ) -> Result<Fig2> {
-    check_options(
-        options.kernel_size,
-        options.block,
-        options.eps,
-        options.n_iter,
-    )?;
+    check_options(options.kernel_size, options.block, &options.statistics)?;
     let mut total: Option<Moments> = None;
     for picture in images {
         let one = moments(gpu, picture, layer, &options)?;
@@ -114,7 +107,7 @@ pub fn fig2(
     let mean = g.input("mean", [1, features]);
     let second = g.input("second_moment", [features, features]);
     let sizes = [of.kernel_size, of.block];
-    let whitening = whiten(&mut g, mean, second, sizes, options.n_iter)?;
+    let whitening = whiten(&mut g, mean, second, sizes, options.statistics.n_iter)?;
     let views = covariance_views(&mut g, &whitening, of.kernel_size, of.block)?;
     measure_correlation(&mut g, "before", whitening.cov, whitening.identity)?;
     measure_correlation(&mut g, "after", whitening.cov_after, whitening.identity)?;
@@ -125,7 +118,7 @@ pub fn fig2(
     g.output("deconv", whitening.deconv);
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
-    let eps = [options.eps];
+    let eps = [options.statistics.eps];
     let inputs: [(&str, &[f32]); 3] = [
         ("mean", &of.mean),
         ("second_moment", &of.second),
@@ -182,7 +175,7 @@ fn moments(
     };
     let block = resolve_block(options.block, channels);
     let patches = patches(&mut g, x, [kernel_size, block], Border::Zeros)?;
-    let (mean, second) = patches.moments(&mut g)?;
+    let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     g.output("mean", mean);
     g.output("second_moment", second);
     let mut store = Store::new(gpu, 0);
@@ -301,7 +294,7 @@ fn page(
             in_digits(report.max_correlation_after, 4),
             report.identity_error
         ),
-        format!("eps {:e}, n_iter {}", options.eps, options.n_iter),
+        options.statistics.describe(),
     ];
     let sheet = sheet(&[maps, row], &caption)?;
     Ok((files, sheet))

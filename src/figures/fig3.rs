@@ -111,8 +111,10 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
         false => String::new(),
     };
     caption.push(format!(
-        "k {}, block {}, eps {:e}, n_iter {}{blur}",
-        options.kernel_size, options.block, options.eps, options.n_iter
+        "k {}, block {}, {}{blur}",
+        options.kernel_size,
+        options.block,
+        options.statistics.describe()
     ));
     sheet(&rows, &caption)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Border, Whitening, check_options, patches, whiten};
+use super::decorrelate::{Border, Statistics, Whitening, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
     Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, sparsity,
@@ -29,10 +29,8 @@ pub struct Fig9Options {
     pub layer: usize,
     /// Channels decorrelated together; `None`: as many as the network's own layers, or 64.
     pub block: Option<usize>,
-    /// Added to the diagonal of the covariance.
-    pub eps: f32,
-    /// Denman–Beavers iterations.
-    pub n_iter: usize,
+    /// How D is computed.
+    pub statistics: Statistics,
     /// Deconvolve by the running mean and D that the network has learned, not by those of the image.
     pub running: bool,
 }
@@ -43,8 +41,7 @@ impl Default for Fig9Options {
         Self {
             layer: 5,
             block: None,
-            eps: 1e-5,
-            n_iter: 15,
+            statistics: Statistics::default(),
             running: false,
         }
     }
@@ -99,7 +96,7 @@ pub fn fig9(
     options: Fig9Options,
 ) -> Result<Fig9> {
     let block = options.block.unwrap_or(trained.block());
-    check_options(1, block, options.eps, options.n_iter)?;
+    check_options(1, block, &options.statistics)?;
     if options.running && trained.model().norm != Norm::Deconv {
         let norm = trained.model().norm.name();
         return Err(Error::Config(format!(
@@ -117,9 +114,9 @@ pub fn fig9(
     };
     let block = resolve_block(block, channels);
     let patches = patches(&mut g, input.x, [input.kernel_size, block], Border::Zeros)?;
-    let (mean, second) = patches.moments(&mut g)?;
+    let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     let sizes = [input.kernel_size, block];
-    let mut whitening = whiten(&mut g, mean, second, sizes, options.n_iter)?;
+    let mut whitening = whiten(&mut g, mean, second, sizes, options.statistics.n_iter)?;
     if options.running {
         whitening = running(&mut g, &input, &whitening)?;
     }
@@ -140,7 +137,7 @@ pub fn fig9(
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     store.write("image", &picture.data)?;
     trained.fill(&store)?;
-    let values = program.run(&[("eps", &[options.eps])])?.values;
+    let values = program.run(&[("eps", &[options.statistics.eps])])?.values;
 
     let of = |name: &str| sparsity(&values, name, rows * columns);
     let (before, after) = (of("before"), of("after"));
@@ -238,8 +235,8 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
     let statistics = match options.running {
         true => "running statistics of the network".to_string(),
         false => format!(
-            "statistics of this image, eps {:e}, n_iter {}",
-            options.eps, options.n_iter
+            "statistics of this image, {}",
+            options.statistics.describe()
         ),
     };
     let caption = [

@@ -13,6 +13,7 @@ mod scene;
 mod sheet;
 mod views;
 
+pub use decorrelate::Statistics;
 pub use fig2::{Fig2, Fig2Options, Fig2Report, fig2};
 pub use fig3::{Fig3, fig3};
 pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::decorrelate::{Border, check_options, patches, whiten};
+use super::decorrelate::{Border, Statistics, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, measure_correlation, measure_histogram,
     measure_sparsity, sparsity,
@@ -38,10 +38,8 @@ pub struct SceneOptions {
     pub kernel_size: usize,
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
-    /// Added to the diagonal of the covariance.
-    pub eps: f32,
-    /// Denman–Beavers iterations.
-    pub n_iter: usize,
+    /// How D is computed.
+    pub statistics: Statistics,
     /// Standard deviation in pixels of the Gaussian that the image is blurred by first; 0: none.
     pub blur: f32,
     /// Largest side of the painted pictures of the image in pixels; `None`: as many as it has.
@@ -53,8 +51,7 @@ impl Default for SceneOptions {
         Self {
             kernel_size: 3,
             block: 3,
-            eps: 1e-5,
-            n_iter: 15,
+            statistics: Statistics::default(),
             blur: 0.0,
             side: None,
         }
@@ -67,7 +64,7 @@ impl SceneOptions {
     /// # Errors
     /// [`Error::Config`] naming the option.
     pub fn check(&self) -> Result<()> {
-        check_options(self.kernel_size, self.block, self.eps, self.n_iter)?;
+        check_options(self.kernel_size, self.block, &self.statistics)?;
         if !(0.0..=MAX_BLUR).contains(&self.blur) {
             let blur = self.blur;
             return Err(Error::Config(format!(
@@ -80,7 +77,10 @@ impl SceneOptions {
     /// True if a scene for these options serves `other` too.
     pub fn serves(&self, other: &Self) -> bool {
         let fixed = |o: &Self| Self {
-            eps: 0.0,
+            statistics: Statistics {
+                eps: 0.0,
+                ..o.statistics
+            },
             blur: f32::from(u8::from(o.blur > 0.0)),
             ..*o
         };
@@ -222,7 +222,7 @@ pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<G
 
 /// Values of the inputs of a step.
 pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
-    let mut inputs = vec![("eps", vec![options.eps])];
+    let mut inputs = vec![("eps", vec![options.statistics.eps])];
     if options.blur > 0.0 {
         inputs.push(("taps", gaussian(options.blur)));
     }
@@ -258,9 +258,9 @@ fn build(
     };
     let sizes = [options.kernel_size, options.block];
     let patches = patches(g, x, sizes, border)?;
-    let (mean, second_moment) = patches.moments(g)?;
+    let (mean, second_moment) = patches.moments(g, options.statistics.sampling_stride)?;
     let sizes = [options.kernel_size, patches.block];
-    let whitening = whiten(g, mean, second_moment, sizes, options.n_iter)?;
+    let whitening = whiten(g, mean, second_moment, sizes, options.statistics.n_iter)?;
     let y = patches.deconvolve(g, &whitening)?;
 
     let (abs_x, abs_y) = (abs(g, x)?, abs(g, y)?);
@@ -394,7 +394,10 @@ mod tests {
     fn a_scene_serves_what_it_was_compiled_for() {
         let options = SceneOptions::default();
         assert!(options.serves(&SceneOptions {
-            eps: 0.1,
+            statistics: Statistics {
+                eps: 0.1,
+                ..options.statistics
+            },
             ..options
         }));
         assert!(!options.serves(&SceneOptions {
@@ -402,7 +405,10 @@ mod tests {
             ..options
         }));
         assert!(!options.serves(&SceneOptions {
-            n_iter: 5,
+            statistics: Statistics {
+                n_iter: 5,
+                ..options.statistics
+            },
             ..options
         }));
     }

@@ -143,11 +143,23 @@ pub(super) fn covariance_views(
     let features = g.shape(by.cov).dims()[0];
     let side = magnified(features, SIDE);
     let mut views = Vec::new();
-    for (name, title, cov) in [
-        ("cov_before", "covariance of patches, before", by.cov),
-        ("cov_after", "covariance of patches, after", by.cov_after),
+    // After deconvolution variances are about 1.
+    let no_variance = NO_VARIANCE as f32;
+    for (name, title, cov, least) in [
+        (
+            "cov_before",
+            "covariance of patches, before",
+            by.cov,
+            no_variance,
+        ),
+        (
+            "cov_after",
+            "covariance of patches, after",
+            by.cov_after,
+            1e-3,
+        ),
     ] {
-        let (share, least) = (1.0, NO_VARIANCE as f32);
+        let share = 1.0;
         let range = range(g, cov, Range::Symmetric { share, least }, 1)?;
         g.output(&format!("{name}.range"), range);
         let mut tiles = Tiles::picture(1, [features; 2], [side; 2]);

@@ -107,8 +107,8 @@ impl ImageTab {
             image.picture.height,
             o.kernel_size,
             resolve_block(o.block, self.image.picture.channels),
-            o.eps,
-            o.n_iter,
+            o.statistics.eps,
+            o.statistics.n_iter,
             o.blur
         )
     }
@@ -177,8 +177,7 @@ impl ImageTab {
         let fig2 = Fig2Options {
             kernel_size: o.kernel_size,
             block: o.block,
-            eps: o.eps,
-            n_iter: o.n_iter,
+            statistics: o.statistics,
         };
         let fig3 = SceneOptions { side: None, ..*o };
         let pictures = std::slice::from_ref(&self.image.picture);
@@ -300,16 +299,19 @@ impl ImageTab {
                 .on_hover_text("colours decorrelated together");
         }
         ui.add(
-            Slider::new(&mut o.eps, 1e-8..=1.0)
+            Slider::new(&mut o.statistics.eps, 1e-8..=1.0)
                 .logarithmic(true)
                 .text("eps")
                 .custom_formatter(|value, _| format!("{value:.1e}")),
         )
         .on_hover_text("added to the diagonal of the covariance");
-        ui.add(Slider::new(&mut o.n_iter, 1..=30).text("n_iter"))
+        ui.add(Slider::new(&mut o.statistics.n_iter, 1..=30).text("n_iter"))
             .on_hover_text("Denman-Beavers iterations");
         ui.add(Slider::new(&mut o.blur, 0.0..=MAX_BLUR).text("blur"))
             .on_hover_text("standard deviation in pixels of a Gaussian before");
+        let sampling = Slider::new(&mut o.statistics.sampling_stride, 1..=8);
+        ui.add(sampling.text("sampling stride"))
+            .on_hover_text("the covariance is that of every n-th patch in both directions");
         ui.checkbox(&mut self.animate, "move the blur, to see the speed");
         if ui.button("Defaults").clicked() {
             self.animate = false;
