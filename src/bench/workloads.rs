@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
-use crate::figures::{SceneOptions, random_scene, scene_inputs};
+use crate::figures::{SceneOptions, Statistics, random_scene, scene_inputs};
 use crate::graph::{Graph, Init, TensorId};
 use crate::models::{Model, Norm};
 use crate::nn::{Loss, Mode};
@@ -65,8 +65,9 @@ pub fn workloads() -> Result<Vec<Workload>> {
         all.push(step("mlp", BATCH, norm, None)?);
     }
     all.extend(network_steps("cnn", BATCH)?);
-    for (kernel_size, blur) in [(3, 0.0), (7, 0.0), (7, 2.0)] {
-        all.push(scene(kernel_size, blur)?);
+    for (kernel_size, sampling_stride, blur) in [(3, 1, 0.0), (7, 1, 0.0), (7, 2, 0.0), (7, 1, 2.0)]
+    {
+        all.push(scene(kernel_size, sampling_stride, blur)?);
     }
     Ok(all)
 }
@@ -176,16 +177,21 @@ fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
 }
 
 /// What the window computes and paints for each position of its sliders.
-fn scene(kernel_size: usize, blur: f32) -> Result<Workload> {
+fn scene(kernel_size: usize, sampling_stride: usize, blur: f32) -> Result<Workload> {
     let options = SceneOptions {
         kernel_size,
+        statistics: Statistics {
+            sampling_stride,
+            ..Statistics::default()
+        },
         blur,
         ..SceneOptions::default()
     };
     let inputs = scene_inputs(&options).into_iter();
     let blurred = if blur > 0.0 { " blur" } else { "" };
+    let sampled = if sampling_stride > 1 { " sampled" } else { "" };
     Ok(Workload {
-        name: format!("scene 640x480 k {kernel_size}{blurred}"),
+        name: format!("scene 640x480 k {kernel_size}{sampled}{blurred}"),
         graph: random_scene([3, 480, 640], &options)?,
         inputs: inputs.map(|(n, v)| (n.to_string(), v)).collect(),
         compared_with: None,

@@ -117,7 +117,7 @@ impl Contraction {
         c: Slot,
     ) -> Result<Lowered> {
         self.check_addresses()?;
-        let kernel = Variant::of(variants);
+        let kernel = Variant::of(variants, self.m);
         let tiles = [
             self.m.div_ceil(kernel.tile[0]),
             self.n.div_ceil(kernel.tile[1]),
@@ -180,6 +180,7 @@ impl Contraction {
                 constants.push(("K2", word(self.k[2])?));
             }
             let along_k = |k: [usize; 3], other: [usize; 3]| u32::from(k[2] == 1 && other[2] != 1);
+            constants.push(("ROWS", word(variant.tile[0] / 4)?));
             constants.push(("A_ALONG_K", along_k(self.a_k, self.a_m)));
             constants.push(("B_ALONG_K", along_k(self.b_k, self.b_n)));
         }
@@ -295,7 +296,8 @@ struct Variant {
 }
 
 impl Variant {
-    fn of(variants: Variants) -> &'static Self {
+    /// For C with `m` rows.
+    fn of(variants: Variants, m: usize) -> &'static Self {
         match variants {
             Variants {
                 direct: true,
@@ -313,6 +315,14 @@ impl Variant {
                 entry: "direct",
                 tile: [16, 64],
                 wanted: 16,
+            },
+            // An image of three channels would have 61 of 64 rows computed for nothing.
+            _ if m <= 16 => &Self {
+                name: "contraction",
+                source: SOURCE,
+                entry: "tiled",
+                tile: [16, 64],
+                wanted: 1024,
             },
             _ => &Self {
                 name: "contraction",
