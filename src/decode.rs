@@ -1,6 +1,7 @@
 //! Picture files to pixels.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -13,12 +14,21 @@ use zune_jpeg::errors::DecodeErrors;
 
 use crate::{Error, Result};
 
+/// Most bytes of a file, and of the pixels in it. A damaged header may claim any number.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// Reads a picture, whatever its ending says it is, as [`decode`] does.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture.
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture, or too large.
 pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut bytes = Vec::new();
+    let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::io(path, e))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::data(path, "has more than 1 GiB: that is no picture"));
+    }
     decode(path, &bytes)
 }
 
@@ -30,7 +40,7 @@ pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
 pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage> {
     let decoded = match bytes.starts_with(&[0xff, 0xd8]) {
         true => jpeg(bytes),
-        false => other(bytes).map_err(|e| e.to_string()),
+        false => other(bytes),
     };
     decoded.map_err(|e| {
         let message = match bytes.len() {
@@ -41,13 +51,22 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage> {
     })
 }
 
+/// The marker that a whole JPEG ends with.
+const END_OF_JPEG: [u8; 2] = [0xff, 0xd9];
+
 /// By the decoder that `image` uses too, but strictly: `image` has it fill up with grey what is
 /// missing of a file that was cut short, which nobody would notice.
 fn jpeg(bytes: &[u8]) -> Result<DynamicImage, String> {
     let decode = |strict: bool| {
+        let most = usize::from(u16::MAX);
         let options = DecoderOptions::default().set_strict_mode(strict);
+        let options = options.set_max_width(most).set_max_height(most);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
         decoder.decode_headers()?;
+        let (width, height) = decoder.dimensions().unwrap_or_default();
+        if let Err(message) = check_size(width as u64, height as u64, 3) {
+            return Err(DecodeErrors::Format(message));
+        }
         let colours = match decoder.input_colorspace() {
             Some(ColorSpace::Luma) => ColorSpace::Luma,
             _ => ColorSpace::RGB,
@@ -57,13 +76,30 @@ fn jpeg(bytes: &[u8]) -> Result<DynamicImage, String> {
         Ok((decoder, pixels, colours))
     };
     let decoded = match decode(true) {
-        // Bytes between the segments of the header harm nothing and are found in real files.
+        // Bytes between the segments of the header harm nothing and are found in real files. What was cut
+        // short must be seen otherwise then.
         Err(DecodeErrors::FormatStatic(e)) if e.contains("Extra bytes between headers") => {
+            if !bytes
+                .windows(2)
+                .rev()
+                .take(64)
+                .any(|two| two == END_OF_JPEG)
+            {
+                return Err("it was cut short".into());
+            }
             decode(false)
         }
         decoded => decoded,
     };
-    let (decoder, pixels, colours) = decoded.map_err(|e| format!("{e:?}"))?;
+    let (decoder, pixels, colours) = decoded.map_err(|e| match e {
+        DecodeErrors::Format(text) => text,
+        DecodeErrors::FormatStatic(text) => text.to_string(),
+        DecodeErrors::ExhaustedData => "it was cut short".to_string(),
+        other => other.to_string(),
+    })?;
+    if !has_finest_luma(bytes) {
+        return Err("its colours are stored finer than its brightness, which is not read".into());
+    }
     let (width, height) = decoder.dimensions().unwrap_or_default();
     let (width, height) = (width as u32, height as u32);
     let image = match colours {
@@ -75,11 +111,58 @@ fn jpeg(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(upright(image, orientation))
 }
 
-fn other(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    let mut decoder = reader.into_decoder()?;
+fn other(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let explain = |e: ImageError| match e {
+        ImageError::Unsupported(e) => {
+            format!("{e}; what is read is PNG, JPEG, WebP, GIF, BMP, TIFF and PNM")
+        }
+        e => e.to_string(),
+    };
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let reader = reader.map_err(|e| e.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(explain)?;
+    let (width, height) = decoder.dimensions();
+    let each = u64::from(decoder.color_type().bytes_per_pixel());
+    check_size(width.into(), height.into(), each)?;
     let orientation = decoder.orientation().ok();
-    Ok(upright(DynamicImage::from_decoder(decoder)?, orientation))
+    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    Ok(upright(image, orientation))
+}
+
+/// Before memory is asked for: of an image of so many pixels of `each` bytes.
+fn check_size(width: u64, height: u64, each: u64) -> Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err(format!("it has {width} x {height} pixels"));
+    }
+    match width.checked_mul(height).and_then(|n| n.checked_mul(each)) {
+        Some(bytes) if bytes <= MAX_BYTES => Ok(()),
+        _ => Err(format!(
+            "its header claims {width} x {height} pixels, which are more than 1 GiB"
+        )),
+    }
+}
+
+/// False if a component of a JPEG has more samples than the first, which zune-jpeg takes for stripes.
+fn has_finest_luma(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        if !(0xc0..=0xc2).contains(&marker) {
+            // Some bytes may stand between segments: on to what looks like the next one.
+            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+            let rest = bytes.get(end..).unwrap_or_default();
+            match rest.iter().position(|&b| b == 0xff) {
+                Some(more) => at = end + more,
+                None => return true,
+            }
+            continue;
+        }
+        let count = bytes.get(at + 9).map_or(0, |&n| usize::from(n));
+        let factors = (0..count).filter_map(|c| bytes.get(at + 11 + 3 * c));
+        let factors: Vec<[u8; 2]> = factors.map(|v| [v >> 4, v & 15]).collect();
+        let first = factors.first().copied().unwrap_or([1; 2]);
+        return factors.iter().all(|f| f[0] <= first[0] && f[1] <= first[1]);
+    }
+    true
 }
 
 fn upright(mut image: DynamicImage, orientation: Option<Orientation>) -> DynamicImage {

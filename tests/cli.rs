@@ -430,8 +430,56 @@ fn pictures_of_all_kinds() {
         }
         stdout(&visualiser(&["fig2", &file, "--out", &out]));
     }
-    let even = ["fig3", "--out", &out, "--kernel-size", "4"];
-    refusal(&visualiser(&even), &["--kernel-size 4", "odd"]);
+    for (option, value, wanted) in [
+        ("--kernel-size", "4", "odd"),
+        ("--n-iter", "0", "from 1 to 100"),
+        ("--n-iter", "18446744073709551615", "from 1 to 100"),
+        ("--sampling-stride", "0", "from 1 to 64"),
+        ("--eps", "NaN", "not a positive number"),
+        ("--blur", "9", "from 0 to 8"),
+        ("--max-side", "0", "at least 1"),
+    ] {
+        refusal(
+            &visualiser(&["fig3", "--out", &out, option, value]),
+            &[option, wanted],
+        );
+    }
+    // What float32 cannot carry is said to be undefined, and not printed.
+    let line = RgbImage::from_fn(1, 50, |_, y| {
+        Rgb([y * 83, y * 31, y * y * 7].map(|v| v as u8))
+    });
+    let line = save("line.png", line.into());
+    let tiny = [
+        "fig3",
+        &line,
+        "--eps",
+        "1e-20",
+        "--n-iter",
+        "30",
+        "--kernel-size",
+        "7",
+    ];
+    let tiny = stdout(&visualiser(
+        &[&tiny[..], &["--out", &out, "--json"]].concat(),
+    ));
+    let tiny: serde_json::Value = serde_json::from_str(&tiny).unwrap();
+    let notice = tiny["notice"].as_str().unwrap_or_default();
+    assert!(
+        notice.contains("larger eps") && tiny["after"]["hoyer"].is_null(),
+        "{tiny}"
+    );
+    // A picture is not written over by what is made of it.
+    let own = save(
+        "a_input.png",
+        RgbImage::from_fn(20, 30, |x, y| Rgb([ramp(x, y); 3])).into(),
+    );
+    let before = std::fs::read(&own).unwrap();
+    let here = dir.path().to_string_lossy();
+    refusal(
+        &visualiser(&["fig3", &own, "--out", &here]),
+        &["a_input.png", "another folder"],
+    );
+    assert_eq!(std::fs::read(&own).unwrap(), before);
 }
 
 #[test]
@@ -462,6 +510,41 @@ fn bad_pictures_are_named() {
     let both = ["fig2", "tests/photographs", "--out", &out];
     refusal(&visualiser(&both), &["chelsea.jpg", "colour", "grey"]);
     assert!(!dir.path().join("out").exists());
+
+    // Headers that claim anything, and pictures of nothing.
+    let huge_bmp = {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = DynamicImage::from(RgbImage::new(9, 7));
+        image.write_to(&mut bytes, image::ImageFormat::Bmp).unwrap();
+        let mut bytes = bytes.into_inner();
+        for at in [18, 22] {
+            bytes[at..at + 2].copy_from_slice(&60_000u16.to_le_bytes());
+        }
+        bytes
+    };
+    for (name, bytes, wanted) in [
+        (
+            "claims.ppm",
+            b"P6\n90000 90000\n255\n".to_vec(),
+            "90000 x 90000",
+        ),
+        ("claims.bmp", huge_bmp, "more than 1 GiB"),
+        ("nothing.ppm", b"P6\n5 0\n255\n".to_vec(), "5 x 0 pixels"),
+        ("text.png", b"<svg></svg>".to_vec(), "PNG, JPEG, WebP"),
+    ] {
+        refusal(
+            &visualiser(&["fig3", &write(name, &bytes), "--out", &out]),
+            &[name, wanted],
+        );
+    }
+    let folder = [
+        "measure",
+        &dir.path().to_string_lossy(),
+        "--json",
+        "--kernel-size",
+        "3",
+    ];
+    assert!(!visualiser(&folder).status.success());
 
     // Too large for one buffer: said before anything is computed, with a size that fits.
     let (file, huge) = path(&dir, "huge.png");
@@ -551,10 +634,37 @@ fn figures_2_and_9_of_the_bundled_network_and_of_others() {
         &["--running", "batch"],
     );
     refused(&["fig2", "--checkpoint", &checkpoint], &["--layer"]);
+    refused(&["fig2", "--norm", "batch"], &["--norm", "--layer"]);
+    refused(
+        &["fig2", "--layer", "2", "--kernel-size", "5"],
+        &["--kernel-size", "--layer"],
+    );
+    refused(&["fig9", "--norm", "none"], &["--norm", "leave"]);
+    refused(
+        &["fig9", "--max-side", "8", "--layer", "9"],
+        &["8 convolutions"],
+    );
 }
 
 #[test]
 fn images_are_measured() {
+    // One that cannot be read costs none of the others, and files that are not seen are not pictures.
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("a.png", &b"no picture"[..]),
+        ("._b.png", b"\0"),
+        ("c.txt", b"text"),
+    ] {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    std::fs::create_dir(dir.path().join("d.png")).unwrap();
+    std::fs::copy("tests/photographs/rocket.jpg", dir.path().join("e.jpg")).unwrap();
+    let folder = dir.path().to_string_lossy();
+    let mixed = visualiser(&["measure", &folder, "--kernel-size", "3", "--json"]);
+    refusal(&mixed, &["a.png", "no picture", "1 of 2 pictures"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&mixed.stdout).unwrap();
+    assert_eq!((rows.len(), &rows[0]["image"]), (1, &"e.jpg".into()));
+
     let text = stdout(&visualiser(&["measure", "tests/photographs"]));
     assert_eq!(text.lines().count(), 1 + 9 * 2, "{text}");
     let text = stdout(&visualiser(&[

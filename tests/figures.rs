@@ -169,7 +169,7 @@ fn measures_on_gpu(picture: &Picture, kernel_size: usize) -> [f64; 8] {
     };
     let mut scene = Scene::new(&gpu(), picture, options, None).unwrap();
     scene.step(&options).unwrap();
-    let Report { before, after } = scene.finish().unwrap().report;
+    let Report { before, after, .. } = scene.finish().unwrap().report;
     let side = |m: decorr::figures::Measures| {
         let s = m.sparsity;
         [s.excess_kurtosis, s.hoyer, s.near_zero, m.max_correlation]
@@ -228,6 +228,58 @@ fn photographs_become_sparse_and_their_patches_uncorrelated() {
     ));
 }
 
+/// Of colours that depend on each other, or do not vary, float32 must lose nothing; nor of a few pixels that differ
+/// a little on a large plain ground.
+#[test]
+fn saturated_and_plain_images_in_float64() {
+    let (h, w) = (60, 80);
+    let plane = h * w;
+    // Boxes at some distance from each other.
+    let boxes = |i: usize, salt: usize| {
+        let (y, x) = (i / w / 9, i % w / 11);
+        f32::from(u8::from((y * 7 + x * 5 + salt) % 3 == 0))
+    };
+    let noise = |i: usize| ((i * 7919 + i / 13 * 104_729) % 251) as f32 / 250.0;
+    let picture = |of: [&dyn Fn(usize) -> f32; 3]| Picture {
+        channels: 3,
+        height: h,
+        width: w,
+        data: of.iter().flat_map(|f| (0..plane).map(f)).collect(),
+    };
+    let (a, b) = (|i| boxes(i, 0), |i| boxes(i, 1));
+    let negative = |i| 1.0 - boxes(i, 0);
+    let dim = |i| 0.02 * noise(i);
+    let zero = |_| 0.0;
+    let plain = |i| {
+        if i == 1234 {
+            201.0 / 255.0
+        } else {
+            200.0 / 255.0
+        }
+    };
+    for (name, picture, k) in [
+        ("yellow on black", picture([&a, &a, &zero]), 7),
+        ("red and blue", picture([&a, &zero, &b]), 7),
+        ("red alone", picture([&b, &zero, &zero]), 3),
+        ("blue is not red", picture([&a, &b, &negative]), 5),
+        ("dim red, full blue", picture([&dim, &zero, &b]), 7),
+        ("one pixel", picture([&plain, &plain, &plain]), 1),
+    ] {
+        let (actual, expected) = (measures_on_gpu(&picture, k), measures_in_f64(&picture, k));
+        for (what, i) in [("kurtosis", 4), ("Hoyer", 5), ("Hoyer before", 1)] {
+            let (actual, expected) = (actual[i], expected[i]);
+            assert!(
+                error(actual, expected) < 0.01,
+                "{name}: {what} {actual}, in float64 {expected}"
+            );
+        }
+        assert!(
+            (0.0..=1.0).contains(&actual[3]) && (0.0..=1.0).contains(&actual[7]),
+            "{name}: {actual:?}"
+        );
+    }
+}
+
 #[test]
 fn figure_2_is_of_the_covariance_in_float64() {
     let picture = astronaut(96);
@@ -237,8 +289,8 @@ fn figure_2_is_of_the_covariance_in_float64() {
         statistics: STATISTICS,
     };
     // Twice the same image: the covariance of both is that of one.
-    let images = [picture.clone(), picture.clone()];
-    let figure = fig2(&gpu(), &images, None, options).unwrap();
+    let images = [picture.clone(), picture.clone()].map(Ok);
+    let figure = fig2(&gpu(), images, None, options).unwrap();
     let (c, h, w) = (3, picture.height, picture.width);
     let plane = h * w;
     let sum = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
@@ -277,7 +329,7 @@ fn figure_2_of_a_sample_in_float64() {
             ..STATISTICS
         },
     };
-    let figure = fig2(&gpu(), std::slice::from_ref(&picture), None, options).unwrap();
+    let figure = fig2(&gpu(), [Ok(picture.clone())], None, options).unwrap();
     let (h, w) = (picture.height, picture.width);
     let plane = h * w;
     let sum = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
@@ -601,20 +653,14 @@ fn pictures_are_the_committed_ones() {
         block: 3,
         statistics: STATISTICS,
     };
-    let figure = fig2(&gpu(), std::slice::from_ref(&picture), None, options).unwrap();
+    let figure = fig2(&gpu(), [Ok(picture.clone())], None, options).unwrap();
     same_as_committed("fig2", &page(&figure.sheet));
     let layer = Fig2Options {
         block: 16,
         ..options
     };
     let network = trained();
-    let of_layer = fig2(
-        &gpu(),
-        std::slice::from_ref(&picture),
-        Some((&network, 2)),
-        layer,
-    )
-    .unwrap();
+    let of_layer = fig2(&gpu(), [Ok(picture.clone())], Some((&network, 2)), layer).unwrap();
     assert_eq!(of_layer.report.layer.as_deref(), Some("features.3"));
     same_as_committed("fig2_layer2", &page(&of_layer.sheet));
 
@@ -733,7 +779,7 @@ fn a_constant_image_is_painted_as_such() {
         block: 3,
         statistics: STATISTICS,
     };
-    let figure = fig2(&gpu(), &[picture], None, options).unwrap();
+    let figure = fig2(&gpu(), [Ok(picture)], None, options).unwrap();
     for one in &figure.panels[..2] {
         let white = |p: &image::Rgb<u8>| p.0.iter().all(|&v| v > 250);
         assert!(one.picture.pixels().all(white), "{}", one.name);

@@ -15,10 +15,24 @@ use serde::Serialize;
 
 use crate::options::{AdapterArgs, NetworkArgs, StatisticsArgs, picture};
 
-/// As `println!`, but a reader that has had enough is no reason to panic.
+/// As `println!`, but a reader that has had enough (`| head`) ends the program without complaint, and a full disk
+/// with one.
 macro_rules! say {
     ($($argument:tt)*) => {
-        let _ = writeln!(std::io::stdout(), $($argument)*);
+        if let Err(error) = writeln!(std::io::stdout(), $($argument)*) {
+            let enough = error.kind() == std::io::ErrorKind::BrokenPipe;
+            if !enough {
+                let _ = writeln!(std::io::stderr(), "error: standard output: {error}");
+            }
+            std::process::exit(i32::from(!enough));
+        }
+    };
+}
+
+/// To standard error, if there is one.
+macro_rules! warn {
+    ($($argument:tt)*) => {
+        let _ = writeln!(std::io::stderr(), $($argument)*);
     };
 }
 
@@ -161,30 +175,32 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         None => None,
     };
     let paths = files_of(&args.images)?;
-    let mut pictures: Vec<Picture> = Vec::new();
-    let paths: Vec<Option<&Path>> = match paths.is_empty() {
+    let listed: Vec<Option<&Path>> = match paths.is_empty() {
         true => vec![None],
         false => paths.iter().map(|p| Some(p.as_path())).collect(),
     };
-    for path in paths {
+    let mut channels = None;
+    // Read when it is their turn: a folder of photographs does not fit in memory.
+    let pictures = listed.iter().map(|&path| {
         let read = picture(path, args.max_side)?;
         let read = match &trained {
             Some(trained) => trained.prepare(&read, args.max_side.unwrap_or(NETWORK_SIDE))?,
             None => read,
         };
-        if let (Some(path), Some(first)) = (path, pictures.first())
-            && first.channels != read.channels
+        let first = *channels.get_or_insert(read.channels);
+        if let Some(path) = path
+            && first != read.channels
         {
             let kind = |channels| if channels == 1 { "grey" } else { "colour" };
             let message = format!(
                 "is in {} and those before in {}: they have no covariance together. Give them apart",
                 kind(read.channels),
-                kind(first.channels)
+                kind(first)
             );
             return Err(Error::data(path, message));
         }
-        pictures.push(read);
-    }
+        Ok(read)
+    });
     let block = args.block.unwrap_or(match &trained {
         Some(trained) => trained.block(),
         None => 3,
@@ -196,19 +212,25 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
     };
     let gpu = adapter.open()?;
     let layer = trained.as_ref().zip(args.layer);
-    let figure = figures::fig2(&gpu, &pictures, layer, options)?;
+    let figure = figures::fig2(&gpu, pictures, layer, options)?;
+    for path in &paths {
+        spare(path, &args.output.out, &figure.files())?;
+    }
     let names = figure.write(&args.output.out)?;
     let report = &figure.report;
     tell(&args.output, report, &names, || {
+        if let Some(notice) = report.notice {
+            say!("{notice}");
+        }
         say!(
             "{} image{}, {} values a patch; largest |correlation| {} before, {} after; \
-             largest |after - identity| {:.4}",
+             largest |after - identity| {}",
             report.images,
             if report.images == 1 { "" } else { "s" },
             report.features,
             in_digits(report.max_correlation_before, 4),
             in_digits(report.max_correlation_after, 4),
-            report.identity_error
+            in_digits(report.identity_error, 4)
         );
     })
 }
@@ -224,7 +246,11 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
     };
     options.check()?;
     let gpu = adapter.open()?;
-    let figure = figures::fig3(&gpu, &input, options)?;
+    let figure = figures::fig3(&gpu, &input, options);
+    let figure = figure.map_err(|e| of_file(args.image.as_deref(), e))?;
+    if let Some(path) = &args.image {
+        spare(path, &args.output.out, &figure.files())?;
+    }
     let names = figure.write(&args.output.out)?;
     let report = &figure.numbers.report;
     tell(&args.output, report, &names, || print_report(report))
@@ -241,12 +267,19 @@ pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
         running: args.running,
     };
     let gpu = adapter.open()?;
-    let figure = figures::fig9(&gpu, &input, &trained, options)?;
+    let figure = figures::fig9(&gpu, &input, &trained, options);
+    let figure = figure.map_err(|e| of_file(args.image.as_deref(), e))?;
+    if let Some(path) = &args.image {
+        spare(path, &args.output.out, &figure.files())?;
+    }
     let names = figure.write(&args.output.out)?;
     let r = &figure.report;
     tell(&args.output, r, &names, || {
         if args.channels {
             print_channels(r);
+        }
+        if let Some(notice) = r.notice {
+            say!("{notice}");
         }
         let [channels, rows, columns] = r.shape;
         say!(
@@ -325,7 +358,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
         let input = match picture(Some(path), args.max_side) {
             Ok(input) => input,
             Err(error) => {
-                eprintln!("left out: {error}");
+                warn!("left out: {error}");
                 failed += 1;
                 continue;
             }
@@ -339,7 +372,8 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
                     .into_owned(),
                 path: path.clone(),
                 kernel_size,
-                report: report_of(&gpu, &input, options_of(kernel_size))?,
+                report: report_of(&gpu, &input, options_of(kernel_size))
+                    .map_err(|e| of_file(Some(path), e))?,
             };
             if !args.json {
                 print_row(&row);
@@ -363,7 +397,8 @@ fn print_row(row: &Row) {
     let (b, a) = (&row.report.before, &row.report.after);
     say!(
         "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        row.image,
+        // What a terminal would take for commands.
+        row.image.replace(char::is_control, "?"),
         row.kernel_size,
         in_digits(b.sparsity.excess_kurtosis, 3),
         in_digits(a.sparsity.excess_kurtosis, 3),
@@ -378,6 +413,33 @@ fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<R
     let mut scene = Scene::new(gpu, input, options, None)?;
     scene.step(&options)?;
     Ok(scene.finish()?.report)
+}
+
+/// A limit with the picture that is beyond it.
+fn of_file(path: Option<&Path>, error: Error) -> Error {
+    match (path, error) {
+        (Some(path), Error::Limit(message)) => {
+            Error::Limit(format!("{}: {message}", path.display()))
+        }
+        (_, error) => error,
+    }
+}
+
+/// Refuses to write over the picture at `path`.
+pub(crate) fn spare(path: &Path, dir: &Path, names: &[String]) -> Result<()> {
+    let Ok(input) = path.canonicalize() else {
+        return Ok(());
+    };
+    for name in names {
+        let output = dir.join(name);
+        if output.canonicalize().is_ok_and(|output| output == input) {
+            return Err(Error::Config(format!(
+                "{} would be written over, and it is what was looked at: choose another folder",
+                output.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Prints what a figure found, and what was written.
@@ -399,6 +461,9 @@ fn tell(
 }
 
 fn print_report(report: &Report) {
+    if let Some(notice) = report.notice {
+        say!("{notice}");
+    }
     say!("{:<34} {:>10} {:>10}", "", "before", "after");
     for (name, before, after) in report.rows() {
         say!("{name:<34} {before:>10} {after:>10}");
@@ -423,7 +488,10 @@ fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut inside = Vec::new();
         for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
             let file = entry.map_err(|e| Error::io(path, e))?.path();
-            if Picture::has_known_extension(&file) {
+            let hidden = file
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+            if !hidden && file.is_file() && Picture::has_known_extension(&file) {
                 inside.push(file);
             }
         }

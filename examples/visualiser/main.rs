@@ -7,6 +7,7 @@ mod files;
 mod options;
 mod window;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -65,8 +66,9 @@ fn run(cli: Cli) -> Result<()> {
         (Some(Figure::Fig9(args)), None) => files::fig9(&args, adapter),
         (Some(Figure::Measure(args)), None) => files::measure(&args, adapter),
         (None, Some(image)) => window::open(adapter, image.as_deref()),
-        (None, None) => Cli::command()
-            .print_long_help()
-            .map_err(|e| Error::io("standard output", e)),
+        (None, None) => match Cli::command().print_long_help() {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+            _ => Ok(()),
+        },
     }
 }

@@ -4,8 +4,9 @@
 //! (patches - mean) D that belongs to the channel's centre tap, which is a convolution with that
 //! column of D: X D is never formed.
 //!
-//! Statistics are taken in the coordinates of [`basis`], or float32 would not carry them.
+//! Statistics are taken in the coordinates of [`Axes::basis`], or float32 would not carry them.
 
+use super::picture::Picture;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::resolve_block;
 use crate::ops::{
@@ -14,6 +15,8 @@ use crate::ops::{
 };
 use crate::{Error, Result};
 
+/// Largest [`Statistics::n_iter`]: by then nothing changes any more.
+const MAX_N_ITER: usize = 100;
 /// Largest [`Statistics::sampling_stride`].
 const MAX_SAMPLING_STRIDE: usize = 64;
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
@@ -51,8 +54,10 @@ impl Statistics {
             n_iter,
             sampling_stride,
         } = *self;
-        if n_iter == 0 {
-            return Err(Error::Config("--n-iter 0 must be at least 1".into()));
+        if !(1..=MAX_N_ITER).contains(&n_iter) {
+            return Err(Error::Config(format!(
+                "--n-iter {n_iter} is not from 1 to {MAX_N_ITER}"
+            )));
         }
         if !(eps.is_finite() && eps > 0.0) {
             let message = format!("--eps {eps} is not a positive number");
@@ -95,6 +100,7 @@ pub(super) struct Patches {
     pub(super) kernel_size: usize,
     /// Channels of one covariance: a divisor of C.
     pub(super) block: usize,
+    axes: Axes,
 }
 
 /// Of patches in blocks, F = block * k * k.
@@ -156,6 +162,7 @@ pub(super) fn patches(
     x: TensorId,
     [kernel_size, block]: [usize; 2],
     border: Border,
+    axes: Axes,
 ) -> Result<Patches> {
     let &[1, c, h, w] = g.shape(x).dims() else {
         let message = format!("{} is not [1, C, H, W]", g.shape(x));
@@ -178,6 +185,7 @@ pub(super) fn patches(
         padded,
         kernel_size,
         block: resolve_block(block, c),
+        axes,
     })
 }
 
@@ -205,7 +213,7 @@ impl Patches {
     }
 
     /// Mean [1, F] and second moment [F, F] of every `stride`-th of them in both directions, in the coordinates
-    /// of [`basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
+    /// of [`Axes::basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
     pub(super) fn moments(&self, g: &mut Graph, stride: usize) -> Result<(TensorId, TensorId)> {
         let (k, features) = (self.kernel_size, self.features());
         let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
@@ -241,7 +249,7 @@ impl Patches {
         Ok((mean, reshape(g, moment, [features, features])?))
     }
 
-    /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`basis`]:
+    /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`Axes::basis`]:
     /// a plane for each, [C, k k, rows / stride, W / stride].
     fn coordinates(&self, g: &mut Graph, strip: TensorId, stride: usize) -> Result<TensorId> {
         let k = self.kernel_size;
@@ -254,7 +262,7 @@ impl Patches {
         };
         if self.block == 3 && k <= 3 {
             // Few enough values for one product that takes colours and cosines at once.
-            let basis = basis(k, 3);
+            let basis = self.axes.basis(k, 3);
             let features = 3 * k * k;
             let rows = (0..features * features)
                 .map(|i| basis[i % features * features + i / features] as f32);
@@ -266,9 +274,9 @@ impl Patches {
         let mut x = strip;
         if self.block == 3 {
             // Across colours before it is so many planes more.
-            let colours: Vec<f32> = OPPONENT.iter().map(|&v| v as f32).collect();
+            let colours: Vec<f32> = self.axes.0.iter().map(|&v| v as f32).collect();
             let init = Init::Values(colours.into());
-            let colours = g.state("opponent", [3, 3, 1, 1], Role::Scratch, init)?;
+            let colours = g.state("axes", [3, 3, 1, 1], Role::Scratch, init)?;
             let blocks = reshape(g, x, [c / 3, 3, h, w])?;
             x = conv2d(g, blocks, colours, None, Conv2dGeometry::default())?;
         }
@@ -317,13 +325,14 @@ pub(super) fn centre_kernels(
     permute(g, centres, &[1, 0])
 }
 
-/// D from moments in the coordinates of [`basis`]; all that is returned is of pixels. The mean is not to
+/// D from moments in the coordinates of [`Axes::basis`]; all that is returned is of pixels. The mean is not to
 /// be large beside the deviation, or digits are lost. Asks for the input `eps` `[1]`.
 pub(super) fn whiten(
     g: &mut Graph,
     mean: TensorId,
     second_moment: TensorId,
     [kernel_size, block]: [usize; 2],
+    axes: Axes,
     n_iter: usize,
 ) -> Result<Whitening> {
     let features = g.shape(second_moment).dims()[0];
@@ -344,7 +353,8 @@ pub(super) fn whiten(
     let half = matmul(g, deconv, cov, Transpose::default())?;
     let cov_after = matmul(g, half, deconv, Transpose::default())?;
 
-    let basis: Vec<f32> = basis(kernel_size, block)
+    let basis: Vec<f32> = axes
+        .basis(kernel_size, block)
         .iter()
         .map(|&v| v as f32)
         .collect();
@@ -364,13 +374,95 @@ pub(super) fn whiten(
     })
 }
 
-/// Grey, red against blue, green against both: rows, orthonormal.
-const OPPONENT: [f64; 9] = {
-    const GREY: f64 = 0.577_350_269_189_625_8;
-    const TWO: f64 = std::f64::consts::FRAC_1_SQRT_2;
-    const SIX: f64 = 0.408_248_290_463_863;
-    [GREY, GREY, GREY, TWO, 0.0, -TWO, SIX, -2.0 * SIX, SIX]
-};
+/// Three orthonormal axes of colours, as rows. Those of an image are its colours' own principal axes: what does
+/// not vary, or depends on the rest, then has an axis to itself and no part in the sums of large numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Axes([f64; 9]);
+
+impl Axes {
+    /// Grey, red against blue, green against both: about those of natural images.
+    pub(super) const OPPONENT: Self = {
+        const GREY: f64 = 0.577_350_269_189_625_8;
+        const TWO: f64 = std::f64::consts::FRAC_1_SQRT_2;
+        const SIX: f64 = 0.408_248_290_463_863;
+        Self([GREY, GREY, GREY, TWO, 0.0, -TWO, SIX, -2.0 * SIX, SIX])
+    };
+
+    /// Those of the colours of `picture`; of one in grey they do not matter.
+    pub(super) fn of(picture: &Picture) -> Self {
+        if picture.channels != 3 {
+            return Self::OPPONENT;
+        }
+        let plane = picture.height * picture.width;
+        let colours: Vec<&[f32]> = picture.data.chunks(plane).collect();
+        let means: Vec<f64> = colours
+            .iter()
+            .map(|c| c.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64)
+            .collect();
+        let cov = |a: usize, b: usize| {
+            let pairs = colours[a].iter().zip(colours[b]);
+            let products =
+                pairs.map(|(&x, &y)| (f64::from(x) - means[a]) * (f64::from(y) - means[b]));
+            products.sum::<f64>() / plane as f64
+        };
+        let [rg, rb, gb] = [cov(0, 1), cov(0, 2), cov(1, 2)];
+        Self::principal([
+            [cov(0, 0), rg, rb],
+            [rg, cov(1, 1), gb],
+            [rb, gb, cov(2, 2)],
+        ])
+    }
+
+    /// The eigenvectors of a symmetric matrix, by Jacobi's rotations.
+    fn principal(mut a: [[f64; 3]; 3]) -> Self {
+        let mut vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        // Each sweep squares what is left off the diagonal: six are enough for any matrix.
+        for _ in 0..8 {
+            for (p, q) in [(0, 1), (0, 2), (1, 2)] {
+                let angle = 0.5 * (2.0 * a[p][q]).atan2(a[p][p] - a[q][q]);
+                let (sin, cos) = angle.sin_cos();
+                for row in &mut a {
+                    (row[p], row[q]) = (cos * row[p] + sin * row[q], cos * row[q] - sin * row[p]);
+                }
+                let (row_p, row_q) = (a[p], a[q]);
+                let (vector_p, vector_q) = (vectors[p], vectors[q]);
+                for i in 0..3 {
+                    a[p][i] = cos * row_p[i] + sin * row_q[i];
+                    a[q][i] = cos * row_q[i] - sin * row_p[i];
+                    vectors[p][i] = cos * vector_p[i] + sin * vector_q[i];
+                    vectors[q][i] = cos * vector_q[i] - sin * vector_p[i];
+                }
+            }
+        }
+        Self(vectors.concat().try_into().unwrap_or(Self::OPPONENT.0))
+    }
+
+    /// The coordinates in which patches are counted, as orthonormal columns [F, F]: cosines along rows and
+    /// columns, and of three channels these axes.
+    ///
+    /// D is the same in any such coordinates. In these the covariance of natural images is nearly
+    /// diagonal, so that its small eigenvalues are sums of small numbers: in pixels they are what is left
+    /// of large ones, and float32 sums of a photograph's patches are wrong by 1 % of an eps of 1e-5.
+    fn basis(&self, k: usize, block: usize) -> Vec<f64> {
+        let cosines = cosines(k);
+        let features = block * k * k;
+        let mut columns = vec![0.0; features * features];
+        for row in 0..features {
+            let (c, ky, kx) = (row / (k * k), row / k % k, row % k);
+            for column in 0..features {
+                // As `coordinates` leaves them: colour, frequency along the row, along the column.
+                let (d, u, v) = (column / (k * k), column / k % k, column % k);
+                let colour = match block {
+                    3 => self.0[3 * d + c],
+                    _ => f64::from(u8::from(c == d)),
+                };
+                let cosine = cosines[u * k + kx] * cosines[v * k + ky];
+                columns[row * features + column] = colour * cosine;
+            }
+        }
+        columns
+    }
+}
 
 /// The discrete cosine transform of `k` values: rows, orthonormal.
 fn cosines(k: usize) -> Vec<f64> {
@@ -382,31 +474,6 @@ fn cosines(k: usize) -> Vec<f64> {
     (0..k * k).map(|n| at(n / k, n % k)).collect()
 }
 
-/// The coordinates in which patches are counted, as orthonormal columns [F, F]: cosines along rows and
-/// columns, and of three channels grey and two differences of colours.
-///
-/// D is the same in any such coordinates. In these the covariance of natural images is nearly
-/// diagonal, so that its small eigenvalues are sums of small numbers: in pixels they are what is left
-/// of large ones, and float32 sums of a photograph's patches are wrong by 1 % of an eps of 1e-5.
-fn basis(k: usize, block: usize) -> Vec<f64> {
-    let cosines = cosines(k);
-    let features = block * k * k;
-    let mut columns = vec![0.0; features * features];
-    for row in 0..features {
-        let (c, ky, kx) = (row / (k * k), row / k % k, row % k);
-        for column in 0..features {
-            // As `coordinates` leaves them: colour, frequency along the row, along the column.
-            let (d, u, v) = (column / (k * k), column / k % k, column % k);
-            let colour = match block {
-                3 => OPPONENT[3 * d + c],
-                _ => f64::from(u8::from(c == d)),
-            };
-            columns[row * features + column] = colour * cosines[u * k + kx] * cosines[v * k + ky];
-        }
-    }
-    columns
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,7 +481,7 @@ mod tests {
     #[test]
     fn coordinates_are_orthonormal() {
         for (k, block) in [(1, 3), (3, 3), (5, 1), (3, 4)] {
-            let (columns, n) = (basis(k, block), block * k * k);
+            let (columns, n) = (Axes::OPPONENT.basis(k, block), block * k * k);
             for i in 0..n {
                 for j in 0..n {
                     let product: f64 = (0..n)
@@ -422,6 +489,33 @@ mod tests {
                         .sum();
                     let expected = f64::from(u8::from(i == j));
                     assert!((product - expected).abs() < 1e-12, "{k} {block} {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn principal_axes_make_a_covariance_diagonal() {
+        for cov in [
+            [[0.5, 0.4, 0.3], [0.4, 0.6, 0.5], [0.3, 0.5, 0.7]],
+            [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]],
+            [[0.0; 3]; 3],
+            [[1.0, -1.0, 1e-6], [-1.0, 1.0, 0.0], [1e-6, 0.0, 1e-9]],
+        ] {
+            let axes = Axes::principal(cov).0;
+            let axis = |i: usize| &axes[3 * i..3 * i + 3];
+            for i in 0..3 {
+                for j in 0..3 {
+                    let product: f64 = axis(i).iter().zip(axis(j)).map(|(a, b)| a * b).sum();
+                    let expected = f64::from(u8::from(i == j));
+                    assert!((product - expected).abs() < 1e-12, "{cov:?} {i} {j}");
+                    let of_cov: f64 = (0..9)
+                        .map(|n| axis(i)[n / 3] * cov[n / 3][n % 3] * axis(j)[n % 3])
+                        .sum();
+                    assert!(
+                        i == j || of_cov.abs() < 1e-15,
+                        "{cov:?} {i} {j}: {of_cov:e}"
+                    );
                 }
             }
         }

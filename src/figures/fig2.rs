@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Border, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Axes, Border, Statistics, check_options, patches, whiten};
 use super::layer::Trained;
-use super::measures::{correlations, in_digits, largest_magnitude, measure_correlation, number};
+use super::measures::{
+    correlations, in_digits, largest_magnitude, measure_correlation, notice, number,
+};
 use super::picture::Picture;
-use super::scene::refuse_large;
-use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
+use super::scene::{refuse_large, zero_mean};
+use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role};
 use crate::nn::resolve_block;
-use crate::ops::{mean_to, sub};
+use crate::ops::sub;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -51,6 +53,9 @@ pub struct Fig2Report {
     pub max_correlation_after: f64,
     /// Largest |D cov D - I|: how near to the identity `eps` and `n_iter` let it come.
     pub identity_error: f64,
+    /// Why something is undefined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
 }
 
 /// Figure 2 of one or more images.
@@ -79,38 +84,44 @@ struct Moments {
     second: Vec<f32>,
 }
 
-/// Computes Figure 2 of all `images` together: of their pixels, each image's channels made zero-mean first,
+/// Computes Figure 2 of all `images` together, which are taken one by one: of their pixels, each image's channels made zero-mean first,
 /// or of what the `n`-th convolution of a network is given, (network, n).
 ///
 /// # Errors
 /// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
-/// fit the device, [`Error::Checkpoint`], and what the device reported.
+/// fit the device, [`Error::Checkpoint`], those of `images`, and what the device reported.
 pub fn fig2(
     gpu: &Arc<Gpu>,
-    images: &[Picture],
+    images: impl IntoIterator<Item = Result<Picture>>,
     layer: Option<(&Trained, usize)>,
     options: Fig2Options,
 ) -> Result<Fig2> {
     check_options(options.kernel_size, options.block, &options.statistics)?;
     let mut total: Option<Moments> = None;
+    let mut axes = None;
+    let mut count = 0;
     for picture in images {
-        let one = moments(gpu, picture, layer, &options)?;
+        let picture = picture?;
+        // Any will do, and those of different images could not be added up.
+        let axes = *axes.get_or_insert_with(|| Axes::of(&picture));
+        let one = moments(gpu, &picture, axes, layer, &options)?;
+        count += 1;
         total = Some(match total {
             None => one,
             Some(sum) => pooled(sum, &one)?,
         });
     }
     let of = total.ok_or_else(|| Error::Config("Figure 2 of no image".into()))?;
+    let axes = axes.unwrap_or(Axes::OPPONENT);
 
     let features = of.mean.len();
     let mut g = Graph::new();
     let mean = g.input("mean", [1, features]);
     let second = g.input("second_moment", [features, features]);
     let sizes = [of.kernel_size, of.block];
-    let whitening = whiten(&mut g, mean, second, sizes, options.statistics.n_iter)?;
+    let whitening = whiten(&mut g, mean, second, sizes, axes, options.statistics.n_iter)?;
     let views = covariance_views(&mut g, &whitening, of.kernel_size, of.block)?;
-    measure_correlation(&mut g, "before", whitening.cov, whitening.identity)?;
-    measure_correlation(&mut g, "after", whitening.cov_after, whitening.identity)?;
+    measure_correlation(&mut g, &whitening)?;
     let difference = sub(&mut g, whitening.cov_after, whitening.identity)?;
     let largest = largest_magnitude(&mut g, difference)?;
     g.output("identity_error", largest);
@@ -125,9 +136,14 @@ pub fn fig2(
         ("eps", &eps),
     ];
     let mut values = program.run(&inputs)?.values;
-    let [max_correlation_before, max_correlation_after] = correlations(&values);
+    let [max_correlation_before, mut max_correlation_after] = correlations(&values);
+    let mut identity_error = number(&values, "identity_error");
+    let notice = notice(&values);
+    if notice.is_some() {
+        (max_correlation_after, identity_error) = (f64::NAN, f64::NAN);
+    }
     let report = Fig2Report {
-        images: images.len(),
+        images: count,
         layer: of.name,
         channels: of.channels,
         kernel_size: of.kernel_size,
@@ -135,7 +151,8 @@ pub fn fig2(
         features,
         max_correlation_before,
         max_correlation_after,
-        identity_error: number(&values, "identity_error"),
+        identity_error,
+        notice,
     };
     let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
     let ends = [end("cov_before"), end("cov_after")];
@@ -153,6 +170,7 @@ pub fn fig2(
 fn moments(
     gpu: &Arc<Gpu>,
     picture: &Picture,
+    axes: Axes,
     layer: Option<(&Trained, usize)>,
     options: &Fig2Options,
 ) -> Result<Moments> {
@@ -166,15 +184,15 @@ fn moments(
             (input.x, input.kernel_size, Some(input.name))
         }
         None => {
-            let mean = mean_to(&mut g, image, [1, c, 1, 1])?;
-            (sub(&mut g, image, mean)?, options.kernel_size, None)
+            let x = zero_mean(&mut g, image)?;
+            (x, options.kernel_size, None)
         }
     };
     let &[_, channels, rows, columns] = g.shape(x).dims() else {
         return Err(Error::shape("fig2", "the layer's input is not NCHW"));
     };
     let block = resolve_block(options.block, channels);
-    let patches = patches(&mut g, x, [kernel_size, block], Border::Zeros)?;
+    let patches = patches(&mut g, x, [kernel_size, block], Border::Zeros, axes)?;
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     g.output("mean", mean);
     g.output("second_moment", second);
@@ -288,19 +306,28 @@ fn page(
     let caption = [
         format!("All patches of {k} x {k} of {of}: {together}. Each map has its own scale."),
         format!(
-            "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {:.4} (0: \
+            "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {} (0: \
              perfect)",
             in_digits(report.max_correlation_before, 4),
             in_digits(report.max_correlation_after, 4),
-            report.identity_error
+            in_digits(report.identity_error, 4)
         ),
         options.statistics.describe(),
     ];
+    let caption: Vec<String> = caption
+        .into_iter()
+        .chain(report.notice.map(String::from))
+        .collect();
     let sheet = sheet(&[maps, row], &caption)?;
     Ok((files, sheet))
 }
 
 impl Fig2 {
+    /// The names of the files that [`Fig2::write`] writes.
+    pub fn files(&self) -> Vec<String> {
+        file_names(&self.panels, "fig2.png")
+    }
+
     /// Writes the panels and the page `fig2.png` into `dir`, which is made; returns the names of the
     /// files.
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::picture::Picture;
 use super::scene::{Numbers, Scene, SceneOptions};
-use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
+use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, find, fitted};
 use crate::Result;
 use crate::gpu::Gpu;
@@ -110,6 +110,7 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
         true => format!(", blurred by a Gaussian of {} pixels", options.blur),
         false => String::new(),
     };
+    caption.extend(numbers.report.notice.map(String::from));
     caption.push(format!(
         "k {}, block {}, {}{blur}",
         options.kernel_size,
@@ -120,6 +121,11 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
 }
 
 impl Fig3 {
+    /// The names of the files that [`Fig3::write`] writes.
+    pub fn files(&self) -> Vec<String> {
+        file_names(&self.panels, "fig3.png")
+    }
+
     /// Writes the panels and the page `fig3.png` into `dir`, which is made; returns the names of the
     /// files.
     ///

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Border, Statistics, Whitening, check_options, patches, whiten};
+use super::decorrelate::{Axes, Border, Statistics, Whitening, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
-    Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, sparsity,
+    Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, notice, sparsity,
 };
 use super::picture::Picture;
-use super::scene::refuse_large;
-use super::sheet::{Content, NamedPicture, Panel, sheet, write_figure};
+use super::scene::{refuse_large, zero_mean};
+use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::models::{ConvInput, Norm};
 use crate::nn::resolve_block;
-use crate::ops::{abs, mean_to, reshape, sub};
+use crate::ops::{abs, reshape};
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -68,6 +68,9 @@ pub struct Fig9Report {
     pub sparser_channels: usize,
     /// Channels that are not constant.
     pub live_channels: usize,
+    /// Why something is undefined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
     /// Of each channel: zero-mean, and after.
     pub channels: Vec<[Sparsity; 2]>,
 }
@@ -113,34 +116,48 @@ pub fn fig9(
         return Err(Error::shape("fig9", format!("{shape} is not [1, C, H, W]")));
     };
     let block = resolve_block(block, channels);
-    let patches = patches(&mut g, input.x, [input.kernel_size, block], Border::Zeros)?;
+    let patches = patches(
+        &mut g,
+        input.x,
+        [input.kernel_size, block],
+        Border::Zeros,
+        Axes::OPPONENT,
+    )?;
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     let sizes = [input.kernel_size, block];
-    let mut whitening = whiten(&mut g, mean, second, sizes, options.statistics.n_iter)?;
+    let mut whitening = whiten(
+        &mut g,
+        mean,
+        second,
+        sizes,
+        Axes::OPPONENT,
+        options.statistics.n_iter,
+    )?;
     if options.running {
         whitening = running(&mut g, &input, &whitening)?;
     }
     let y = patches.deconvolve(&mut g, &whitening)?;
     let views = channel_views(&mut g, input.x, y)?;
     // Deconvolution takes the mean away: what it does beside that is seen against this.
-    let mean = mean_to(&mut g, input.x, [1, channels, 1, 1])?;
-    let zero_mean = sub(&mut g, input.x, mean)?;
+    let zero_mean = zero_mean(&mut g, input.x)?;
     measure_sparsity(&mut g, "input", input.x, true)?;
-    for (name, x, cov) in [
-        ("before", zero_mean, whitening.cov),
-        ("after", y, whitening.cov_after),
-    ] {
+    for (name, x) in [("before", zero_mean), ("after", y)] {
         measure_sparsity(&mut g, name, x, true)?;
-        measure_correlation(&mut g, name, cov, whitening.identity)?;
     }
+    measure_correlation(&mut g, &whitening)?;
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     store.write("image", &picture.data)?;
     trained.fill(&store)?;
     let values = program.run(&[("eps", &[options.statistics.eps])])?.values;
 
+    // Running statistics are others' and may leave any variance.
+    let notice = notice(&values).filter(|_| !options.running);
     let of = |name: &str| sparsity(&values, name, rows * columns);
-    let (before, after) = (of("before"), of("after"));
+    let (before, mut after) = (of("before"), of("after"));
+    if notice.is_some() {
+        after.fill(Sparsity::UNDEFINED);
+    }
     let pairs: Vec<[Sparsity; 2]> = before.iter().zip(&after).map(|(&b, &a)| [b, a]).collect();
     let live: Vec<[Sparsity; 2]> = pairs
         .iter()
@@ -154,7 +171,10 @@ pub fn fig9(
         layer: input.name,
         shape: [channels, rows, columns],
         block,
-        max_correlation: correlations(&values),
+        max_correlation: match notice {
+            Some(_) => [correlations(&values)[0], f64::NAN],
+            None => correlations(&values),
+        },
         mean_hoyer: mean(|s| s.hoyer),
         mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
         mean_hoyer_of_input: {
@@ -168,6 +188,7 @@ pub fn fig9(
         },
         sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
         live_channels: live.len(),
+        notice,
         channels: pairs,
     };
     let mut panels = Vec::new();
@@ -260,10 +281,19 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
             in_digits(report.max_correlation[1], 4)
         ),
     ];
+    let caption: Vec<String> = caption
+        .into_iter()
+        .chain(report.notice.map(String::from))
+        .collect();
     sheet(&[mosaics.collect(), vec![chart]], &caption)
 }
 
 impl Fig9 {
+    /// The names of the files that [`Fig9::write`] writes.
+    pub fn files(&self) -> Vec<String> {
+        file_names(&self.panels, "fig9.png")
+    }
+
     /// Writes the panels and the page `fig9.png` into `dir`, which is made; returns the names of the
     /// files.
     ///

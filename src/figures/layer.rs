@@ -45,8 +45,23 @@ impl Trained {
     /// As [`Trained::read`].
     pub fn decode(path: &Path, bytes: &[u8], options: TrainOptions) -> Result<Self> {
         let (tensors, metadata) = checkpoint::decode(path, bytes)?;
+        for (name, tensor) in &tensors {
+            if tensor.data.iter().any(|v| !v.is_finite()) {
+                let message = format!("{name} has a value that is not a finite number");
+                return Err(Error::checkpoint(path, message));
+            }
+        }
         let written = match checkpoint::written_options(path, &metadata)? {
-            Some(written) => written,
+            Some(written) => {
+                let other_model = options.model.is_some() && options.model != written.model;
+                let other_norm = options.norm.is_some() && options.norm != written.norm;
+                if other_model || other_norm {
+                    let name = if other_model { "--model" } else { "--norm" };
+                    let message = format!("says itself what it is of: leave {name} out");
+                    return Err(Error::checkpoint(path, message));
+                }
+                written
+            }
             None => {
                 let has_batch_norm = tensors.keys().any(|name| name.ends_with(".running_var"));
                 TrainOptions {
@@ -60,7 +75,8 @@ impl Trained {
                 }
             }
         };
-        let config = TrainConfig::resolve(options.over(written))?;
+        let config = TrainConfig::resolve(options.over(written));
+        let config = config.map_err(|e| Error::checkpoint(path, e.to_string()))?;
         let set = data::find_set(&config.data)?;
         let ([channels, h, w], classes) =
             data::shape(&config.data, None, config.data_options.image_size)?;

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::Result;
+use super::decorrelate::Whitening;
 use crate::graph::{Graph, TensorId};
-use crate::ops::Transpose;
 use crate::ops::{
-    abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, matmul, maximum,
-    mean_to, mul, neg, reshape, scale, slice, sqrt, square, sub,
+    abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, maximum, mean_to,
+    mul, neg, reshape, scale, slice, sqrt, square, sub,
 };
 use crate::shape::Shape;
+use crate::{Error, Result};
 
 /// Parts of a histogram.
 pub const BINS: usize = 161;
 /// A histogram goes from so many standard deviations below zero to as many above.
 pub const SIGMAS: f32 = 8.0;
 
+/// Variances below this share of the largest are those of rounding.
+const HARDLY_VARIES: f32 = 1e-7;
 /// Variances below count as none: those of constant pictures in [0, 1], by rounding.
 pub(super) const NO_VARIANCE: f64 = 1e-12;
 
@@ -60,10 +62,29 @@ pub struct Report {
     pub before: Measures,
     /// Of the deconvolved input.
     pub after: Measures,
+    /// Why something is undefined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
 }
 
 impl Report {
-    /// What is measured: a name, and the figure of either side as text.
+    /// With nothing to be said of what deconvolution made if it did not converge.
+    pub(super) fn new(before: Measures, after: Measures, notice: Option<&'static str>) -> Self {
+        let after = match notice {
+            None => after,
+            Some(_) => Measures {
+                sparsity: Sparsity::UNDEFINED,
+                max_correlation: f64::NAN,
+            },
+        };
+        Self {
+            before,
+            after,
+            notice,
+        }
+    }
+
+    /// What is measured: a name, and the number of either side as text.
     pub fn rows(&self) -> [(&'static str, String, String); 4] {
         let row = |name, digits: usize, of: fn(&Measures) -> f64| {
             let [before, after] = [&self.before, &self.after].map(|m| in_digits(of(m), digits));
@@ -161,32 +182,54 @@ pub(super) fn measure_histogram(
     Ok(())
 }
 
-/// Has the largest off-diagonal |correlation| of `cov` [F, F] read back, and the largest variance;
-/// features without variance correlate with none. `identity` is [F, F].
-pub(super) fn measure_correlation(
-    g: &mut Graph,
-    name: &str,
-    cov: TensorId,
-    identity: TensorId,
-) -> Result<()> {
-    let features = g.shape(cov).dims()[0];
-    let flat = reshape(g, cov, [features * features])?;
-    let variances = slice(g, flat, 0, 0, features + 1, features)?;
-    let column = reshape(g, variances, [features, 1])?;
-    let row = reshape(g, variances, [1, features])?;
-    let products = matmul(g, column, row, Transpose::default())?;
-    let least = constant(g, 1e-20, [1])?;
-    let products = maximum(g, products, least)?;
-    let deviations = sqrt(g, products)?;
-    let correlation = div(g, cov, deviations)?;
-    let off_diagonal = affine(g, identity, -1.0, 1.0)?;
-    let correlation = mul(g, correlation, off_diagonal)?;
-    let largest = largest_magnitude(g, correlation)?;
-    g.output(&format!("{name}.max_correlation"), largest);
-    let variances = reshape(g, variances, [1, features])?;
-    let variance = kth_value(g, variances, &[features - 1])?;
-    g.output(&format!("{name}.largest_variance"), variance);
+/// Has the largest off-diagonal |correlation| read back, and the largest variance, before deconvolution and after
+/// it. Features that hardly varied before correlate with none, before or after: that would be rounding's.
+pub(super) fn measure_correlation(g: &mut Graph, by: &Whitening) -> Result<()> {
+    let features = g.shape(by.cov).dims()[0];
+    let diagonal = |g: &mut Graph, cov: TensorId| {
+        let flat = reshape(g, cov, [features * features])?;
+        let variances = slice(g, flat, 0, 0, features + 1, features)?;
+        let row = reshape(g, variances, [1, features])?;
+        let largest = kth_value(g, row, &[features - 1])?;
+        Ok::<_, Error>((row, largest))
+    };
+    let (variances, largest) = diagonal(g, by.cov)?;
+    let least = scale(g, largest, HARDLY_VARIES)?;
+    let above = sub(g, variances, least)?;
+    let varies = greater_than_zero(g, above)?;
+    let off_diagonal = affine(g, by.identity, -1.0, 1.0)?;
+    for (name, cov) in [("before", by.cov), ("after", by.cov_after)] {
+        let (variances, largest) = diagonal(g, cov)?;
+        g.output(&format!("{name}.largest_variance"), largest);
+        // One after the other: products of two variances would leave float32's range first.
+        let deviations = sqrt(g, variances)?;
+        let least = constant(g, 1e-30, [1])?;
+        let deviations = maximum(g, deviations, least)?;
+        let row = div(g, varies, deviations)?;
+        let column = reshape(g, row, [features, 1])?;
+        let by_row = mul(g, cov, row)?;
+        let correlation = mul(g, by_row, column)?;
+        let correlation = mul(g, correlation, off_diagonal)?;
+        let largest = largest_magnitude(g, correlation)?;
+        g.output(&format!("{name}.max_correlation"), largest);
+    }
     Ok(())
+}
+
+/// Why there is nothing to be said of what [`measure_correlation`] had read back, if so.
+pub(super) fn notice(values: &BTreeMap<String, Vec<f32>>) -> Option<&'static str> {
+    let variance = |name: &str| number(values, &format!("{name}.largest_variance"));
+    let (before, after) = (variance("before"), variance("after"));
+    if before.is_nan() || before <= NO_VARIANCE {
+        return Some("nothing varies here, so that there is nothing to decorrelate");
+    }
+    // D cov D has no variance above 1.
+    if after.is_nan() || after >= 1.5 {
+        return Some(
+            "D did not converge, for float32 has too few digits here: take a larger eps, or fewer n_iter",
+        );
+    }
+    None
 }
 
 /// The largest |x|, [1, 1].
@@ -202,7 +245,8 @@ pub(super) fn largest_magnitude(g: &mut Graph, x: TensorId) -> Result<TensorId> 
 pub(super) fn correlations(values: &BTreeMap<String, Vec<f32>>) -> [f64; 2] {
     let varied = number(values, "before.largest_variance") > NO_VARIANCE;
     ["before", "after"].map(|name| match varied {
-        true => number(values, &format!("{name}.max_correlation")),
+        // Rounding may take it a little above.
+        true => number(values, &format!("{name}.max_correlation")).clamp(0.0, 1.0),
         false => f64::NAN,
     })
 }

@@ -27,7 +27,7 @@ impl Picture {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no whole picture.
     pub fn read(path: &Path) -> Result<Self> {
-        Ok(Self::from_image(&decode::read(path)?))
+        Self::from_image(path, &decode::read(path)?)
     }
 
     /// Whether the name ends as that of a picture does.
@@ -40,10 +40,10 @@ impl Picture {
     /// # Errors
     /// [`Error::Data`] if it is no whole picture.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        Ok(Self::from_image(&decode::decode(path, bytes)?))
+        Self::from_image(path, &decode::decode(path, bytes)?)
     }
 
-    fn from_image(image: &DynamicImage) -> Self {
+    fn from_image(path: &Path, image: &DynamicImage) -> Result<Self> {
         let channels = if image.color().has_color() { 3 } else { 1 };
         let (width, height) = (image.width() as usize, image.height() as usize);
         let interleaved: Vec<f32> = match channels {
@@ -51,6 +51,9 @@ impl Picture {
             // Not by way of colour, which would weight the channels and round.
             _ => image.to_luma32f().into_raw(),
         };
+        if interleaved.iter().any(|v| !v.is_finite()) {
+            return Err(Error::data(path, "has a pixel that is not a finite number"));
+        }
         let plane = height * width;
         let mut data = vec![0.0; channels * plane];
         for (i, pixel) in interleaved.chunks_exact(channels).enumerate() {
@@ -58,12 +61,12 @@ impl Picture {
                 data[c * plane + i] = value;
             }
         }
-        Self {
+        Ok(Self {
             channels,
             height,
             width,
             data,
-        }
+        })
     }
 
     /// The file of a PNG, 8 bits a channel.
@@ -135,7 +138,10 @@ impl Picture {
             .ok_or_else(|| Error::Config("a plane of the wrong size: a bug".into()))?;
             let filter = image::imageops::FilterType::CatmullRom;
             let small = image::imageops::resize(&buffer, width as u32, height as u32, filter);
-            data.extend(small.into_raw().iter().map(|v| v.clamp(0.0, 1.0)));
+            // The filter goes a little beyond the values at edges.
+            let low = plane.iter().copied().fold(f32::INFINITY, f32::min);
+            let high = plane.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            data.extend(small.into_raw().iter().map(|v| v.clamp(low, high)));
         }
         Ok(Self {
             channels: self.channels,

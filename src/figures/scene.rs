@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::decorrelate::{Border, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Axes, Border, Statistics, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, measure_correlation, measure_histogram,
-    measure_sparsity, sparsity,
+    measure_sparsity, notice, sparsity,
 };
 use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
@@ -127,7 +127,8 @@ impl Scene {
         refuse_large(gpu, picture, options.kernel_size)?;
         let mut graph = Graph::new();
         let size = [picture.channels, picture.height, picture.width];
-        let views = build(&mut graph, size, Init::Constant(0.0), &options)?;
+        let axes = Axes::of(picture);
+        let views = build(&mut graph, size, Init::Constant(0.0), axes, &options)?;
         let mut store = match like {
             Some(like) => Store::sharing_memory_of(&like.store, 0),
             None => Store::new(gpu, 0),
@@ -198,15 +199,11 @@ impl Scene {
                 .unwrap_or(Sparsity::UNDEFINED),
             max_correlation,
         };
-        let (before, mut after) = (measures("before", before), measures("after", after));
-        if !before.sparsity.excess_kurtosis.is_finite() {
-            // What is left of a constant image is rounding.
-            after.sparsity = Sparsity::UNDEFINED;
-        }
+        let (before, after) = (measures("before", before), measures("after", after));
         let list = |name: &str| values.get(name).cloned().unwrap_or_default();
         let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
         Numbers {
-            report: Report { before, after },
+            report: Report::new(before, after, notice(values)),
             histograms: [list("before.histogram"), list("after.histogram")],
             cov_ends: [end("cov_before.range"), end("cov_after.range")],
         }
@@ -216,7 +213,13 @@ impl Scene {
 /// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
 pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
     let mut graph = Graph::new();
-    build(&mut graph, size, Init::Uniform(0.5), options)?;
+    build(
+        &mut graph,
+        size,
+        Init::Uniform(0.5),
+        Axes::OPPONENT,
+        options,
+    )?;
     Ok(graph)
 }
 
@@ -234,6 +237,7 @@ fn build(
     g: &mut Graph,
     [c, h, w]: [usize; 3],
     pixels: Init,
+    axes: Axes,
     options: &SceneOptions,
 ) -> Result<Vec<View>> {
     let painted = match options.side {
@@ -250,17 +254,23 @@ fn build(
         image = blurred(g, image)?;
         input_title = "(a) input: the original, blurred";
     }
-    let mean = mean_to(g, image, [1, c, 1, 1])?;
-    let x = sub(g, image, mean)?;
+    let x = zero_mean(g, image)?;
     let border = match options.blur > 0.0 {
         true => Border::Repeated,
         false => Border::Zeros,
     };
     let sizes = [options.kernel_size, options.block];
-    let patches = patches(g, x, sizes, border)?;
+    let patches = patches(g, x, sizes, border, axes)?;
     let (mean, second_moment) = patches.moments(g, options.statistics.sampling_stride)?;
     let sizes = [options.kernel_size, patches.block];
-    let whitening = whiten(g, mean, second_moment, sizes, options.statistics.n_iter)?;
+    let whitening = whiten(
+        g,
+        mean,
+        second_moment,
+        sizes,
+        axes,
+        options.statistics.n_iter,
+    )?;
     let y = patches.deconvolve(g, &whitening)?;
 
     let (abs_x, abs_y) = (abs(g, x)?, abs(g, y)?);
@@ -303,15 +313,24 @@ fn build(
         options.kernel_size,
         patches.block,
     )?);
-    for (name, x, cov, least) in [
-        ("before", x, whitening.cov, LEAST_INPUT),
-        ("after", y, whitening.cov_after, LEAST_DECONVOLVED),
-    ] {
+    for (name, x, least) in [("before", x, LEAST_INPUT), ("after", y, LEAST_DECONVOLVED)] {
         measure_sparsity(g, name, x, false)?;
         measure_histogram(g, name, x, least)?;
-        measure_correlation(g, name, cov, whitening.identity)?;
     }
+    measure_correlation(g, &whitening)?;
     Ok(views)
+}
+
+/// `image` [1, C, H, W] less the mean of each channel. Twice: float32's first mean of a million equal pixels is off
+/// by more than what a few others differ by.
+pub(super) fn zero_mean(g: &mut Graph, image: TensorId) -> Result<TensorId> {
+    let c = g.shape(image).dims()[1];
+    let mut x = image;
+    for _ in 0..2 {
+        let mean = mean_to(g, x, [1, c, 1, 1])?;
+        x = sub(g, x, mean)?;
+    }
+    Ok(x)
 }
 
 /// `image` [1, C, H, W] convolved with the input `taps` along columns, then along rows. Beyond its
@@ -355,20 +374,34 @@ fn gaussian(sigma: f32) -> Vec<f32> {
     values.iter().map(|v| (v / sum) as f32).collect()
 }
 
+/// Longest side of an image: the shaders count its pixels in 32 bits.
+const MAX_SIDE: usize = 65_535;
+
 /// An image must fit one binding, and a row of its patches too.
 pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()> {
+    let (width, height) = (picture.width, picture.height);
+    if width.max(height) > MAX_SIDE {
+        return Err(Error::Limit(format!(
+            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}"
+        )));
+    }
     let most = (gpu.limits().max_storage_buffer_binding_size / 4).min(u64::from(u32::MAX));
     let padded = picture.channels * (picture.height + k) * (picture.width + k);
     let row = picture.channels * k * k * picture.width;
     if padded as u64 <= most && (row as u64) <= most {
         return Ok(());
     }
+    if padded as u64 <= most {
+        return Err(Error::Limit(format!(
+            "the {width} patches of {k} x {k} of a row do not fit one tensor of {}: take a smaller --kernel-size, or \
+             a narrower image",
+            gpu.name()
+        )));
+    }
     let side = ((most as f64 / picture.channels as f64).sqrt() as usize).saturating_sub(k) / 100;
     Err(Error::Limit(format!(
-        "the image has {} x {} pixels; {} holds about {} million of {} channels in one tensor. \
+        "the image has {width} x {height} pixels; {} holds about {} million of {} channels in one tensor. \
          --max-side {} scales it down",
-        picture.width,
-        picture.height,
         gpu.name(),
         most / picture.channels as u64 / 1_000_000,
         picture.channels,

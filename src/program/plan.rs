@@ -203,7 +203,7 @@ fn check_binding(name: &str, what: impl Display, size_bytes: u64, max_binding: u
     if size_bytes > max_binding {
         return Err(Error::Limit(format!(
             "tensor {name} {what} has {size_bytes} bytes; the device binds at most {max_binding} \
-             at once. A smaller batch makes smaller tensors"
+             at once. A smaller batch, or smaller images, make smaller tensors"
         )));
     }
     Ok(())

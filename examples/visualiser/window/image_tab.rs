@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use decorr::Result;
 use decorr::figures::{self, Fig2Options, MAX_BLUR, Numbers, Picture, SIGMAS, Scene, SceneOptions};
 use decorr::gpu::Gpu;
 use decorr::nn::resolve_block;
+use decorr::{Error, Result};
 use eframe::egui::{self, Color32, RichText, Slider, Stroke, Vec2};
 use egui_plot::{Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
-use super::{EXPORT, Export, OPEN, line_colour, messages};
+use super::{EXPORT, Export, OPEN, line_colour, messages, named};
+use crate::files::spare;
 use crate::options::{BUNDLED, picture};
 
 /// Until it is looked at again whether a step is done.
@@ -28,6 +29,7 @@ const MAX_SIDE: usize = 2048;
 /// An image to look at.
 pub(crate) struct Opened {
     name: String,
+    path: Option<PathBuf>,
     picture: Picture,
     /// Columns and rows of the file, if they were too many.
     of: Option<[usize; 2]>,
@@ -36,11 +38,18 @@ pub(crate) struct Opened {
 impl Opened {
     /// The one at `path`, or the bundled one, scaled down if it is large.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self> {
+        if let Some(path) = path
+            && !path.is_file()
+        {
+            // What is none could keep the window waiting for ever.
+            return Err(Error::data(path, "is not a file"));
+        }
         let whole = picture(path, None)?;
         let name = path.and_then(Path::file_name);
         let scaled = whole.scaled_down(MAX_SIDE)?;
         Ok(Self {
             name: name.map_or(BUNDLED.into(), |n| n.to_string_lossy().into_owned()),
+            path: path.map(Path::to_path_buf),
             of: (scaled.width < whole.width).then_some([whole.width, whole.height]),
             picture: scaled,
         })
@@ -165,7 +174,7 @@ impl ImageTab {
         self.message = None;
         match self.write(Path::new(&self.folder)) {
             Ok(names) => {
-                self.message = Some(format!("wrote {} in {}", names.join(", "), self.folder));
+                self.message = Some(format!("wrote {} files in {}", names.len(), self.folder));
                 self.error = None;
             }
             Err(error) => self.error = Some(error.to_string()),
@@ -173,6 +182,7 @@ impl ImageTab {
     }
 
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
+        named(folder)?;
         let o = &self.options;
         let fig2 = Fig2Options {
             kernel_size: o.kernel_size,
@@ -180,9 +190,15 @@ impl ImageTab {
             statistics: o.statistics,
         };
         let fig3 = SceneOptions { side: None, ..*o };
-        let pictures = std::slice::from_ref(&self.image.picture);
-        let mut names = figures::fig3(&self.gpu, &self.image.picture, fig3)?.write(folder)?;
-        names.extend(figures::fig2(&self.gpu, pictures, None, fig2)?.write(folder)?);
+        let fig3 = figures::fig3(&self.gpu, &self.image.picture, fig3)?;
+        let picture = [Ok(self.image.picture.clone())];
+        let fig2 = figures::fig2(&self.gpu, picture, None, fig2)?;
+        let names = [fig3.files(), fig2.files()].concat();
+        if let Some(path) = &self.image.path {
+            spare(path, folder, &names)?;
+        }
+        fig3.write(folder)?;
+        fig2.write(folder)?;
         Ok(names)
     }
 
@@ -334,6 +350,9 @@ impl ImageTab {
                     ui.end_row();
                 }
             });
+            if let Some(notice) = numbers.report.notice {
+                ui.label(notice);
+            }
             ui.add_space(6.0);
             histogram(ui, numbers);
         }

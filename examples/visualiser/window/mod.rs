@@ -97,6 +97,14 @@ impl Export {
     }
 }
 
+/// Refuses a folder without a name.
+fn named(folder: &Path) -> Result<()> {
+    match folder.to_string_lossy().trim().is_empty() {
+        true => Err(Error::Config("name the folder to export to".into())),
+        false => Ok(()),
+    }
+}
+
 /// What went well or not, for people.
 fn messages(ui: &mut egui::Ui, message: Option<&str>, error: Option<&str>) {
     if let Some(message) = message {

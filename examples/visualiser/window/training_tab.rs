@@ -14,7 +14,7 @@ use eframe::egui::{self, Key, Modifiers, RichText, Slider, Vec2};
 use egui_plot::{GridInput, Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
 use super::canvas::Painter;
-use super::{EXPORT, Export, line_colour, messages};
+use super::{EXPORT, Export, line_colour, messages, named};
 
 /// Convolutions of the network.
 const LAYERS: usize = 3;
@@ -62,7 +62,7 @@ impl TrainingTab {
             one_step: false,
             seed: 1,
             batch_size,
-            lr: 0.05,
+            lr: 0.01,
             layer: 2,
             image: 0,
             folder: "pictures".into(),
@@ -302,6 +302,7 @@ impl Session {
     }
 
     fn write(&self, gpu: &Arc<Gpu>, dir: &Path, layer: usize, image: usize) -> Result<Vec<String>> {
+        named(dir)?;
         let mut names = self.live.save(dir)?;
         let picture = self.picture(image);
         let name = "test_image.png";
