@@ -237,7 +237,7 @@ fn saturated_and_plain_images_in_float64() {
     // Boxes at some distance from each other.
     let boxes = |i: usize, salt: usize| {
         let (y, x) = (i / w / 9, i % w / 11);
-        f32::from(u8::from((y * 7 + x * 5 + salt) % 3 == 0))
+        f32::from(u8::from((y * 7 + x * 5 + salt).is_multiple_of(3)))
     };
     let noise = |i: usize| ((i * 7919 + i / 13 * 104_729) % 251) as f32 / 250.0;
     let picture = |of: [&dyn Fn(usize) -> f32; 3]| Picture {

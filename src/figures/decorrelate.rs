@@ -250,7 +250,7 @@ impl Patches {
     }
 
     /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`Axes::basis`]:
-    /// a plane for each, [C, k k, rows / stride, W / stride].
+    /// a plane for each, [C k, k, rows / stride, W / stride].
     fn coordinates(&self, g: &mut Graph, strip: TensorId, stride: usize) -> Result<TensorId> {
         let k = self.kernel_size;
         let &[_, c, h, w] = g.shape(strip).dims() else {
@@ -280,17 +280,16 @@ impl Patches {
             let blocks = reshape(g, x, [c / 3, 3, h, w])?;
             x = conv2d(g, blocks, colours, None, Conv2dGeometry::default())?;
         }
+        // Along rows, then along columns: 2 k products a number in place of k k.
+        let cosines: Vec<f32> = cosines(k).iter().map(|&v| v as f32).collect();
+        let init = Init::Values(cosines.into());
+        let cosines = g.state("cosines", [k, k], Role::Scratch, init)?;
+        let along_row = reshape(g, cosines, [k, 1, 1, k])?;
+        let along_column = reshape(g, cosines, [k, 1, k, 1])?;
         let planes = reshape(g, x, [c, 1, h, w])?;
-        let cosines = cosines(k);
-        let tap = |n: usize| {
-            let (frequencies, taps) = (n / (k * k), n % (k * k));
-            let along_row = cosines[frequencies / k * k + taps % k];
-            (along_row * cosines[frequencies % k * k + taps / k]) as f32
-        };
-        let taps: Vec<f32> = (0..k * k * k * k).map(tap).collect();
-        let shape = [k * k, 1, k, k];
-        let taps = g.state("cosines", shape, Role::Scratch, Init::Values(taps.into()))?;
-        conv2d(g, planes, taps, None, sampling)
+        let planes = conv2d(g, planes, along_row, None, Conv2dGeometry::default())?;
+        let planes = reshape(g, planes, [c * k, 1, h, w + 1 - k])?;
+        conv2d(g, planes, along_column, None, sampling)
     }
 
     /// The deconvolved image [1, C, H, W].

@@ -377,14 +377,18 @@ impl ImageTab {
             return;
         };
         let space = ui.spacing().item_spacing.x;
-        let columns = ((ui.available_width() + space) / 300.0).floor().max(1.0);
-        let width = (ui.available_width() + space) / columns - space - 1.0;
+        let available = ui.available_width() + space;
+        let columns = (available / 300.0).floor().max(1.0);
+        let width_of = |n: f32| available / n - space - 1.0;
+        let height = 1.5 * width_of(columns);
         let views: Vec<_> = scene
             .views()
             .iter()
             .filter(|v| !v.title.is_empty())
             .collect();
         for row in views.chunks(columns as usize) {
+            // The last row has room for larger ones.
+            let width = width_of(row.len() as f32);
             ui.horizontal_top(|ui| {
                 for view in row {
                     ui.vertical(|ui| {
@@ -396,9 +400,11 @@ impl ImageTab {
                             _ => None,
                         };
                         match end {
-                            Some(end) => self.heat_map(ui, painter, &view.name, width, end),
+                            Some(end) => {
+                                self.heat_map(ui, painter, &view.name, width_of(columns), end)
+                            }
                             None => {
-                                painter.show(ui, &view.name, Vec2::new(width, 1.5 * width));
+                                painter.show(ui, &view.name, Vec2::new(width, height));
                             }
                         }
                     });
