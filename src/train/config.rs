@@ -157,13 +157,13 @@ options! {
     step_size: u64 = Some(30), "Epochs between drops of --schedule step [default: 30]";
     gamma: f32 = Some(0.1), "Factor of a drop of --schedule step [default: 0.1]";
     label_smoothing: f32 = Some(0.0), "Share of the target spread over all classes, for --loss ce [default: 0]";
-    block: usize = None, "Channels or features decorrelated together ; where it does not divide their number, the greatest common divisor is taken (512 of 784: 16). Of a convolutional network's linear layers it is always 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
+    block: usize = None, "Channels or features decorrelated together; where it does not divide their number, the greatest common divisor is taken (512 of 784: 16). Of a convolutional network's linear layers it is always 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
     eps: f32 = None, "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
     n_iter: usize = None, "Denman-Beavers iterations of all layers but a first convolution [default: 5]";
     first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
     sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
-    freeze_iter: u64 = Some(100), "The first convolution takes statistics up to this step and its running ones after it, and so on at every tenfold of it; 0: always takes statistics [default: 100]";
+    freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
     seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
