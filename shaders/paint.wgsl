@@ -1,5 +1,5 @@
 // Numbers as colours: tiles of a tensor in a grid, each pixel as a word with red in its lowest byte.
-// Each invocation paints one pixel. What a tile shows is the mean of the numbers that the pixel
+// Each invocation paints one pixel. Places are (row, column), as .x and .y. What a tile shows is the mean of the numbers that the pixel
 // covers, or the nearest one where it covers less than one.
 
 #import grid
@@ -39,7 +39,7 @@ fn colour_of_sign(level: f32) -> vec3<f32> {
     return select(mix(vec3<f32>(1.0), half, 2.0 * size), outer, size > 0.5);
 }
 
-// From 0 to 1 between the ends of the range; NaN and ranges of no length are 0.
+// From 0 to 1 between the ends of the range; ranges of no length are 0, and NaN is.
 fn level_of(sum: f32, count: f32, low: f32, high: f32) -> f32 {
     let span = select(1.0, high - low, high > low);
     let level = (sum / count - low) / span;

@@ -123,7 +123,12 @@ pub(super) struct Whitening {
 
 impl Whitening {
     /// The same patches under another mean [1, F] and D [F, F].
-    pub(super) fn by(&self, g: &mut Graph, mean: TensorId, deconv: TensorId) -> Result<Self> {
+    pub(super) fn with_deconv(
+        &self,
+        g: &mut Graph,
+        mean: TensorId,
+        deconv: TensorId,
+    ) -> Result<Self> {
         let half = matmul(g, deconv, self.cov, Transpose::default())?;
         let by_row = Transpose { a: false, b: true };
         Ok(Self {

@@ -216,7 +216,7 @@ fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whi
     let shape = [1, features, features];
     let deconv = g.state(&name("deconv"), shape, Role::Buffer, Init::Identity)?;
     let deconv = reshape(g, deconv, [features, features])?;
-    of_image.by(g, mean, deconv)
+    of_image.with_deconv(g, mean, deconv)
 }
 
 /// What is given, and the magnitude of it deconvolved.

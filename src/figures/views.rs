@@ -56,6 +56,7 @@ impl View {
     /// # Errors
     /// What the device reported.
     pub fn read(&self, store: &Store) -> Result<RgbImage> {
+        // Bits of colours in f32, some of them NaN's: they are moved, and never computed with.
         let words = store.read(&self.name)?;
         let (width, height) = (self.width as u32, self.height as u32);
         Ok(RgbImage::from_fn(width, height, |x, y| {

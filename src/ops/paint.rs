@@ -41,7 +41,7 @@ pub enum Colours {
 }
 
 impl Tiles {
-    /// The picture [`planes`][Self::channels] x [H, W] as a single tile of `pixels`.
+    /// A single tile: the image [channels, H, W] of `size` [H, W] on `pixels` (rows, columns).
     pub fn picture(channels: usize, size: [usize; 2], pixels: [usize; 2]) -> Self {
         let [h, w] = size;
         Self {
@@ -85,7 +85,7 @@ pub struct Paint {
 }
 
 /// Paints `x`: numbers at the first value of its range or below become black, at the second or above
-/// white. `range` is [1, 2], or [tiles, 2] with one for each tile. A number of no channel is grey.
+/// white. `range` is [1, 2], or [tiles, 2] with one for each tile. A single channel is grey, or in the colours of signs.
 ///
 /// Returns [rows, columns rounded up to [`ROW_ALIGNMENT`]] of 32-bit words that are no numbers: red, green,
 /// blue and 255, from the lowest byte. Only copies as they are, outputs and assignments, make sense of
@@ -125,6 +125,7 @@ impl Op for Paint {
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let t = &self.tiles;
+        // Whatever the shader counts must fit 32 bits.
         word(ctx.output.len())?;
         word(ctx.inputs[0].len())?;
         // The shader multiplies a pixel's place by the size.
