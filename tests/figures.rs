@@ -60,24 +60,30 @@ fn deconvolve(x: &Tensor, k: usize, block: usize) -> Reference {
     deconvolve_padded(x, k, block, k / 2)
 }
 
-/// As [`deconvolve`] with so many zeros around `x`.
-fn deconvolve_padded(x: &Tensor, k: usize, block: usize, padding: usize) -> Reference {
+/// Patches less their mean, [1, rows, block k k], of `x` with so many zeros around it.
+fn centred_patches(x: &Tensor, k: usize, block: usize, padding: usize, stride: usize) -> Tensor {
     let geometry = Geometry {
-        stride: 1,
+        stride,
         padding,
         dilation: 1,
         groups: 1,
     };
-    let c = x.shape[1];
     let features = block * k * k;
     let patches = reference::im2col(x, [k, k], geometry);
     let rows = patches.data.len() / features;
     let patches = patches.reshape(&[rows, features]);
     let mean = patches.sum_to(&[1, features]).map(|v| v / rows as f64);
     let mean = mean.broadcast(&[rows, features]);
-    let centred = patches
-        .zip(&mean, |v, m| v - m)
-        .reshape(&[1, rows, features]);
+    let centred = patches.zip(&mean, |v, m| v - m);
+    centred.reshape(&[1, rows, features])
+}
+
+/// As [`deconvolve`] with so many zeros around `x`.
+fn deconvolve_padded(x: &Tensor, k: usize, block: usize, padding: usize) -> Reference {
+    let c = x.shape[1];
+    let features = block * k * k;
+    let centred = centred_patches(x, k, block, padding, 1);
+    let rows = centred.shape[1];
     let cov = reference::covariance(&centred, 0.0);
     let eps = f64::from(EPS);
     let ridge = Tensor::from_fn(&[1, features, features], |i| {
@@ -100,6 +106,15 @@ fn deconvolve_padded(x: &Tensor, k: usize, block: usize, padding: usize) -> Refe
         cov_after: cov_after.reshape(&square),
         deconvolved: deconvolved.reshape(&[rows * block / c, c]),
     }
+}
+
+/// The pixels [1, C, H, W] less the mean of each channel.
+fn zero_mean(picture: &Picture) -> Tensor {
+    let plane = picture.height * picture.width;
+    let mean = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
+    let means: Vec<f64> = picture.data.chunks(plane).map(mean).collect();
+    let shape = [1, picture.channels, picture.height, picture.width];
+    Tensor::from_fn(&shape, |i| f64::from(picture.data[i]) - means[i / plane])
 }
 
 fn excess_kurtosis(values: &[f64]) -> f64 {
@@ -134,17 +149,8 @@ fn max_correlation(cov: &Tensor) -> f64 {
 
 /// Kurtosis, Hoyer, near zero and correlation, before and after.
 fn measures_in_f64(picture: &Picture, k: usize) -> [f64; 8] {
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let plane = h * w;
-    let pixels = picture.data.iter().map(|&v| f64::from(v)).collect();
-    let x = Tensor::new(&[1, c, h, w], pixels);
-    let means: Vec<f64> = x
-        .data
-        .chunks(plane)
-        .map(|p| p.iter().sum::<f64>() / plane as f64)
-        .collect();
-    let x = Tensor::from_fn(&[1, c, h, w], |i| x.data[i] - means[i / plane]);
-    let of = deconvolve(&x, k, c);
+    let x = zero_mean(picture);
+    let of = deconvolve(&x, k, picture.channels);
     let side = |values: &[f64], cov: &Tensor| {
         [
             excess_kurtosis(values),
@@ -291,14 +297,7 @@ fn figure_2_is_of_the_covariance_in_float64() {
     // Twice the same image: the covariance of both is that of one.
     let images = [picture.clone(), picture.clone()].map(Ok);
     let figure = fig2(&gpu(), images, None, options).unwrap();
-    let (c, h, w) = (3, picture.height, picture.width);
-    let plane = h * w;
-    let sum = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
-    let means: Vec<f64> = picture.data.chunks(plane).map(sum).collect();
-    let x = Tensor::from_fn(&[1, c, h, w], |i| {
-        f64::from(picture.data[i]) - means[i / plane]
-    });
-    let expected = deconvolve(&x, 3, 3);
+    let expected = deconvolve(&zero_mean(&picture), 3, 3);
     let as_f32 = |t: &Tensor| t.data.iter().map(|&v| v as f32).collect::<Vec<f32>>();
     let (cov, _) = support::relative_error(&figure.cov, &as_f32(&expected.cov));
     let (deconv, _) = support::relative_error(&figure.deconv, &as_f32(&expected.deconv));
@@ -319,6 +318,31 @@ fn figure_2_is_of_the_covariance_in_float64() {
 /// Statistics of every other patch, of an image whose sides are no multiples of the stride.
 #[test]
 fn figure_2_of_a_sample_in_float64() {
+    // Of many rows: strips of patches fit a binding whatever the stride.
+    let whole = astronaut(512);
+    let large = Picture {
+        channels: 1,
+        height: 2048,
+        width: 512 * 3,
+        data: [whole.data.clone(), whole.data[..512 * 512].to_vec()]
+            .concat()
+            .repeat(3),
+    };
+    for (kernel_size, sampling_stride) in [(11, 64), (11, 5)] {
+        let options = Fig2Options {
+            kernel_size,
+            block: 1,
+            statistics: Statistics {
+                sampling_stride,
+                ..STATISTICS
+            },
+        };
+        let report = fig2(&gpu(), [Ok(large.clone())], None, options)
+            .unwrap()
+            .report;
+        assert!(report.max_correlation_before > 0.9, "{report:?}");
+    }
+
     let picture = astronaut(51);
     let (k, stride) = (5, 3);
     let options = Fig2Options {
@@ -331,28 +355,8 @@ fn figure_2_of_a_sample_in_float64() {
     };
     let figure = fig2(&gpu(), [Ok(picture.clone())], None, options).unwrap();
     let (h, w) = (picture.height, picture.width);
-    let plane = h * w;
-    let sum = |p: &[f32]| p.iter().map(|&v| f64::from(v)).sum::<f64>() / plane as f64;
-    let means: Vec<f64> = picture.data.chunks(plane).map(sum).collect();
-    let x = Tensor::from_fn(&[1, 3, h, w], |i| {
-        f64::from(picture.data[i]) - means[i / plane]
-    });
-    let geometry = Geometry {
-        stride,
-        padding: k / 2,
-        dilation: 1,
-        groups: 1,
-    };
-    let patches = reference::im2col(&x, [k, k], geometry);
-    let features = 3 * k * k;
-    let rows = patches.data.len() / features;
-    assert_eq!(rows, h.div_ceil(stride) * w.div_ceil(stride));
-    let patches = patches.reshape(&[rows, features]);
-    let mean = patches.sum_to(&[1, features]).map(|v| v / rows as f64);
-    let mean = mean.broadcast(&[rows, features]);
-    let centred = patches
-        .zip(&mean, |v, m| v - m)
-        .reshape(&[1, rows, features]);
+    let centred = centred_patches(&zero_mean(&picture), k, 3, k / 2, stride);
+    assert_eq!(centred.shape[1], h.div_ceil(stride) * w.div_ceil(stride));
     let expected: Vec<f32> = reference::covariance(&centred, 0.0)
         .data
         .iter()

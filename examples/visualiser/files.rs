@@ -1,5 +1,6 @@
 //! Figures as files.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use decorr::figures::{
     in_digits,
 };
 use decorr::gpu::Gpu;
+use decorr::nn::resolve_block;
 use decorr::{Error, Result};
 use serde::Serialize;
 
@@ -179,31 +181,37 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         true => vec![None],
         false => paths.iter().map(|p| Some(p.as_path())).collect(),
     };
+    let block = args.block.unwrap_or(match &trained {
+        Some(trained) => trained.block(),
+        None => 3,
+    });
     let mut channels = None;
+    let current = Cell::new(None);
     // Read when it is their turn: a folder of photographs does not fit in memory.
     let pictures = listed.iter().map(|&path| {
-        let read = picture(path, args.max_side)?;
+        current.set(path);
         let read = match &trained {
-            Some(trained) => trained.prepare(&read, args.max_side.unwrap_or(NETWORK_SIDE))?,
-            None => read,
+            Some(trained) => {
+                let side = args.max_side.unwrap_or(NETWORK_SIDE);
+                trained.prepare(&picture(path, None)?, side)?
+            }
+            None => picture(path, args.max_side)?,
         };
         let first = *channels.get_or_insert(read.channels);
+        let blocks = [first, read.channels].map(|channels| resolve_block(block, channels));
         if let Some(path) = path
-            && first != read.channels
+            && blocks[0] != blocks[1]
         {
             let kind = |channels| if channels == 1 { "grey" } else { "colour" };
             let message = format!(
-                "is in {} and those before in {}: they have no covariance together. Give them apart",
+                "is in {} and those before in {}: they have no covariance together. Give them apart, or take each \
+                 channel alone (--block 1)",
                 kind(read.channels),
                 kind(first)
             );
             return Err(Error::data(path, message));
         }
         Ok(read)
-    });
-    let block = args.block.unwrap_or(match &trained {
-        Some(trained) => trained.block(),
-        None => 3,
     });
     let options = Fig2Options {
         kernel_size: args.kernel_size.unwrap_or(3),
@@ -212,7 +220,8 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
     };
     let gpu = adapter.open()?;
     let layer = trained.as_ref().zip(args.layer);
-    let figure = figures::fig2(&gpu, pictures, layer, options)?;
+    let figure = figures::fig2(&gpu, pictures, layer, options);
+    let figure = figure.map_err(|e| of_file(current.get(), e))?;
     for path in &paths {
         spare(path, &args.output.out, &figure.files())?;
     }
@@ -284,7 +293,7 @@ pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
         let [channels, rows, columns] = r.shape;
         say!(
             "input of {}: {channels} channels of {columns} x {rows}; mean Hoyer {} before, {} after; {} of the {} \
-             that are not constant are sparser after",
+             that are not constant are sparser after by Hoyer's measure",
             r.layer,
             in_digits(r.mean_hoyer[0], 4),
             in_digits(r.mean_hoyer[1], 4),
@@ -305,7 +314,8 @@ fn print_channels(report: &Fig9Report) {
     );
     for (i, [before, after]) in report.channels.iter().enumerate() {
         say!(
-            "{i:<8} {:>10} {:>10} {:>12} {:>12}",
+            "{:<8} {:>10} {:>10} {:>12} {:>12}",
+            i + 1,
             in_digits(before.hoyer, 4),
             in_digits(after.hoyer, 4),
             in_digits(before.excess_kurtosis, 3),
@@ -364,6 +374,14 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
             }
         };
         for &kernel_size in &args.kernel_size {
+            let report = match report_of(&gpu, &input, options_of(kernel_size)) {
+                Err(error @ Error::Limit(_)) => {
+                    warn!("left out: {}", of_file(Some(path), error));
+                    failed += 1;
+                    break;
+                }
+                report => report?,
+            };
             let row = Row {
                 image: path
                     .file_name()
@@ -372,8 +390,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
                     .into_owned(),
                 path: path.clone(),
                 kernel_size,
-                report: report_of(&gpu, &input, options_of(kernel_size))
-                    .map_err(|e| of_file(Some(path), e))?,
+                report,
             };
             if !args.json {
                 print_row(&row);
@@ -387,7 +404,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     match failed {
         0 => Ok(()),
         n => Err(Error::Config(format!(
-            "{n} of {} pictures could not be read",
+            "{n} of {} pictures could not be measured",
             paths.len()
         ))),
     }
@@ -397,7 +414,7 @@ fn print_row(row: &Row) {
     let (b, a) = (&row.report.before, &row.report.after);
     say!(
         "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        // What a terminal would take for commands.
+        // Without what a terminal would take for commands.
         row.image.replace(char::is_control, "?"),
         row.kernel_size,
         in_digits(b.sparsity.excess_kurtosis, 3),
@@ -407,6 +424,9 @@ fn print_row(row: &Row) {
         in_digits(b.max_correlation, 4),
         in_digits(a.max_correlation, 4)
     );
+    if let Some(notice) = row.report.notice {
+        say!("  ({notice})");
+    }
 }
 
 fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Report> {
@@ -415,9 +435,10 @@ fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<R
     Ok(scene.finish()?.report)
 }
 
-/// A limit with the picture that is beyond it.
+/// What is wrong with a picture, with its name.
 fn of_file(path: Option<&Path>, error: Error) -> Error {
     match (path, error) {
+        (Some(path), Error::Shape { message, .. }) => Error::data(path, message),
         (Some(path), Error::Limit(message)) => {
             Error::Limit(format!("{}: {message}", path.display()))
         }

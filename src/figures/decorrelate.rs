@@ -78,7 +78,7 @@ impl Statistics {
     pub(super) fn describe(&self) -> String {
         let of = match self.sampling_stride {
             1 => String::new(),
-            n => format!(", every {n}th patch in both directions counted"),
+            n => format!(", counting one patch in {n} along rows and columns"),
         };
         format!("eps {:e}, n_iter {}{of}", self.eps, self.n_iter)
     }
@@ -94,16 +94,24 @@ pub(super) enum Border {
     Repeated,
 }
 
+/// How values are made patches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Layout {
+    /// k, odd.
+    pub(super) kernel_size: usize,
+    /// Channels of one covariance.
+    pub(super) block: usize,
+    /// Coordinates of colours.
+    pub(super) axes: Axes,
+}
+
 /// The patches of an image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patches {
     /// [1, C, H + k - 1, W + k - 1].
     padded: TensorId,
-    /// k, odd.
-    pub(super) kernel_size: usize,
-    /// Channels of one covariance: a divisor of C.
-    pub(super) block: usize,
-    axes: Axes,
+    /// Its block is a divisor of C.
+    pub(super) layout: Layout,
 }
 
 /// Of patches in blocks, F = block * k * k.
@@ -168,15 +176,14 @@ pub(super) fn check_options(
 pub(super) fn patches(
     g: &mut Graph,
     x: TensorId,
-    [kernel_size, block]: [usize; 2],
+    layout: Layout,
     border: Border,
-    axes: Axes,
 ) -> Result<Patches> {
     let &[1, c, h, w] = g.shape(x).dims() else {
         let message = format!("{} is not [1, C, H, W]", g.shape(x));
         return Err(Error::shape("patches", message));
     };
-    let pad = kernel_size / 2;
+    let pad = layout.kernel_size / 2;
     let padded = match border {
         Border::Repeated => repeated(g, x, pad)?,
         Border::Zeros => {
@@ -191,10 +198,18 @@ pub(super) fn patches(
     };
     Ok(Patches {
         padded,
-        kernel_size,
-        block: resolve_block(block, c),
-        axes,
+        layout: Layout {
+            block: resolve_block(layout.block, c),
+            ..layout
+        },
     })
+}
+
+impl Layout {
+    /// Values of a patch of one block.
+    pub(super) fn features(&self) -> usize {
+        self.block * self.kernel_size * self.kernel_size
+    }
 }
 
 /// `x` [1, C, H, W] with its first and last row and column `pad` times more.
@@ -215,21 +230,29 @@ fn repeated(g: &mut Graph, mut x: TensorId, pad: usize) -> Result<TensorId> {
 }
 
 impl Patches {
-    /// Values of a patch of one block.
-    pub(super) fn features(&self) -> usize {
-        self.block * self.kernel_size * self.kernel_size
+    /// How many patches of one block every `stride`-th of them in both directions are.
+    pub(super) fn count(&self, g: &Graph, stride: usize) -> usize {
+        let dims = g.shape(self.padded).dims();
+        let sampled = |n: usize| (n + 1 - self.layout.kernel_size).div_ceil(stride);
+        dims[1] / self.layout.block * sampled(dims[2]) * sampled(dims[3])
     }
 
     /// Mean [1, F] and second moment [F, F] of every `stride`-th of them in both directions, in the coordinates
     /// of [`Axes::basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
     pub(super) fn moments(&self, g: &mut Graph, stride: usize) -> Result<(TensorId, TensorId)> {
-        let (k, features) = (self.kernel_size, self.features());
+        let (k, features) = (self.layout.kernel_size, self.layout.features());
         let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
             return Err(Error::shape("patches", "the image is not NCHW"));
         };
-        let (h, w, blocks) = (padded_h + 1 - k, padded_w + 1 - k, c / self.block);
+        let (h, w, blocks) = (padded_h + 1 - k, padded_w + 1 - k, c / self.layout.block);
         let sampled = |n: usize| n.div_ceil(stride);
-        let rows_per_strip = (STRIP_LEN / (sampled(w) * c * k * k)).max(1) * stride;
+        let mut rows_per_strip = STRIP_LEN / (sampled(w) * c * k * k) * stride;
+        if k > LARGEST_AT_ONCE {
+            // Cosines along rows are taken of every pixel.
+            let rows = (STRIP_LEN / (w * c * k)).saturating_sub(k - 1);
+            rows_per_strip = rows_per_strip.min(rows / stride * stride);
+        }
+        let rows_per_strip = rows_per_strip.max(stride);
         let mut sums: Option<(TensorId, TensorId)> = None;
         for first in (0..h).step_by(rows_per_strip) {
             let rows = rows_per_strip.min(h - first);
@@ -260,7 +283,11 @@ impl Patches {
     /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`Axes::basis`]:
     /// a plane for each, of rows / stride x W / stride each.
     fn coordinates(&self, g: &mut Graph, strip: TensorId, stride: usize) -> Result<TensorId> {
-        let k = self.kernel_size;
+        let Layout {
+            kernel_size: k,
+            block,
+            axes,
+        } = self.layout;
         let &[_, c, h, w] = g.shape(strip).dims() else {
             return Err(Error::shape("patches", "the strip is not NCHW"));
         };
@@ -268,9 +295,9 @@ impl Patches {
             stride,
             ..Conv2dGeometry::default()
         };
-        if self.block == 3 && k <= 3 {
+        if block == 3 && k <= 3 {
             // Few enough values for one product that takes colours and cosines at once.
-            let basis = self.axes.basis(k, 3);
+            let basis = axes.basis(k, 3);
             let features = 3 * k * k;
             let rows = (0..features * features)
                 .map(|i| basis[i % features * features + i / features] as f32);
@@ -280,9 +307,9 @@ impl Patches {
             return conv2d(g, blocks, taps, None, sampling);
         }
         let mut x = strip;
-        if self.block == 3 {
+        if block == 3 {
             // Across colours before it is so many planes more.
-            let colours: Vec<f32> = self.axes.0.iter().map(|&v| v as f32).collect();
+            let colours: Vec<f32> = axes.0.iter().map(|&v| v as f32).collect();
             let init = Init::Values(colours.into());
             let colours = g.state("axes", [3, 3, 1, 1], Role::Scratch, init)?;
             let blocks = reshape(g, x, [c / 3, 3, h, w])?;
@@ -313,7 +340,7 @@ impl Patches {
 
     /// The deconvolved image [1, C, H, W].
     pub(super) fn deconvolve(&self, g: &mut Graph, by: &Whitening) -> Result<TensorId> {
-        let (k, block) = (self.kernel_size, self.block);
+        let (k, block) = (self.layout.kernel_size, self.layout.block);
         let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
             return Err(Error::shape("patches", "the image is not NCHW"));
         };
@@ -349,8 +376,7 @@ pub(super) fn whiten(
     g: &mut Graph,
     mean: TensorId,
     second_moment: TensorId,
-    [kernel_size, block]: [usize; 2],
-    axes: Axes,
+    layout: &Layout,
     n_iter: usize,
 ) -> Result<Whitening> {
     let features = g.shape(second_moment).dims()[0];
@@ -371,8 +397,9 @@ pub(super) fn whiten(
     let half = matmul(g, deconv, cov, Transpose::default())?;
     let cov_after = matmul(g, half, deconv, Transpose::default())?;
 
-    let basis: Vec<f32> = axes
-        .basis(kernel_size, block)
+    let basis: Vec<f32> = layout
+        .axes
+        .basis(layout.kernel_size, layout.block)
         .iter()
         .map(|&v| v as f32)
         .collect();

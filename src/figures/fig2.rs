@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Axes, Border, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Axes, Border, Layout, Statistics, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
-    correlations, in_digits, largest_magnitude, measure_correlation, notice, number,
+    correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
 use super::picture::Picture;
 use super::scene::{refuse_large, zero_mean};
-use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
+use super::sheet::{
+    Content, NamedPicture, Panel, file_names, has_block_lines, sheet, write_figure,
+};
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role};
-use crate::nn::resolve_block;
 use crate::ops::sub;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
@@ -53,7 +54,7 @@ pub struct Fig2Report {
     pub max_correlation_after: f64,
     /// Largest |D cov D - I|: how near to the identity `eps` and `n_iter` let it come.
     pub identity_error: f64,
-    /// Why something is undefined.
+    /// Why something is undefined, or means little.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notice: Option<&'static str>,
 }
@@ -77,15 +78,17 @@ pub struct Fig2 {
 struct Moments {
     name: Option<String>,
     channels: usize,
-    kernel_size: usize,
-    block: usize,
-    count: f64,
+    layout: Layout,
+    /// Patches.
+    count: usize,
     mean: Vec<f32>,
     second: Vec<f32>,
 }
 
-/// Computes Figure 2 of all `images` together, which are taken one by one: of their pixels, each image's channels made zero-mean first,
-/// or of what the `n`-th convolution of a network is given, (network, n).
+/// Computes Figure 2 of all `images` together. They are taken one by one.
+///
+/// Without a `layer` it is of their pixels, the channels of each made zero-mean. With (network, n) it is of what the
+/// network's `n`-th convolution is given for them.
 ///
 /// # Errors
 /// [`Error::Config`] for options that make no sense, [`Error::Limit`] for an image that does not
@@ -112,15 +115,13 @@ pub fn fig2(
         });
     }
     let of = total.ok_or_else(|| Error::Config("Figure 2 of no image".into()))?;
-    let axes = axes.unwrap_or(Axes::OPPONENT);
 
     let features = of.mean.len();
     let mut g = Graph::new();
     let mean = g.input("mean", [1, features]);
     let second = g.input("second_moment", [features, features]);
-    let sizes = [of.kernel_size, of.block];
-    let whitening = whiten(&mut g, mean, second, sizes, axes, options.statistics.n_iter)?;
-    let views = covariance_views(&mut g, &whitening, of.kernel_size, of.block)?;
+    let whitening = whiten(&mut g, mean, second, &of.layout, options.statistics.n_iter)?;
+    let views = covariance_views(&mut g, &whitening, of.layout.kernel_size, of.layout.block)?;
     measure_correlation(&mut g, &whitening)?;
     let difference = sub(&mut g, whitening.cov_after, whitening.identity)?;
     let largest = largest_magnitude(&mut g, difference)?;
@@ -138,21 +139,21 @@ pub fn fig2(
     let mut values = program.run(&inputs)?.values;
     let [max_correlation_before, mut max_correlation_after] = correlations(&values);
     let mut identity_error = number(&values, "identity_error");
-    let notice = notice(&values);
-    if notice.is_some() {
+    let undefined = undefined(&values);
+    if undefined.is_some() {
         (max_correlation_after, identity_error) = (f64::NAN, f64::NAN);
     }
     let report = Fig2Report {
         images: count,
         layer: of.name,
         channels: of.channels,
-        kernel_size: of.kernel_size,
-        block: of.block,
+        kernel_size: of.layout.kernel_size,
+        block: of.layout.block,
         features,
         max_correlation_before,
         max_correlation_after,
         identity_error,
-        notice,
+        notice: undefined.or(few_patches(of.count, features)),
     };
     let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
     let ends = [end("cov_before"), end("cov_after")];
@@ -188,11 +189,14 @@ fn moments(
             (x, options.kernel_size, None)
         }
     };
-    let &[_, channels, rows, columns] = g.shape(x).dims() else {
-        return Err(Error::shape("fig2", "the layer's input is not NCHW"));
+    let channels = g.shape(x).dims()[1];
+    let layout = Layout {
+        kernel_size,
+        block: options.block,
+        axes,
     };
-    let block = resolve_block(options.block, channels);
-    let patches = patches(&mut g, x, [kernel_size, block], Border::Zeros, axes)?;
+    let patches = patches(&mut g, x, layout, Border::Zeros)?;
+    let count = patches.count(&g, options.statistics.sampling_stride);
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     g.output("mean", mean);
     g.output("second_moment", second);
@@ -206,9 +210,8 @@ fn moments(
     Ok(Moments {
         name,
         channels,
-        kernel_size,
-        block,
-        count: (rows * columns) as f64,
+        layout: patches.layout,
+        count,
         mean: values.remove("mean").unwrap_or_default(),
         second: values.remove("second_moment").unwrap_or_default(),
     })
@@ -216,7 +219,7 @@ fn moments(
 
 /// Of all patches of both.
 fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
-    if a.block != b.block {
+    if a.layout != b.layout {
         return Err(Error::Config(
             "images in grey and in colour have no covariance together".into(),
         ));
@@ -225,7 +228,7 @@ fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
     let mean = |a_values: &[f32], b_values: &[f32]| -> Vec<f32> {
         let pairs = a_values.iter().zip(b_values);
         let weigh = |(&x, &y): (&f32, &f32)| {
-            ((f64::from(x) * a.count + f64::from(y) * b.count) / count) as f32
+            ((f64::from(x) * a.count as f64 + f64::from(y) * b.count as f64) / count as f64) as f32
         };
         pairs.map(weigh).collect()
     };
@@ -272,7 +275,7 @@ fn page(
     let (note, labels) = match block {
         1 | 3 => {
             let note = format!(
-                "columns of D, each at the place of the one of {k} x {k} pixels that it decorrelates"
+                "a tile a column of D; its place among {k} x {k} is that of the pixel it decorrelates"
             );
             (note, labels)
         }
@@ -295,16 +298,18 @@ fn page(
         (Some(name), Some(n)) => format!("the input of {name} (convolution {n}) for {images}"),
         _ => images,
     };
+    let lines = match has_block_lines(block) {
+        true => ", divided by lines",
+        false => "",
+    };
     let together = match (block, report.channels) {
         (1, 1) => "one channel".to_string(),
         (1, n) => format!("each of {n} channels alone, pooled"),
-        (b, n) if b == n => format!("{n} channels, divided by lines"),
-        (b, n) => {
-            format!("{n} channels in blocks of {b}, pooled; lines divide the channels of a block")
-        }
+        (b, n) if b == n => format!("{n} channels{lines}"),
+        (b, n) => format!("{n} channels, {b} at a time{lines}, pooled"),
     };
     let caption = [
-        format!("All patches of {k} x {k} of {of}: {together}. Each map has its own scale."),
+        format!("Patches of {k} x {k} of {of}: {together}. Each map has its own scale."),
         format!(
             "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {} (0: \
              perfect)",

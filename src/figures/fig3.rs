@@ -95,6 +95,11 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
         "on a log scale: sparse values have a high peak and long tails",
         Content::Histograms(series),
     ));
+    if options.blur > 0.0 {
+        // Beside the original, so that (a) and (b), (c) and (d) face each other.
+        let chart = all.len() - 1;
+        all[1..=chart].rotate_right(1);
+    }
     let mut rows: Vec<Vec<Panel>> = Vec::new();
     for panel in all {
         match rows.last_mut() {

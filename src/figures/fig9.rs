@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Axes, Border, Statistics, Whitening, check_options, patches, whiten};
+use super::decorrelate::{
+    Axes, Border, Layout, Statistics, Whitening, check_options, patches, whiten,
+};
 use super::layer::Trained;
 use super::measures::{
-    Sparsity, correlations, in_digits, measure_correlation, measure_sparsity, notice, sparsity,
+    Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
+    sparsity, undefined,
 };
 use super::picture::Picture;
 use super::scene::{refuse_large, zero_mean};
@@ -68,7 +71,7 @@ pub struct Fig9Report {
     pub sparser_channels: usize,
     /// Channels that are not constant.
     pub live_channels: usize,
-    /// Why something is undefined.
+    /// Why something is undefined, or means little.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notice: Option<&'static str>,
     /// Of each channel: zero-mean, and after.
@@ -106,6 +109,12 @@ pub fn fig9(
             "--running: the network was trained with --norm {norm} and has no running D"
         )));
     }
+    if options.running && options.block.is_some_and(|block| block != trained.block()) {
+        return Err(Error::Config(format!(
+            "--running: the network's D is of blocks of {}; leave --block out",
+            trained.block()
+        )));
+    }
     refuse_large(gpu, picture, 1)?;
     let mut g = Graph::new();
     let (c, h, w) = (picture.channels, picture.height, picture.width);
@@ -116,23 +125,15 @@ pub fn fig9(
         return Err(Error::shape("fig9", format!("{shape} is not [1, C, H, W]")));
     };
     let block = resolve_block(block, channels);
-    let patches = patches(
-        &mut g,
-        input.x,
-        [input.kernel_size, block],
-        Border::Zeros,
-        Axes::OPPONENT,
-    )?;
+    let layout = Layout {
+        kernel_size: input.kernel_size,
+        block,
+        axes: Axes::OPPONENT,
+    };
+    let patches = patches(&mut g, input.x, layout, Border::Zeros)?;
+    let count = patches.count(&g, options.statistics.sampling_stride);
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
-    let sizes = [input.kernel_size, block];
-    let mut whitening = whiten(
-        &mut g,
-        mean,
-        second,
-        sizes,
-        Axes::OPPONENT,
-        options.statistics.n_iter,
-    )?;
+    let mut whitening = whiten(&mut g, mean, second, &layout, options.statistics.n_iter)?;
     if options.running {
         whitening = running(&mut g, &input, &whitening)?;
     }
@@ -152,17 +153,18 @@ pub fn fig9(
     let values = program.run(&[("eps", &[options.statistics.eps])])?.values;
 
     // Running statistics are others' and may leave any variance.
-    let notice = notice(&values).filter(|_| !options.running);
+    let undefined = undefined(&values).filter(|_| !options.running);
+    let remark = few_patches(count, layout.features());
     let of = |name: &str| sparsity(&values, name, rows * columns);
     let (before, mut after) = (of("before"), of("after"));
-    if notice.is_some() {
+    if undefined.is_some() {
         after.fill(Sparsity::UNDEFINED);
     }
     let pairs: Vec<[Sparsity; 2]> = before.iter().zip(&after).map(|(&b, &a)| [b, a]).collect();
     let live: Vec<[Sparsity; 2]> = pairs
         .iter()
         .copied()
-        .filter(|pair| pair.iter().all(|s| s.hoyer.is_finite()))
+        .filter(|[before, _]| before.hoyer.is_finite())
         .collect();
     let mean = |of: fn(&Sparsity) -> f64| {
         [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
@@ -171,7 +173,7 @@ pub fn fig9(
         layer: input.name,
         shape: [channels, rows, columns],
         block,
-        max_correlation: match notice {
+        max_correlation: match undefined {
             Some(_) => [correlations(&values)[0], f64::NAN],
             None => correlations(&values),
         },
@@ -188,7 +190,7 @@ pub fn fig9(
         },
         sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
         live_channels: live.len(),
-        notice,
+        notice: undefined.or(remark.filter(|_| !options.running)),
         channels: pairs,
     };
     let mut panels = Vec::new();
@@ -267,7 +269,7 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
         ),
         format!(
             "mean over channels: Hoyer {} before (zero-mean), {} after; excess kurtosis {} before, {} \
-             after; {} of the {} that are not constant are sparser after",
+             after; {} of the {} that are not constant are sparser after by Hoyer's measure",
             in_digits(report.mean_hoyer[0], 3),
             in_digits(report.mean_hoyer[1], 3),
             in_digits(report.mean_excess_kurtosis[0], 2),

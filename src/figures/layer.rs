@@ -128,7 +128,21 @@ impl Trained {
         let std = per_channel("normalise.std", self.std)?;
         let centred = sub(g, image, mean)?;
         let x = div(g, centred, std)?;
-        self.model.conv_input(g, x, Mode::Eval, n)
+        let input = self.model.conv_input(g, x, Mode::Eval, n);
+        input.map_err(|e| match e {
+            // What to do about it is another thing than in training.
+            Error::Shape { op, .. } => {
+                let &[_, _, h, w] = g.shape(image).dims() else {
+                    return Error::shape(op, "the image is not [1, C, H, W]");
+                };
+                let message = format!(
+                    "has {w} x {h} pixels, of which nothing is left before convolution {n}: take a larger image, or \
+                     an earlier --layer"
+                );
+                Error::shape(op, message)
+            }
+            e => e,
+        })
     }
 
     /// Gives the store, whose program has some of its layers, their parameters and statistics.

@@ -62,15 +62,20 @@ pub struct Report {
     pub before: Measures,
     /// Of the deconvolved input.
     pub after: Measures,
-    /// Why something is undefined.
+    /// Why something is undefined, or means little.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notice: Option<&'static str>,
 }
 
 impl Report {
-    /// With nothing to be said of what deconvolution made if it did not converge.
-    pub(super) fn new(before: Measures, after: Measures, notice: Option<&'static str>) -> Self {
-        let after = match notice {
+    /// Nothing is said of what deconvolution made if it is `undefined`, which is why.
+    pub(super) fn new(
+        before: Measures,
+        after: Measures,
+        undefined: Option<&'static str>,
+        remark: Option<&'static str>,
+    ) -> Self {
+        let after = match undefined {
             None => after,
             Some(_) => Measures {
                 sparsity: Sparsity::UNDEFINED,
@@ -80,7 +85,7 @@ impl Report {
         Self {
             before,
             after,
-            notice,
+            notice: undefined.or(remark),
         }
     }
 
@@ -201,6 +206,8 @@ pub(super) fn measure_correlation(g: &mut Graph, by: &Whitening) -> Result<()> {
     for (name, cov) in [("before", by.cov), ("after", by.cov_after)] {
         let (variances, largest) = diagonal(g, cov)?;
         g.output(&format!("{name}.largest_variance"), largest);
+        let least = kth_value(g, variances, &[0])?;
+        g.output(&format!("{name}.least_variance"), least);
         // One after the other: products of two variances would leave float32's range first.
         let deviations = sqrt(g, variances)?;
         let least = constant(g, 1e-30, [1])?;
@@ -216,15 +223,22 @@ pub(super) fn measure_correlation(g: &mut Graph, by: &Whitening) -> Result<()> {
     Ok(())
 }
 
+/// What is to be said of so many patches of so many values each.
+pub(super) fn few_patches(count: usize, features: usize) -> Option<&'static str> {
+    (count < features)
+        .then_some("there are fewer patches than values in one, so that D is mostly that of eps")
+}
+
 /// Why there is nothing to be said of what [`measure_correlation`] had read back, if so.
-pub(super) fn notice(values: &BTreeMap<String, Vec<f32>>) -> Option<&'static str> {
+pub(super) fn undefined(values: &BTreeMap<String, Vec<f32>>) -> Option<&'static str> {
     let variance = |name: &str| number(values, &format!("{name}.largest_variance"));
     let (before, after) = (variance("before"), variance("after"));
     if before.is_nan() || before <= NO_VARIANCE {
         return Some("nothing varies here, so that there is nothing to decorrelate");
     }
-    // D cov D has no variance above 1.
-    if after.is_nan() || after >= 1.5 {
+    // D cov D has eigenvalues from 0 to 1.
+    let least = number(values, "after.least_variance");
+    if after.is_nan() || after >= 1.5 || least < -0.1 {
         return Some(
             "D did not converge, for float32 has too few digits here: take a larger eps, or fewer n_iter",
         );

@@ -23,5 +23,5 @@ pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity, in_digits};
 pub use picture::Picture;
 pub use scene::{MAX_BLUR, Numbers, Scene, SceneOptions};
 pub(crate) use scene::{inputs as scene_inputs, random_scene};
-pub use sheet::{NamedPicture, runs, series_colour};
+pub use sheet::{NamedPicture, runs, series_colour, short};
 pub use views::View;

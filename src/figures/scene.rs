@@ -1,18 +1,19 @@
 //! One image and its deconvolution, compiled: what Figures 1 to 3 and the window show.
 //!
-//! Image, statistics, D and pictures stay on the GPU; a step reads back some hundred numbers.
+//! Image, statistics, D and pictures stay on the GPU; a step reads back a few hundred numbers.
 
 use std::sync::Arc;
 
-use super::decorrelate::{Axes, Border, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Axes, Border, Layout, Statistics, check_options, patches, whiten};
 use super::measures::{
-    Measures, Report, Sparsity, correlations, measure_correlation, measure_histogram,
-    measure_sparsity, notice, sparsity,
+    Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
+    measure_sparsity, sparsity, undefined,
 };
 use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
+use crate::nn::resolve_block;
 use crate::ops::{
     Conv2dGeometry, Padding2d, Tiles, abs, constant, conv2d, div, mean_to, pad2d, reshape, sub,
 };
@@ -108,6 +109,7 @@ pub struct Scene {
     views: Vec<View>,
     options: SceneOptions,
     len: usize,
+    remark: Option<&'static str>,
 }
 
 impl Scene {
@@ -128,6 +130,9 @@ impl Scene {
         let mut graph = Graph::new();
         let size = [picture.channels, picture.height, picture.width];
         let axes = Axes::of(picture);
+        let block = resolve_block(options.block, picture.channels);
+        let sampled = |n: usize| n.div_ceil(options.statistics.sampling_stride);
+        let patches = sampled(picture.height) * sampled(picture.width) * (picture.channels / block);
         let views = build(&mut graph, size, Init::Constant(0.0), axes, &options)?;
         let mut store = match like {
             Some(like) => Store::sharing_memory_of(&like.store, 0),
@@ -141,6 +146,7 @@ impl Scene {
             views,
             options,
             len: picture.data.len(),
+            remark: few_patches(patches, options.kernel_size.pow(2) * block),
         })
     }
 
@@ -203,7 +209,7 @@ impl Scene {
         let list = |name: &str| values.get(name).cloned().unwrap_or_default();
         let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
         Numbers {
-            report: Report::new(before, after, notice(values)),
+            report: Report::new(before, after, undefined(values), self.remark),
             histograms: [list("before.histogram"), list("after.histogram")],
             cov_ends: [end("cov_before.range"), end("cov_after.range")],
         }
@@ -259,18 +265,15 @@ fn build(
         true => Border::Repeated,
         false => Border::Zeros,
     };
-    let sizes = [options.kernel_size, options.block];
-    let patches = patches(g, x, sizes, border, axes)?;
-    let (mean, second_moment) = patches.moments(g, options.statistics.sampling_stride)?;
-    let sizes = [options.kernel_size, patches.block];
-    let whitening = whiten(
-        g,
-        mean,
-        second_moment,
-        sizes,
+    let layout = Layout {
+        kernel_size: options.kernel_size,
+        block: options.block,
         axes,
-        options.statistics.n_iter,
-    )?;
+    };
+    let patches = patches(g, x, layout, border)?;
+    let layout = patches.layout;
+    let (mean, second_moment) = patches.moments(g, options.statistics.sampling_stride)?;
+    let whitening = whiten(g, mean, second_moment, &layout, options.statistics.n_iter)?;
     let y = patches.deconvolve(g, &whitening)?;
 
     let (abs_x, abs_y) = (abs(g, x)?, abs(g, y)?);
@@ -311,7 +314,7 @@ fn build(
         g,
         &whitening,
         options.kernel_size,
-        patches.block,
+        layout.block,
     )?);
     for (name, x, least) in [("before", x, LEAST_INPUT), ("after", y, LEAST_DECONVOLVED)] {
         measure_sparsity(g, name, x, false)?;
@@ -382,7 +385,8 @@ pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()>
     let (width, height) = (picture.width, picture.height);
     if width.max(height) > MAX_SIDE {
         return Err(Error::Limit(format!(
-            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}"
+            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}: --max-side {MAX_SIDE} \
+             scales it down"
         )));
     }
     let most = (gpu.limits().max_storage_buffer_binding_size / 4).min(u64::from(u32::MAX));

@@ -250,12 +250,20 @@ fn write(root: &Area<'_>, text: &str, [x, y]: [u32; 2], points: f64) -> Drawn {
     Ok(root.draw_text(text, &style, (x as i32, y as i32))?)
 }
 
+/// Whether lines between so many channels would not hide what they divide.
+pub(super) fn has_block_lines(blocks: usize) -> bool {
+    (2..=24).contains(&blocks)
+}
+
 /// A frame, and lines between the channels.
 fn block_lines(root: &Area<'_>, at: [u32; 2], size: [u32; 2], blocks: usize) -> Drawn {
     let [x, y] = at.map(|v| v as i32);
     let [w, h] = size.map(|v| v as i32);
-    // More lines than this would hide what they divide.
-    let blocks = if blocks > 24 { 1 } else { blocks as i32 };
+    let blocks = if has_block_lines(blocks) {
+        blocks as i32
+    } else {
+        1
+    };
     for i in 0..=blocks {
         let (dx, dy) = (i * w / blocks, i * h / blocks);
         root.draw(&PathElement::new([(x + dx, y), (x + dx, y + h)], BLACK))?;
@@ -279,8 +287,8 @@ fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn
     Ok(())
 }
 
-/// Three digits.
-fn short(value: f32) -> String {
+/// A number for a scale: three decimals, or two digits and an exponent.
+pub fn short(value: f32) -> String {
     match value.abs() {
         0.0 => "0".into(),
         size if (0.01..1000.0).contains(&size) => format!("{value:.3}"),
@@ -296,7 +304,10 @@ fn histograms(part: &Area<'_>, series: &[(String, Vec<f32>)]) -> Drawn {
         .margin(4)
         .x_label_area_size(34)
         .y_label_area_size(58)
-        .build_cartesian_2d(-SIGMAS..SIGMAS, (least.max(1e-9) * 0.7..1.0f32).log_scale())?;
+        .build_cartesian_2d(
+            -SIGMAS..SIGMAS,
+            ((least.max(1e-9) * 0.7).min(1e-2)..1.0f32).log_scale(),
+        )?;
     chart
         .configure_mesh()
         .x_desc("value in its own standard deviations; the ends hold all beyond")
@@ -355,7 +366,7 @@ fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)], what: &str) -> Drawn
         .margin(4)
         .x_label_area_size(34)
         .y_label_area_size(58)
-        .build_cartesian_2d(-1f32..count as f32, 0f32..1f32)?;
+        .build_cartesian_2d(0f32..count as f32 + 1.0, 0f32..1f32)?;
     chart
         .configure_mesh()
         .x_desc("channel, from left to right and from top to bottom")
@@ -363,11 +374,14 @@ fn channels(part: &Area<'_>, series: &[(String, Vec<f32>)], what: &str) -> Drawn
         .y_labels(5)
         .label_style(("sans-serif", 14))
         .light_line_style(WHITE)
-        .x_label_formatter(&|v| format!("{v:.0}"))
+        .x_label_formatter(&|v| match (v - v.round()).abs() < 1e-3 {
+            true => format!("{v:.0}"),
+            false => String::new(),
+        })
         .draw()?;
     for ((name, values), colour) in series.iter().zip(SERIES) {
         let points = values.iter().enumerate().filter(|(_, v)| v.is_finite());
-        let dots = points.map(|(i, &v)| Circle::new((i as f32, v), 3, colour.filled()));
+        let dots = points.map(|(i, &v)| Circle::new((i as f32 + 1.0, v), 3, colour.filled()));
         chart
             .draw_series(dots)?
             .label(name)

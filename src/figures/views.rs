@@ -208,7 +208,7 @@ pub(super) fn channels_view(
 }
 
 /// The kernels `weight` [O, I, k, k] as a mosaic of about `side` pixels, in colour if they are of red, green
-/// and blue; without more than one input otherwise, the first.
+/// and blue; otherwise of the first input only.
 pub(super) fn weights_view(
     g: &mut Graph,
     name: &str,
@@ -265,15 +265,21 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
         }
         false => (centre_kernels(g, deconv, block, k)?, [k * k, 0, k, 1]),
     };
-    let gap = 2;
+    let gap = if columns > 32 { 1 } else { 2 };
     let rows = count.div_ceil(columns);
-    let most = (2 * SIDE / columns).min(SIDE / rows).saturating_sub(gap);
+    // Those of channels are as many in a column as in a row, and many.
+    let (height, largest) = match of_columns {
+        true => (SIDE, KERNEL_SIDE),
+        false => (2 * SIDE, KERNEL_SIDE / 4),
+    };
+    let most = (2 * SIDE / columns).min(height / rows);
+    let most = most.saturating_sub(gap).min(largest);
     let tiles = Tiles {
         count,
         columns,
         channels: if in_colour { 3 } else { 1 },
         size: [k; 2],
-        pixels: [k * (most.min(KERNEL_SIDE) / k).max(1); 2],
+        pixels: [k * (most / k).max(1); 2],
         gap,
         strides,
         // Neither the colour of 0 nor of any other number.
@@ -297,7 +303,7 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
 /// columns near that gives it.
 fn mosaic_columns(count: usize, [h, w]: [usize; 2]) -> usize {
     let is_wide = |n: &usize| n * w >= count.div_ceil(*n) * h;
-    let columns = (1..=count).find(is_wide).unwrap_or(1);
+    let columns = (1..=count).find(is_wide).unwrap_or(count);
     let spread = columns.div_ceil(4);
     let mut near = (columns..=columns + spread).chain(columns - spread.min(columns - 1)..columns);
     near.find(|n| count.is_multiple_of(*n)).unwrap_or(columns)
@@ -339,7 +345,7 @@ mod tests {
         for (count, size, columns) in [
             (64, [1, 1], 8),
             (64, [3, 4], 8),
-            (64, [1, 9], 3),
+            (64, [1, 9], 4),
             (48, [1, 1], 8),
             (7, [1, 1], 3),
             (1, [5, 5], 1),

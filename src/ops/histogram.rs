@@ -6,7 +6,7 @@ use crate::graph::{Graph, Op, TensorId};
 use crate::ops::{reduce_sum, reshape};
 use crate::shape::Shape;
 
-/// Values that one workgroup counts, at least.
+/// Values that one workgroup counts at most, up to 1 024 workgroups.
 const PER_PART: usize = 1 << 14;
 
 /// Counts of parts of the values, [parts, bins]. See [`histogram`].

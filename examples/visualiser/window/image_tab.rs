@@ -50,9 +50,19 @@ impl Opened {
         Ok(Self {
             name: name.map_or(BUNDLED.into(), |n| n.to_string_lossy().into_owned()),
             path: path.map(Path::to_path_buf),
-            of: (scaled.width < whole.width).then_some([whole.width, whole.height]),
+            of: ([scaled.width, scaled.height] != [whole.width, whole.height])
+                .then_some([whole.width, whole.height]),
             picture: scaled,
         })
+    }
+
+    /// Says so if it was scaled down.
+    fn notice(&self) -> Option<String> {
+        let [width, height] = self.of?;
+        let (to_width, to_height) = (self.picture.width, self.picture.height);
+        Some(format!(
+            "scaled down from {width} x {height} to {to_width} x {to_height}"
+        ))
     }
 }
 
@@ -85,6 +95,7 @@ impl ImageTab {
         };
         Self {
             gpu,
+            message: image.notice(),
             image,
             options,
             scenes: Vec::new(),
@@ -97,7 +108,6 @@ impl ImageTab {
             path: String::new(),
             folder: "pictures".into(),
             export: Export::None,
-            message: None,
             error: None,
         }
     }
@@ -145,12 +155,7 @@ impl ImageTab {
         self.message = None;
         match Opened::read(Some(path)) {
             Ok(image) => {
-                if let Some([width, height]) = image.of {
-                    self.message = Some(format!(
-                        "scaled down from {width} x {height} to {} x {}",
-                        image.picture.width, image.picture.height
-                    ));
-                }
+                self.message = image.notice();
                 self.image = image;
                 self.scenes.clear();
                 self.submitted = None;
@@ -373,7 +378,7 @@ impl ImageTab {
     }
 
     fn panels(&self, ui: &mut egui::Ui, painter: &Painter) {
-        let Some((_, scene)) = self.scenes.last() else {
+        let Some((made_for, scene)) = self.scenes.last() else {
             return;
         };
         let space = ui.spacing().item_spacing.x;
@@ -401,7 +406,9 @@ impl ImageTab {
                         };
                         match end {
                             Some(end) => {
-                                self.heat_map(ui, painter, &view.name, width_of(columns), end)
+                                let blocks =
+                                    resolve_block(made_for.block, self.image.picture.channels);
+                                heat_map(ui, painter, &view.name, width_of(columns), end, blocks);
                             }
                             None => {
                                 painter.show(ui, &view.name, Vec2::new(width, height));
@@ -413,38 +420,37 @@ impl ImageTab {
             ui.add_space(8.0);
         }
     }
+}
 
-    /// With lines between channels and a bar of colours.
-    fn heat_map(&self, ui: &mut egui::Ui, painter: &Painter, name: &str, width: f32, end: f32) {
-        ui.horizontal_top(|ui| {
-            let side = width - 76.0;
-            if let Some(rect) = painter.show(ui, name, Vec2::splat(side)) {
-                let blocks = resolve_block(self.options.block, self.image.picture.channels);
-                let line = Stroke::new(1.0, Color32::BLACK);
-                for i in 0..=blocks {
-                    let share = i as f32 / blocks as f32;
-                    ui.painter()
-                        .vline(rect.left() + share * rect.width(), rect.y_range(), line);
-                    ui.painter()
-                        .hline(rect.x_range(), rect.top() + share * rect.height(), line);
-                }
+/// With lines between channels and a bar of colours.
+fn heat_map(ui: &mut egui::Ui, painter: &Painter, name: &str, width: f32, end: f32, blocks: usize) {
+    ui.horizontal_top(|ui| {
+        let side = width - 76.0;
+        if let Some(rect) = painter.show(ui, name, Vec2::splat(side)) {
+            let line = Stroke::new(1.0, Color32::BLACK);
+            for i in 0..=blocks {
+                let share = i as f32 / blocks as f32;
+                ui.painter()
+                    .vline(rect.left() + share * rect.width(), rect.y_range(), line);
+                ui.painter()
+                    .hline(rect.x_range(), rect.top() + share * rect.height(), line);
             }
-            if let Some(rect) = painter.show(ui, "colour_bar", Vec2::new(14.0, side)) {
-                let colour = ui.visuals().text_color();
-                let font = egui::TextStyle::Small.resolve(ui.style());
-                for (share, value) in [(0.0, end), (0.5, 0.0), (1.0, -end)] {
-                    let align = match share {
-                        0.0 => egui::Align2::LEFT_TOP,
-                        1.0 => egui::Align2::LEFT_BOTTOM,
-                        _ => egui::Align2::LEFT_CENTER,
-                    };
-                    let at = egui::pos2(rect.right() + 3.0, rect.top() + share * rect.height());
-                    ui.painter()
-                        .text(at, align, format!("{value:.3}"), font.clone(), colour);
-                }
+        }
+        if let Some(rect) = painter.show(ui, "colour_bar", Vec2::new(14.0, side)) {
+            let colour = ui.visuals().text_color();
+            let font = egui::TextStyle::Small.resolve(ui.style());
+            for (share, value) in [(0.0, end), (0.5, 0.0), (1.0, -end)] {
+                let align = match share {
+                    0.0 => egui::Align2::LEFT_TOP,
+                    1.0 => egui::Align2::LEFT_BOTTOM,
+                    _ => egui::Align2::LEFT_CENTER,
+                };
+                let at = egui::pos2(rect.right() + 3.0, rect.top() + share * rect.height());
+                let text = figures::short(value);
+                ui.painter().text(at, align, text, font.clone(), colour);
             }
-        });
-    }
+        }
+    });
 }
 
 /// Shares of values on a log scale, over standard deviations.
@@ -455,6 +461,7 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
         .legend(Legend::default())
         .allow_scroll(false)
         .x_grid_spacer(uniform_grid_spacer(|_| [1.0, 5.0, 10.0]))
+        .y_grid_spacer(uniform_grid_spacer(|_| [1.0, 2.0, 10.0]))
         .y_axis_formatter(|mark, _| format!("1e{:.0}", mark.value));
     plot.show(ui, |plot| {
         for (i, shares) in numbers.histograms.iter().enumerate() {

@@ -248,10 +248,7 @@ impl TrainingTab {
             .include_x(20.0)
             .x_grid_spacer(uniform_grid_spacer(round_steps))
             .y_grid_spacer(uniform_grid_spacer(round_steps))
-            .y_axis_formatter(|mark, _| {
-                let digits = (-mark.step_size.log10().floor()).clamp(0.0, 6.0);
-                format!("{:.*}", digits as usize, mark.value)
-            })
+            .y_axis_formatter(|mark, _| format!("{}", (mark.value as f32 * 1e4).round() / 1e4))
             .x_axis_label("step");
         plot.show(ui, |plot| {
             for (i, run) in session.live.runs().iter().enumerate() {
