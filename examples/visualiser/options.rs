@@ -21,7 +21,12 @@ pub(crate) struct AdapterArgs {
     #[arg(long, value_name = "NAME|INDEX", env = "DECORR_ADAPTER", global = true)]
     adapter: Option<String>,
     /// Only this backend: vulkan, metal, dx12 or gl
-    #[arg(long, env = "DECORR_BACKEND", global = true)]
+    #[arg(
+        long,
+        env = "DECORR_BACKEND",
+        global = true,
+        help_heading = "Which GPU"
+    )]
     backend: Option<String>,
 }
 

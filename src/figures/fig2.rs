@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{Axes, Border, Layout, Statistics, check_options, patches, whiten};
+use super::axes::Axes;
+use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,

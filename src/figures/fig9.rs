@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::decorrelate::{
-    Axes, Border, Layout, Statistics, Whitening, check_options, patches, whiten,
-};
+use super::axes::Axes;
+use super::decorrelate::{Border, Layout, Statistics, Whitening, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,

@@ -1,6 +1,7 @@
 //! The paper's figures as pictures: tensors in, images out. What is shown was computed, and painted, on
 //! the GPU.
 
+mod axes;
 mod decorrelate;
 mod fig2;
 mod fig3;

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::decorrelate::{Axes, Border, Layout, Statistics, check_options, patches, whiten};
+use super::axes::Axes;
+use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
