@@ -18,7 +18,13 @@ const VGG: &[u8] = include_bytes!("../../assets/vgg11-cifar10.safetensors");
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdapterArgs {
     /// Adapter by number or part of its name, see `decorr devices`
-    #[arg(long, value_name = "NAME|INDEX", env = "DECORR_ADAPTER", global = true)]
+    #[arg(
+        long,
+        value_name = "NAME|INDEX",
+        env = "DECORR_ADAPTER",
+        global = true,
+        help_heading = "Which GPU"
+    )]
     adapter: Option<String>,
     /// Only this backend: vulkan, metal, dx12 or gl
     #[arg(
