@@ -11,7 +11,8 @@ use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::resolve_block;
 use crate::ops::{
     Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, add, concat, conv2d, matmul,
-    matmul_with, mul, newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sum_to,
+    matmul_with, mean_to, mul, newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sub,
+    sum_to,
 };
 use crate::{Error, Result};
 
@@ -229,7 +230,33 @@ fn repeated(g: &mut Graph, mut x: TensorId, pad: usize) -> Result<TensorId> {
     Ok(x)
 }
 
+/// Mean of each of a block's channels over blocks and pixels of `x` [1, C, H, W]: [1, block, 1, 1].
+pub(super) fn block_means(g: &mut Graph, x: TensorId, block: usize) -> Result<TensorId> {
+    let &[1, c, h, w] = g.shape(x).dims() else {
+        let message = format!("{} is not [1, C, H, W]", g.shape(x));
+        return Err(Error::shape("patches", message));
+    };
+    let blocks = reshape(g, x, [c / block, block, h, w])?;
+    mean_to(g, blocks, [1, block, 1, 1])
+}
+
 impl Patches {
+    /// The same patches less `shift` [1, block, 1, 1], a number for each of a block's channels, with what is around the
+    /// image. Their covariance is the same, and keeps the digits that it would lose beside a large mean.
+    pub(super) fn less(&self, g: &mut Graph, shift: TensorId) -> Result<Self> {
+        let shape = g.shape(self.padded).clone();
+        let &[_, c, h, w] = shape.dims() else {
+            return Err(Error::shape("patches", "the image is not NCHW"));
+        };
+        let block = self.layout.block;
+        let blocks = reshape(g, self.padded, [c / block, block, h, w])?;
+        let blocks = sub(g, blocks, shift)?;
+        Ok(Self {
+            padded: reshape(g, blocks, shape)?,
+            ..*self
+        })
+    }
+
     /// How many patches of one block every `stride`-th of them in both directions are.
     pub(super) fn count(&self, g: &Graph, stride: usize) -> usize {
         let dims = g.shape(self.padded).dims();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Border, Layout, Statistics, block_means, check_options, patches, whiten};
 use super::layer::Trained;
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
@@ -80,6 +80,8 @@ struct Moments {
     name: Option<String>,
     channels: usize,
     layout: Layout,
+    /// What the patches are less of, see [`super::decorrelate::Patches::less`].
+    shift: Option<Vec<f32>>,
     /// Patches.
     count: usize,
     mean: Vec<f32>,
@@ -108,7 +110,8 @@ pub fn fig2(
         let picture = picture?;
         // Any will do, and those of different images could not be added up.
         let axes = *axes.get_or_insert_with(|| Axes::of(&picture));
-        let one = moments(gpu, &picture, axes, layer, &options)?;
+        let shift = total.as_ref().and_then(|first| first.shift.as_deref());
+        let one = moments(gpu, &picture, axes, shift, layer, &options)?;
         count += 1;
         total = Some(match total {
             None => one,
@@ -169,10 +172,12 @@ pub fn fig2(
     })
 }
 
+/// `axes` and `shift` are those of the first image.
 fn moments(
     gpu: &Arc<Gpu>,
     picture: &Picture,
     axes: Axes,
+    shift: Option<&[f32]>,
     layer: Option<(&Trained, usize)>,
     options: &Fig2Options,
 ) -> Result<Moments> {
@@ -196,7 +201,20 @@ fn moments(
         block: options.block,
         axes,
     };
-    let patches = patches(&mut g, x, layout, Border::Zeros)?;
+    let mut patches = patches(&mut g, x, layout, Border::Zeros)?;
+    if layer.is_some() {
+        // Pixels are zero-mean already.
+        let block = patches.layout.block;
+        let shift = match shift {
+            Some(values) => {
+                let init = Init::Values(values.to_vec().into());
+                g.state("shift", [1, block, 1, 1], Role::Scratch, init)?
+            }
+            None => block_means(&mut g, x, block)?,
+        };
+        g.output("shift", shift);
+        patches = patches.less(&mut g, shift)?;
+    }
     let count = patches.count(&g, options.statistics.sampling_stride);
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     g.output("mean", mean);
@@ -212,6 +230,7 @@ fn moments(
         name,
         channels,
         layout: patches.layout,
+        shift: values.remove("shift"),
         count,
         mean: values.remove("mean").unwrap_or_default(),
         second: values.remove("second_moment").unwrap_or_default(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Statistics, Whitening, check_options, patches, whiten};
+use super::decorrelate::{
+    Border, Layout, Statistics, Whitening, block_means, check_options, patches, whiten,
+};
 use super::layer::Trained;
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
@@ -20,7 +22,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::models::{ConvInput, Norm};
 use crate::nn::resolve_block;
-use crate::ops::{abs, reshape};
+use crate::ops::{abs, reshape, sub};
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -127,14 +129,16 @@ pub fn fig9(
     let layout = Layout {
         kernel_size: input.kernel_size,
         block,
-        axes: Axes::OPPONENT,
+        axes: Axes::of(picture),
     };
     let patches = patches(&mut g, input.x, layout, Border::Zeros)?;
+    let shift = block_means(&mut g, input.x, block)?;
+    let patches = patches.less(&mut g, shift)?;
     let count = patches.count(&g, options.statistics.sampling_stride);
     let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
     let mut whitening = whiten(&mut g, mean, second, &layout, options.statistics.n_iter)?;
     if options.running {
-        whitening = running(&mut g, &input, &whitening)?;
+        whitening = running(&mut g, &input, &whitening, shift)?;
     }
     let y = patches.deconvolve(&mut g, &whitening)?;
     let views = channel_views(&mut g, input.x, y)?;
@@ -204,9 +208,16 @@ pub fn fig9(
     })
 }
 
-/// As the network itself deconvolves when it is evaluated. The covariances are still those of the image.
-fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whitening> {
+/// As the network itself deconvolves when it is evaluated, of patches less `shift`. The covariances are still those
+/// of the image.
+fn running(
+    g: &mut Graph,
+    input: &ConvInput,
+    of_image: &Whitening,
+    shift: TensorId,
+) -> Result<Whitening> {
     let features = g.shape(of_image.deconv).dims()[0];
+    let block = g.shape(shift).len();
     let name = |what: &str| format!("{}.running_{what}", input.name);
     let mean = g.state(
         &name("mean"),
@@ -214,6 +225,10 @@ fn running(g: &mut Graph, input: &ConvInput, of_image: &Whitening) -> Result<Whi
         Role::Buffer,
         Init::Constant(0.0),
     )?;
+    let taps = reshape(g, mean, [1, block, features / block])?;
+    let shift = reshape(g, shift, [1, block, 1])?;
+    let taps = sub(g, taps, shift)?;
+    let mean = reshape(g, taps, [1, features])?;
     let shape = [1, features, features];
     let deconv = g.state(&name("deconv"), shape, Role::Buffer, Init::Identity)?;
     let deconv = reshape(g, deconv, [features, features])?;
