@@ -26,6 +26,11 @@ const STATISTICS: Statistics = Statistics {
     n_iter: N_ITER,
     sampling_stride: 1,
 };
+const FIG2: Fig2Options = Fig2Options {
+    kernel_size: 3,
+    block: 3,
+    statistics: STATISTICS,
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -289,14 +294,9 @@ fn saturated_and_plain_images_in_float64() {
 #[test]
 fn figure_2_is_of_the_covariance_in_float64() {
     let picture = astronaut(96);
-    let options = Fig2Options {
-        kernel_size: 3,
-        block: 3,
-        statistics: STATISTICS,
-    };
     // Twice the same image: the covariance of both is that of one.
     let images = [picture.clone(), picture.clone()].map(Ok);
-    let figure = fig2(&gpu(), images, None, options).unwrap();
+    let figure = fig2(&gpu(), images, None, FIG2).unwrap();
     let expected = deconvolve(&zero_mean(&picture), 3, 3);
     let as_f32 = |t: &Tensor| t.data.iter().map(|&v| v as f32).collect::<Vec<f32>>();
     let (cov, _) = support::relative_error(&figure.cov, &as_f32(&expected.cov));
@@ -652,17 +652,9 @@ fn same_as_committed(name: &str, actual: &RgbImage) {
 fn pictures_are_the_committed_ones() {
     let page = |bytes: &[u8]| image::load_from_memory(bytes).unwrap().to_rgb8();
     let picture = astronaut(96);
-    let options = Fig2Options {
-        kernel_size: 3,
-        block: 3,
-        statistics: STATISTICS,
-    };
-    let figure = fig2(&gpu(), [Ok(picture.clone())], None, options).unwrap();
+    let figure = fig2(&gpu(), [Ok(picture.clone())], None, FIG2).unwrap();
     same_as_committed("fig2", &page(&figure.sheet));
-    let layer = Fig2Options {
-        block: 16,
-        ..options
-    };
+    let layer = Fig2Options { block: 16, ..FIG2 };
     let network = trained();
     let of_layer = fig2(&gpu(), [Ok(picture.clone())], Some((&network, 2)), layer).unwrap();
     assert_eq!(of_layer.report.layer.as_deref(), Some("features.3"));
@@ -778,12 +770,7 @@ fn a_constant_image_is_painted_as_such() {
             assert!(!far, "{name}: {pixel:?}");
         }
     }
-    let options = Fig2Options {
-        kernel_size: 3,
-        block: 3,
-        statistics: STATISTICS,
-    };
-    let figure = fig2(&gpu(), [Ok(picture)], None, options).unwrap();
+    let figure = fig2(&gpu(), [Ok(picture)], None, FIG2).unwrap();
     for one in &figure.panels[..2] {
         let white = |p: &image::Rgb<u8>| p.0.iter().all(|&v| v > 250);
         assert!(one.picture.pixels().all(white), "{}", one.name);

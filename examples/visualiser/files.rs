@@ -222,9 +222,7 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
     let layer = trained.as_ref().zip(args.layer);
     let figure = figures::fig2(&gpu, pictures, layer, options);
     let figure = figure.map_err(|e| of_file(current.get(), e))?;
-    for path in &paths {
-        spare(path, &args.output.out, &figure.files())?;
-    }
+    spare(&paths, &args.output.out, &figure.files())?;
     let names = figure.write(&args.output.out)?;
     let report = &figure.report;
     tell(&args.output, report, &names, || {
@@ -257,9 +255,7 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
     let gpu = adapter.open()?;
     let figure = figures::fig3(&gpu, &input, options);
     let figure = figure.map_err(|e| of_file(args.image.as_deref(), e))?;
-    if let Some(path) = &args.image {
-        spare(path, &args.output.out, &figure.files())?;
-    }
+    spare(args.image.as_slice(), &args.output.out, &figure.files())?;
     let names = figure.write(&args.output.out)?;
     let report = &figure.numbers.report;
     tell(&args.output, report, &names, || print_report(report))
@@ -278,9 +274,7 @@ pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
     let gpu = adapter.open()?;
     let figure = figures::fig9(&gpu, &input, &trained, options);
     let figure = figure.map_err(|e| of_file(args.image.as_deref(), e))?;
-    if let Some(path) = &args.image {
-        spare(path, &args.output.out, &figure.files())?;
-    }
+    spare(args.image.as_slice(), &args.output.out, &figure.files())?;
     let names = figure.write(&args.output.out)?;
     let r = &figure.report;
     tell(&args.output, r, &names, || {
@@ -446,14 +440,15 @@ fn of_file(path: Option<&Path>, error: Error) -> Error {
     }
 }
 
-/// Refuses to write over the picture at `path`.
-pub(crate) fn spare(path: &Path, dir: &Path, names: &[String]) -> Result<()> {
-    let Ok(input) = path.canonicalize() else {
-        return Ok(());
-    };
+/// Refuses to write files of these names over the pictures that were looked at.
+pub(crate) fn spare(pictures: &[PathBuf], dir: &Path, names: &[String]) -> Result<()> {
+    let inputs: Vec<PathBuf> = pictures
+        .iter()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
     for name in names {
         let output = dir.join(name);
-        if output.canonicalize().is_ok_and(|output| output == input) {
+        if output.canonicalize().is_ok_and(|o| inputs.contains(&o)) {
             return Err(Error::Config(format!(
                 "{} would be written over, and it is what was looked at: choose another folder",
                 output.display()

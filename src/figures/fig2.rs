@@ -328,7 +328,7 @@ fn page(
         (b, n) if b == n => format!("{n} channels{lines}"),
         (b, n) => format!("{n} channels, {b} at a time{lines}, pooled"),
     };
-    let caption = [
+    let mut caption = vec![
         format!("Patches of {k} x {k} of {of}: {together}. Each map has its own scale."),
         format!(
             "largest |correlation| off the diagonal: {} before, {} after; largest |after - identity|: {} (0: \
@@ -339,10 +339,7 @@ fn page(
         ),
         options.statistics.describe(),
     ];
-    let caption: Vec<String> = caption
-        .into_iter()
-        .chain(report.notice.map(String::from))
-        .collect();
+    caption.extend(report.notice.map(String::from));
     let sheet = sheet(&[maps, row], &caption)?;
     Ok((files, sheet))
 }

@@ -276,7 +276,7 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
             options.statistics.describe()
         ),
     };
-    let caption = [
+    let mut caption = vec![
         format!(
             "Input of {} (convolution {}): {channels} channels of {columns} x {rows}, in blocks of {}; {statistics}.",
             report.layer, options.layer, report.block
@@ -297,10 +297,7 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
             in_digits(report.max_correlation[1], 4)
         ),
     ];
-    let caption: Vec<String> = caption
-        .into_iter()
-        .chain(report.notice.map(String::from))
-        .collect();
+    caption.extend(report.notice.map(String::from));
     sheet(&[mosaics.collect(), vec![chart]], &caption)
 }
 

@@ -14,7 +14,6 @@ use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, TensorId};
-use crate::nn::resolve_block;
 use crate::ops::{
     Conv2dGeometry, Padding2d, Tiles, abs, constant, conv2d, div, mean_to, pad2d, reshape, sub,
 };
@@ -131,10 +130,7 @@ impl Scene {
         let mut graph = Graph::new();
         let size = [picture.channels, picture.height, picture.width];
         let axes = Axes::of(picture);
-        let block = resolve_block(options.block, picture.channels);
-        let sampled = |n: usize| n.div_ceil(options.statistics.sampling_stride);
-        let patches = sampled(picture.height) * sampled(picture.width) * (picture.channels / block);
-        let views = build(&mut graph, size, Init::Constant(0.0), axes, &options)?;
+        let (views, remark) = build(&mut graph, size, Init::Constant(0.0), axes, &options)?;
         let mut store = match like {
             Some(like) => Store::sharing_memory_of(&like.store, 0),
             None => Store::new(gpu, 0),
@@ -147,7 +143,7 @@ impl Scene {
             views,
             options,
             len: picture.data.len(),
-            remark: few_patches(patches, options.kernel_size.pow(2) * block),
+            remark,
         })
     }
 
@@ -239,14 +235,15 @@ pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
     inputs
 }
 
-/// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`.
+/// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`. Also what is to be said of how
+/// many patches there are.
 fn build(
     g: &mut Graph,
     [c, h, w]: [usize; 3],
     pixels: Init,
     axes: Axes,
     options: &SceneOptions,
-) -> Result<Vec<View>> {
+) -> Result<(Vec<View>, Option<&'static str>)> {
     let painted = match options.side {
         Some(side) => fitted([h, w], side),
         None => [h, w],
@@ -273,7 +270,9 @@ fn build(
     };
     let patches = patches(g, x, layout, border)?;
     let layout = patches.layout;
-    let (mean, second_moment) = patches.moments(g, options.statistics.sampling_stride)?;
+    let stride = options.statistics.sampling_stride;
+    let remark = few_patches(patches.count(g, stride), layout.features());
+    let (mean, second_moment) = patches.moments(g, stride)?;
     let whitening = whiten(g, mean, second_moment, &layout, options.statistics.n_iter)?;
     let y = patches.deconvolve(g, &whitening)?;
 
@@ -322,7 +321,7 @@ fn build(
         measure_histogram(g, name, x, least)?;
     }
     measure_correlation(g, &whitening)?;
-    Ok(views)
+    Ok((views, remark))
 }
 
 /// `image` [1, C, H, W] less the mean of each channel. Twice: float32's first mean of a million equal pixels is off

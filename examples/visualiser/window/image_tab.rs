@@ -199,9 +199,7 @@ impl ImageTab {
         let picture = [Ok(self.image.picture.clone())];
         let fig2 = figures::fig2(&self.gpu, picture, None, fig2)?;
         let names = [fig3.files(), fig2.files()].concat();
-        if let Some(path) = &self.image.path {
-            spare(path, folder, &names)?;
-        }
+        spare(self.image.path.as_slice(), folder, &names)?;
         fig3.write(folder)?;
         fig2.write(folder)?;
         Ok(names)
