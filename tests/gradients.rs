@@ -294,6 +294,7 @@ fn product_cases() -> Vec<Case> {
                     alpha: -0.5,
                     diag: 1.5,
                     symmetric: true,
+                    ..ops::MatMul::default()
                 };
                 ops::matmul_with(g, x[0], x[0], Some(bias), op)
             },
@@ -304,6 +305,27 @@ fn product_cases() -> Vec<Case> {
                     let diag = if i == mirrored { 1.5 } else { 0.0 };
                     -0.5 * product.data[i] + diag + x[1].data[i] + x[1].data[mirrored]
                 })
+            },
+        ));
+    }
+    // Of a symmetric B, only the symmetric part of its gradient.
+    for n in [7, 70] {
+        cases.push(case(
+            &format!("matmul with a symmetric operand {n}"),
+            &[&[2, 9, n], &[2, n, n]],
+            |g, x| {
+                let transposed = ops::permute(g, x[1], &[0, 2, 1])?;
+                let b = ops::add(g, x[1], transposed)?;
+                let op = ops::MatMul {
+                    alpha: -0.5,
+                    b_is_symmetric: true,
+                    ..ops::MatMul::default()
+                };
+                ops::matmul_with(g, x[0], b, None, op)
+            },
+            move |x| {
+                let b = x[1].zip(&x[1].permute(&[0, 2, 1]), |b, t| b + t);
+                reference::matmul(&x[0], &b, false, false).map(|v| -0.5 * v)
             },
         ));
     }
@@ -348,6 +370,25 @@ fn product_cases() -> Vec<Case> {
                 .tolerance(3e-5),
             );
         }
+    }
+    // By the Gram matrix of few rows, and of more than a tile has.
+    for (shape, n_iter) in [
+        ([2, 9, 23], 2),
+        ([1, 9, 23], 3),
+        ([1, 8, 40], 5),
+        ([1, 70, 110], 5),
+        ([1, 6, 31], 6),
+        ([1, 6, 31], 7),
+    ] {
+        cases.push(
+            case(
+                &format!("newton_schulz_of_rows {n_iter} {shape:?}"),
+                &[&shape],
+                move |g, x| ops::newton_schulz_of_rows(g, x[0], 0.05, n_iter),
+                move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
+            )
+            .tolerance(3e-5),
+        );
     }
     // More features than a tile has rows: tiles above the diagonal are mirrored.
     cases.push(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::shape::Shape;
 use crate::{Error, Result};
-pub use op::{Cost, Op};
+pub use op::{Cost, Op, Symmetry};
 
 /// A tensor: the output of one node of one graph, and of no other graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +114,28 @@ impl Graph {
     /// The shape of `id`.
     pub fn shape(&self, id: TensorId) -> &Shape {
         &self.nodes[id.index()].shape
+    }
+
+    /// True if `id` is known to be symmetric in its last two dimensions, whatever the values of inputs and
+    /// states: one number for each matrix, or what [`Op::symmetry`] says.
+    pub fn is_symmetric(&self, id: TensorId) -> bool {
+        let node = self.node(id);
+        let (rows, columns) = match *node.shape.dims() {
+            [] => (1, 1),
+            [columns] => (1, columns),
+            [.., rows, columns] => (rows, columns),
+        };
+        if rows != columns || rows == 1 {
+            return rows == columns;
+        }
+        match &node.kind {
+            Kind::Op(op) => match op.symmetry() {
+                Symmetry::Certain => true,
+                Symmetry::OfInputs => node.inputs.iter().all(|&input| self.is_symmetric(input)),
+                Symmetry::Unknown => false,
+            },
+            _ => false,
+        }
     }
 
     /// The id of the node at `index`.

@@ -65,10 +65,30 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         None
     }
 
+    /// Whether the output is symmetric in its last two dimensions. What this says spares gradients of
+    /// symmetric matrices their transposes.
+    fn symmetry(&self) -> Symmetry {
+        match self.pointwise() {
+            Some(_) => Symmetry::OfInputs,
+            None => Symmetry::Unknown,
+        }
+    }
+
     /// True if the output is the first input's storage under another shape.
     fn is_view(&self) -> bool {
         false
     }
+}
+
+/// What an op knows of the symmetry of its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symmetry {
+    /// Symmetric, by definition.
+    Certain,
+    /// Symmetric if all inputs are.
+    OfInputs,
+    /// Nothing.
+    Unknown,
 }
 
 /// Work of one node.

@@ -1,9 +1,13 @@
 //! Convolution of deconvolved input (sections 3.1 and 3.4, Algorithm 1).
 
-use super::deconv::{self, DeconvOptions, Layout, Running, Statistics, resolve_block};
+use super::deconv::{self, DeconvOptions, Layout, Running, Side, Statistics, resolve_block};
 use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
-use crate::ops::{self, Conv2dGeometry, Window, im2col, permute, reshape, slice};
+use crate::ops::{
+    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, matmul, matmul_with,
+    permute, reshape, slice, sub,
+};
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// y = conv(x, weight D) + (bias - (weight D) mean), D the inverse square root of the covariance
@@ -73,11 +77,15 @@ impl DeconvConv2d {
         let block = self.block();
         let features = block * k * k;
         let running = Running::new(g, groups, features, false)?;
-        let statistics =
-            deconv::statistics(g, mode, &running, groups, features, &self.options, |g| {
-                self.rows(g, x, features)
-            })?;
+        let sizes = [groups, features];
+        let statistics = deconv::statistics(g, mode, &running, sizes, &self.options, x, |g, x| {
+            self.rows(g, x, features)
+        })?;
 
+        if self.side(g, x) == Side::Patches {
+            let y = self.on_patches(g, x, weight, bias, &statistics)?;
+            return Ok((y, statistics));
+        }
         let blocks = per_group / block;
         let strided = self.is_strided() && blocks > 1;
         let outputs = self.out_channels / groups;
@@ -87,7 +95,8 @@ impl DeconvConv2d {
             rows = permute(g, rows, &[0, 2, 1])?;
         }
         rows = reshape(g, rows, [groups, outputs * blocks, features])?;
-        let (mut weight_eff, shift) = deconv::fold(g, rows, &statistics)?;
+        let scale = self.column_scale(g, &statistics, outputs)?;
+        let (mut weight_eff, shift) = deconv::fold(g, rows, &statistics, scale)?;
         if strided {
             weight_eff = reshape(g, weight_eff, [outputs, blocks, features])?;
             weight_eff = permute(g, weight_eff, &[0, 2, 1])?;
@@ -106,6 +115,107 @@ impl DeconvConv2d {
         }
     }
 
+    /// What D is multiplied into for images `x`.
+    fn side(&self, g: &Graph, x: TensorId) -> Side {
+        let (&[n, _, h, w], 0 | 1) = (g.shape(x).dims(), self.geometry.groups) else {
+            return Side::Weights;
+        };
+        let positions = self.window(self.geometry.stride).positions(h, w);
+        let positions = positions.map_or(usize::MAX, |[h, w]| n * h * w);
+        deconv::cheaper_side(positions, self.out_channels)
+    }
+
+    /// The windows of the layer at another stride.
+    fn window(&self, stride: usize) -> Window {
+        Window {
+            kernel_size: [self.kernel_size; 2],
+            stride,
+            padding: self.geometry.padding,
+            dilation: self.geometry.dilation,
+        }
+    }
+
+    /// ((patches - mean) D) weight^T + bias: what the folded weights give, for few positions. One group.
+    fn on_patches(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        weight: TensorId,
+        bias: Option<TensorId>,
+        statistics: &Statistics,
+    ) -> Result<TensorId> {
+        let window = self.window(self.geometry.stride);
+        let patches = im2col(g, x, window)?;
+        let &[count, columns] = g.shape(patches).dims() else {
+            return Err(Error::shape(
+                "deconv_conv2d",
+                "patches are no matrix: a bug",
+            ));
+        };
+        let features = g.shape(statistics.mean).len();
+        let blocks = columns / features;
+        let strided = self.is_strided() && blocks > 1;
+        let mut rows = patches;
+        if strided {
+            rows = reshape(g, rows, [count, features, blocks])?;
+            rows = permute(g, rows, &[0, 2, 1])?;
+        }
+        rows = reshape(g, rows, [1, count * blocks, features])?;
+        let centred = sub(g, rows, statistics.mean)?;
+        let scale = self.column_scale(g, statistics, count)?;
+        let centred = deconv::scale_columns(g, centred, scale)?;
+        let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
+        if strided {
+            white = reshape(g, white, [count, blocks, features])?;
+            white = permute(g, white, &[0, 2, 1])?;
+        }
+        let white = reshape(g, white, [count, columns])?;
+        let weight = reshape(g, weight, [self.out_channels, columns])?;
+        let by_rows = Transpose { a: false, b: true };
+        let y = matmul_with(g, white, weight, bias, by_rows)?;
+        let &[n, _, h, w] = g.shape(x).dims() else {
+            return Err(Error::shape("deconv_conv2d", "images are not NCHW: a bug"));
+        };
+        let [out_h, out_w] = window.positions(h, w).unwrap_or([0; 2]);
+        let y = reshape(g, y, [n, out_h, out_w, self.out_channels])?;
+        permute(g, y, &[0, 3, 1, 2])
+    }
+
+    /// The factors of the columns of D as they meet `rows` rows for each group, a row being what D meets of all blocks
+    /// of a group, and the shape that those rows are to be seen in.
+    fn column_scale(
+        &self,
+        g: &mut Graph,
+        statistics: &Statistics,
+        rows: usize,
+    ) -> Result<Option<(TensorId, Shape)>> {
+        let Some(factors) = statistics.scale else {
+            return Ok(None);
+        };
+        let groups = self.geometry.groups.max(1);
+        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
+        let features = g.shape(statistics.mean).dims()[2];
+        let blocks = channels / groups * taps / features;
+        if self.is_strided() && blocks > 1 {
+            let by_tap = reshape(g, factors, [channels, 1])?;
+            let by_tap = broadcast_to(g, by_tap, [channels, taps])?;
+            let by_feature = reshape(g, by_tap, [features, blocks])?;
+            let by_block = permute(g, by_feature, &[1, 0])?;
+            let by_block = reshape(g, by_block, [1, blocks, features])?;
+            return Ok(Some((by_block, [rows, blocks, features].into())));
+        }
+        if groups > 1 {
+            // Repeated for every row: a product with ones.
+            let ones = constant(g, 1.0, [1, rows, 1])?;
+            let factors = reshape(g, factors, [groups, 1, channels / groups])?;
+            let repeated = matmul(g, ones, factors, Transpose::default())?;
+            let repeated = reshape(g, repeated, [rows * channels, 1])?;
+            return Ok(Some((repeated, [rows * channels, taps].into())));
+        }
+        let factors = reshape(g, factors, [1, channels, 1])?;
+        Ok(Some((factors, [rows, channels, taps].into())))
+    }
+
     fn is_strided(&self) -> bool {
         self.options.layout == Layout::Strided
     }
@@ -115,13 +225,7 @@ impl DeconvConv2d {
         let stride = self.geometry.stride * self.options.sampling_stride;
         let columns = self.in_channels * self.kernel_size * self.kernel_size;
         let patches = if self.kernel_size > 1 {
-            let window = Window {
-                kernel_size: [self.kernel_size; 2],
-                stride,
-                padding: self.geometry.padding,
-                dilation: self.geometry.dilation,
-            };
-            im2col(g, x, window)?
+            im2col(g, x, self.window(stride))?
         } else {
             // Every stride^2-th pixel of the images laid end to end.
             let pixels = permute(g, x, &[0, 2, 3, 1])?;

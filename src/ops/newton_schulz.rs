@@ -32,7 +32,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// The real root of r^3 - 6 r^2 + 9 r - 12, see above.
-const ROOT: f64 = 4.612_887_864_717_544;
+pub(super) const ROOT: f64 = 4.612_887_864_717_544;
 
 /// Most iterations for which M, N and G are computed by half, as Y and Z always are.
 ///
@@ -45,7 +45,7 @@ const ROOT: f64 = 4.612_887_864_717_544;
 const MAX_HALF_FACTOR: usize = 7;
 
 /// Features up to which a product by half would leave out no tile, or next to none.
-const WHOLE_FEATURES: usize = 64;
+pub(crate) const WHOLE_FEATURES: usize = 64;
 
 /// What of the gradient of cov is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,7 @@ fn combine(g: &mut Graph, terms: &[(TensorId, f64)], diagonal: f64) -> Result<Te
 
 /// `factor` on the diagonal, of the shape of `like`: a product of nothing with nothing, plus the
 /// diagonal.
-fn identity_times(g: &mut Graph, like: TensorId, factor: f32) -> Result<TensorId> {
+pub(super) fn identity_times(g: &mut Graph, like: TensorId, factor: f32) -> Result<TensorId> {
     let (groups, features) = (g.shape(like).dims()[0], g.shape(like).dims()[1]);
     let zero_column = constant(g, 0.0, [groups, features, 1])?;
     let zero_row = constant(g, 0.0, [groups, 1, features])?;
@@ -222,7 +222,7 @@ impl Op for NewtonSchulz {
         let y = g.node(node).inputs[1];
         let symmetric = self.cov_grad == CovGrad::Symmetric;
         let mut dy = output_grad;
-        if symmetric {
+        if symmetric && !g.is_symmetric(output_grad) {
             let transposed = permute(g, output_grad, &[0, 2, 1])?;
             let both = add(g, output_grad, transposed)?;
             dy = scale(g, both, 0.5)?;

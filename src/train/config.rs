@@ -163,6 +163,7 @@ options! {
     first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
     sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
+    refresh: usize = Some(1), "With --norm deconv, steps from one covariance and D to the next: 1 is the paper's layer; with more, the steps between take the last D with each step's mean and variances, for a fraction of the work [default: 1]";
     freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
@@ -303,6 +304,7 @@ impl TrainConfig {
             first_n_iter: *o.first_n_iter.get_or_insert(defaults.first_n_iter),
             momentum: *o.stat_momentum.get_or_insert(defaults.momentum),
             sampling_stride: *o.sampling_stride.get_or_insert(defaults.sampling_stride),
+            refresh: need(&o.refresh, "refresh")?,
         };
         let DeconvSettings { block, eps, .. } = deconv;
         rule(block > 0, "--block must be at least 1".into())?;
@@ -315,6 +317,7 @@ impl TrainConfig {
             deconv.sampling_stride > 0,
             "--sampling-stride must be at least 1".into(),
         )?;
+        rule(deconv.refresh > 0, "--refresh must be at least 1".into())?;
         rule(
             positive(eps),
             format!("--eps {eps} is not a positive number"),

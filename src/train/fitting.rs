@@ -8,6 +8,7 @@ use super::stepper::step_graphs;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::models::Model;
+use crate::nn::Mode;
 use crate::program::{CompileOptions, Program};
 use crate::{Error, Result};
 
@@ -22,14 +23,14 @@ pub(super) fn with_advice(
     model: &Model,
     config: &TrainConfig,
     shape: [usize; 4],
-    with_frozen: bool,
+    modes: &[Mode],
 ) -> Result<Error> {
     let [batch, channels, height, width] = shape;
     let fits = |images: usize, accumulate: usize| -> Result<bool> {
         let mut part = config.clone();
         part.accumulate = accumulate;
         let shape = [images, channels, height, width];
-        let mut graphs = step_graphs(model, &part, shape, with_frozen)?;
+        let mut graphs = step_graphs(model, &part, shape, modes)?;
         graphs.push(evaluation_step(model, config.loss, shape)?);
         match planned_bytes(gpu, &graphs) {
             Ok(bytes) => gpu.has_room(bytes),
