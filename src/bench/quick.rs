@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::runner::Runner;
+use super::runner::{ROUND_SECONDS, Runner};
 use super::workloads::{
     self, BATCH, NORMS, STREAM, convolutions, inverse_root, norm_name, product, step, step_graph,
     step_name, stream,
@@ -23,9 +23,6 @@ use crate::passes::{Passes, optimise};
 use crate::shape::Shape;
 use crate::train::preset;
 use crate::{Error, Result};
-
-/// What all of it may take, in seconds.
-const TIME: f64 = 60.0;
 
 /// Rounds that everything gets, and at most gets where there is time left.
 const ROUNDS: [usize; 2] = [3, 7];
@@ -76,23 +73,26 @@ pub struct PaperRun {
     pub measured: bool,
 }
 
-/// Measures, in about a minute, what tells most about an adapter. `progress` is told what is going on.
+/// Measures, in about `time` seconds, what tells most about an adapter: a minute is enough for most.
+/// `progress` is told what is going on.
 ///
 /// # Errors
 /// What compiling and running report.
 pub fn quick(
     gpu: &Arc<Gpu>,
     variants: Option<Variants>,
+    time: f64,
     progress: impl Fn(&str),
 ) -> Result<Report> {
     let start = Instant::now();
     let seconds = || start.elapsed().as_secs_f64();
-    let left = || TIME - seconds();
+    let left = || time - seconds();
     let progress = |what: &str| progress(&format!("[{:>2.0} s] {what}", seconds()));
     let mut runner = Runner::new(gpu, variants, &progress);
+    runner.round_seconds = ROUND_SECONDS.min(time / 240.0);
     let left_out = |name: &str, seconds: f64| {
         progress(&format!(
-            "left out: {name}: one step takes about {seconds:.1} s here"
+            "left out for want of time: {name}, about {seconds:.1} s a step"
         ));
     };
 

@@ -12,7 +12,7 @@ use crate::program::{CompileOptions, KernelTime, Program, Store};
 use crate::{Error, Result};
 
 /// Seconds of a round that each workload fills, if its cycle is not longer.
-const ROUND_SECONDS: f64 = 0.25;
+pub(super) const ROUND_SECONDS: f64 = 0.25;
 
 /// What is measured together.
 pub(super) struct Runner<'a> {
@@ -20,6 +20,8 @@ pub(super) struct Runner<'a> {
     variants: Option<Variants>,
     progress: &'a dyn Fn(&str),
     items: Vec<Compiled>,
+    /// See [`ROUND_SECONDS`].
+    pub(super) round_seconds: f64,
 }
 
 struct Compiled {
@@ -49,6 +51,7 @@ impl<'a> Runner<'a> {
             variants,
             progress,
             items: Vec::new(),
+            round_seconds: ROUND_SECONDS,
         }
     }
 
@@ -108,7 +111,7 @@ impl<'a> Runner<'a> {
         if let Some(item) = self.items.last_mut() {
             item.measure(1)?;
             let once = item.measure(1)? * item.steps() as f64;
-            item.cycles = ((ROUND_SECONDS / once) as usize).clamp(1, 200);
+            item.cycles = ((self.round_seconds / once) as usize).clamp(1, 200);
         }
         Ok(())
     }

@@ -243,15 +243,16 @@ impl StepTrace {
     /// stream) and `bound`, which of the two shares is larger.
     pub fn to_json(&self, about: &[(&str, String)]) -> Value {
         let mut events = Vec::new();
-        let mut tracks: BTreeMap<(Phase, Option<usize>), f64> = BTreeMap::new();
+        // Where the last event of each track ends.
+        let mut tracks: BTreeMap<(Phase, Option<usize>), u64> = BTreeMap::new();
         for kernel in &self.kernels {
             let (tensor, _) = kernel.names();
             let (phase, layer, name) = place(tensor, &self.layers);
-            let end = tracks.entry((phase, layer)).or_insert(0.0);
+            let end = tracks.entry((phase, layer)).or_insert(0);
             // A GPU may begin a kernel before the one before it has ended. Viewers know no overlap on a
             // track, so such an event is drawn from there on; `microseconds` is all of its time.
-            let from = kernel.start.max(*end);
-            let to = (kernel.start + kernel.seconds).max(from);
+            let from = nanos(kernel.start).max(*end);
+            let to = nanos(kernel.start + kernel.seconds).max(from);
             *end = to;
             events.push(json!({
                 "ph": "X",
@@ -259,8 +260,8 @@ impl StepTrace {
                 "cat": format!("{},{}", phase.name(), kernel.op),
                 "pid": process(phase),
                 "tid": self.thread(phase, layer),
-                "ts": micros(from),
-                "dur": micros(to) - micros(from),
+                "ts": from as f64 / 1e3,
+                "dur": (to - from) as f64 / 1e3,
                 "args": self.arguments(kernel),
             }));
         }
@@ -342,9 +343,9 @@ fn process(phase: Phase) -> usize {
     1 + phase as usize
 }
 
-/// In steps of a nanosecond, so that where one event ends and the next begins is the same number.
-fn micros(seconds: f64) -> f64 {
-    (seconds * 1e9).round() / 1e3
+/// Whole nanoseconds: the end of an event and the begin of the next are the same number.
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
 }
 
 #[cfg(test)]
@@ -397,6 +398,34 @@ mod tests {
         ] {
             assert_eq!(place(tensor, &layers), wanted, "{tensor}");
         }
+    }
+
+    /// By names that autodiff and the optimiser give; a step of a whole network.
+    #[test]
+    fn every_layer_of_a_network_has_its_phases() {
+        use crate::bench::workloads::step_graph;
+        use crate::graph::Kind;
+        use crate::models::Norm;
+        use crate::passes::{Passes, optimise};
+        let graph = step_graph("cnn", None, 4, Norm::Deconv, Some(16)).unwrap();
+        let layers = layers(&graph);
+        assert_eq!(layers, ["conv1", "conv2", "conv3", "fc"]);
+        let graph = optimise(&graph, Passes::ALL).unwrap();
+        let mut counts = [[0; 5]; 3];
+        for node in graph.nodes() {
+            if let Kind::Op(op) = &node.kind {
+                let (phase, layer, _) = place(&node.name, &layers);
+                counts[phase as usize][layer.unwrap_or(4)] += 1;
+                if op.name().ends_with("_grad") {
+                    assert_eq!(phase, Phase::Backward, "{}", node.name);
+                }
+            }
+        }
+        let all_some = counts.iter().flatten().filter(|&&n| n == 0).count();
+        // Only updates belong to a layer each.
+        assert_eq!((all_some, counts[2][4]), (1, 0), "{counts:?}");
+        // Weight and bias, with their momenta.
+        assert_eq!(counts[2][..4], [4; 4], "{counts:?}");
     }
 
     #[test]

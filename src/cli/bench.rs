@@ -47,10 +47,17 @@ pub(super) struct BenchArgs {
     /// Only workloads whose name contains this
     #[arg(default_value = "")]
     filter: String,
-    /// Measure for about a minute what tells most about the adapter, and say in words what it is good
-    /// for; batch sizes and rounds go by the time there is
-    #[arg(long, conflicts_with_all = ["filter", "rounds", "network", "profile"])]
-    quick: bool,
+    /// Measure for about a minute, or so many seconds, what tells most about the adapter, and say in
+    /// words what it is good for; batch sizes and rounds go by the time there is
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60",
+        conflicts_with_all = ["filter", "rounds", "network", "profile"]
+    )]
+    quick: Option<f64>,
     /// Rounds over all workloads, in turn; the best round of each counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -96,6 +103,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     if batch_sizes.contains(&0) {
         return Err(Error::Config("--batch-size must be at least 1".into()));
     }
+    if args
+        .quick
+        .is_some_and(|time| !(time > 0.0 && time.is_finite()))
+    {
+        return Err(Error::Config("--quick takes seconds above 0".into()));
+    }
     let at_sizes = |name: &String| batch_sizes.iter().map(|&n| (name.clone(), n)).collect();
     let options = Options {
         networks: args
@@ -118,8 +131,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     }
     let progress = |what: &str| eprintln!("{what}");
     let mut report = match args.quick {
-        true => quick(&gpu, options.variants, progress)?,
-        false => bench(&gpu, &options, progress)?,
+        Some(time) => quick(&gpu, options.variants, time, progress)?,
+        None => bench(&gpu, &options, progress)?,
     };
     report.comparison = baseline.map(|before| compare(&before, &report));
     if args.json {

@@ -12,8 +12,8 @@ use super::step::Step;
 use super::times::print_by_op;
 use super::{AdapterArgs, print};
 
-/// Rows of each of the two tables.
-const ROWS: usize = 12;
+/// Layers that are printed, the longest first.
+const LAYERS: usize = 15;
 
 /// The end of `decorr profile --help`.
 pub(super) const EXAMPLES: &str = "\
@@ -86,26 +86,21 @@ fn print_summary(trace: &StepTrace) {
         trace.peaks.flops_per_s / 1e9,
         trace.peaks.bytes_per_s / 1e9
     ));
-    let ops = times_by_op(&trace.kernels);
-    print_by_op(&ops[..ops.len().min(ROWS)], kernels, Some(trace.peaks));
-    print_more(ops.len());
+    print_by_op(&times_by_op(&trace.kernels), kernels, Some(trace.peaks));
     let layers = trace.times_by_layer();
     print(format_args!(
         "\n{:<36} {:>10} {:>10} {:>10} {:>7}",
         "time by layer, ms", "forward", "backward", "update", "share"
     ));
-    for LayerTimes { layer, seconds } in layers.iter().take(ROWS) {
+    for LayerTimes { layer, seconds } in layers.iter().take(LAYERS) {
         let [forward, backward, update] = seconds.map(|s| 1e3 * s);
         print(format_args!(
             "{layer:<36} {forward:>10.3} {backward:>10.3} {update:>10.3} {:>6.1}%",
             100.0 * seconds.iter().sum::<f64>() / kernels
         ));
     }
-    print_more(layers.len());
-}
-
-fn print_more(rows: usize) {
-    if rows > ROWS {
-        print(format_args!("and {} more", rows - ROWS));
+    if layers.len() > LAYERS {
+        let more = layers.len() - LAYERS;
+        print(format_args!("and {more} more layers"));
     }
 }
