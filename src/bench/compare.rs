@@ -5,6 +5,9 @@
 //! that are disturbed at random, the gap between the best and the second best is on average the gap
 //! between the best of them and no disturbance at all. The lower quartile is taken, which of five
 //! rounds is the second best.
+//!
+//! The multiply-add peak is the control. It depends on nothing in decorr, so what changed of it, and its
+//! noise, is the machine's: no other row counts as changed by less.
 
 use std::fmt::Write;
 
@@ -18,6 +21,9 @@ const LEAST_CHANGE: f64 = 0.03;
 
 /// Noise that is assumed where fewer than three rounds tell nothing of it.
 const UNKNOWN_NOISE: f64 = 0.1;
+
+/// A machine whose own changes are above this is said to be busy.
+const BUSY: f64 = 0.15;
 
 /// What became of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -73,14 +79,23 @@ pub struct Comparison {
 
 /// Holds each row of `now` against that of `before`.
 ///
-/// A row has changed if its best round did by more than 3 % and the noise of both reports together
-/// (how far the lower quartile of the rounds lies above the best; 10 % where there are fewer than three
-/// rounds), and the median of its rounds did so by 3 % in the same direction.
+/// A row has changed if its best round did by more than its noise, and the median of its rounds did so by
+/// 3 % in the same direction. Its noise is 3 %, and in both reports how far the lower quartile of the rounds
+/// lies above the best (10 % where there are fewer than three rounds); and at least what the multiply-add peak,
+/// which depends on nothing in decorr, changed by and has of noise itself, if the adapter is the same.
 pub fn compare(before: &Report, now: &Report) -> Comparison {
-    let pairs = now.figures.iter();
-    let changes: Vec<Change> = pairs
-        .filter_map(|new| Some(change(before.figure(&new.name)?, new)))
-        .collect();
+    let pair = |name: &str| Some((before.figure(name)?, now.figure(name)?));
+    let control = pair(workloads::PEAK).filter(|_| before.adapter == now.adapter);
+    let control = control.map_or(0.0, |(old, new)| {
+        let ratio = new.ms / old.ms;
+        own_noise(old, new).max(ratio.max(1.0 / ratio) - 1.0)
+    });
+    let pairs = now.figures.iter().filter_map(|new| pair(&new.name));
+    let changes = pairs.map(|(old, new)| {
+        let own = own_noise(old, new);
+        let is_control = new.name == workloads::PEAK;
+        change(old, new, if is_control { own } else { own.max(control) })
+    });
     let missing_in = |report: &Report, of: &Report| {
         let names = of.figures.iter().map(|f| f.name.clone());
         names.filter(|n| report.figure(n).is_none()).collect()
@@ -102,27 +117,30 @@ pub fn compare(before: &Report, now: &Report) -> Comparison {
             format!("another {what}: {old} before, {new} now")
         })
         .collect();
-    let peak = changes.iter().find(|c| c.name == workloads::PEAK);
-    if let Some(peak) = peak.filter(|c| c.verdict != Verdict::Same) {
+    if control > BUSY {
         notices.push(format!(
-            "the adapter itself is {} in this run ({:.2} times the time for {}, which depends on \
-             nothing in decorr): other rows may have changed with it",
-            peak.verdict.word(),
-            peak.ratio,
-            peak.name
+            "the machine itself changed or is busy: its {}, which depends on nothing in decorr, differs by \
+             {:.0} % within or between the two runs, and no row counts as changed by less. Measure again \
+             when nothing else runs",
+            workloads::PEAK,
+            100.0 * control
         ));
     }
     Comparison {
         notices,
-        changes,
+        changes: changes.collect(),
         only_before: missing_in(now, before),
         only_now: missing_in(before, now),
     }
 }
 
-fn change(before: &Figure, now: &Figure) -> Change {
+/// What the rounds of a row say of its noise.
+fn own_noise(before: &Figure, now: &Figure) -> f64 {
+    LEAST_CHANGE + noise(&before.rounds_ms) + noise(&now.rounds_ms)
+}
+
+fn change(before: &Figure, now: &Figure, noise: f64) -> Change {
     let ratio = now.ms / before.ms;
-    let noise = LEAST_CHANGE + noise(&before.rounds_ms) + noise(&now.rounds_ms);
     let median_ratio = median(now) / median(before);
     let verdict = if ratio > 1.0 + noise && median_ratio > 1.0 + LEAST_CHANGE {
         Verdict::Slower
@@ -209,7 +227,7 @@ impl Comparison {
         let _ = writeln!(
             text,
             "{} faster, {} slower, {} the same. Changed is what the best round and the median agree \
-             on, the best by more than the noise of both runs.",
+             on, the best by more than the noise.",
             count(Verdict::Faster),
             count(Verdict::Slower),
             count(Verdict::Same)
@@ -251,7 +269,8 @@ mod tests {
     }
 
     fn verdict(before: &[f64], now: &[f64]) -> Verdict {
-        change(&figure("x", before), &figure("x", now)).verdict
+        let (before, now) = (figure("x", before), figure("x", now));
+        change(&before, &now, own_noise(&before, &now)).verdict
     }
 
     #[test]
@@ -290,20 +309,16 @@ mod tests {
         assert!(near(noise(&[1.0, 2.0]), UNKNOWN_NOISE));
     }
 
+    /// Rows of a multiply-add peak and others, 10 ms times a factor each.
+    fn rows(factors: &[(&str, f64)]) -> Report {
+        let row = |&(name, by): &(&str, f64)| figure(name, &[10.0, 10.1, 10.2].map(|ms| ms * by));
+        report(factors.iter().map(row).collect())
+    }
+
     #[test]
-    fn missing_rows_and_other_machines_are_named() {
-        let rounds = [10.0, 10.1, 10.2];
-        let slow = rounds.map(|ms| ms * 1.5);
-        let before = report(vec![
-            figure(workloads::PEAK, &rounds),
-            figure("gone", &rounds),
-            figure("kept", &rounds),
-        ]);
-        let mut now = report(vec![
-            figure(workloads::PEAK, &slow),
-            figure("kept", &slow),
-            figure("new", &rounds),
-        ]);
+    fn missing_rows_and_other_adapters_are_named() {
+        let before = rows(&[(workloads::PEAK, 1.0), ("gone", 1.0), ("kept", 1.0)]);
+        let mut now = rows(&[(workloads::PEAK, 1.5), ("kept", 1.5), ("new", 1.0)]);
         now.adapter = "B".into();
         let comparison = compare(&before, &now);
         assert_eq!(comparison.only_before, ["gone"]);
@@ -312,7 +327,6 @@ mod tests {
         let table = comparison.table();
         for part in [
             "another adapter: A before, B now",
-            "the adapter itself is slower",
             "only before: gone",
             "only now: new",
             "0 faster, 2 slower, 0 the same",
@@ -322,6 +336,24 @@ mod tests {
         let alike = compare(&before, &before);
         assert!(alike.notices.is_empty() && alike.only_now.is_empty());
         assert_eq!(alike.names(Verdict::Same).len(), 3);
+    }
+
+    #[test]
+    fn what_the_machine_changed_by_is_no_change() {
+        let before = rows(&[(workloads::PEAK, 1.0), ("a", 1.0), ("b", 1.0), ("c", 1.0)]);
+        let now = rows(&[(workloads::PEAK, 1.3), ("a", 1.25), ("b", 2.0), ("c", 0.5)]);
+        let comparison = compare(&before, &now);
+        assert_eq!(comparison.names(Verdict::Same), ["a"]);
+        assert_eq!(comparison.names(Verdict::Slower), [workloads::PEAK, "b"]);
+        assert_eq!(comparison.names(Verdict::Faster), ["c"]);
+        assert!(comparison.notices[0].contains("30 %"), "{comparison:?}");
+        // Its noise counts too: rounds that lie far apart around the same best.
+        let mut busy = rows(&[(workloads::PEAK, 1.0), ("a", 1.25)]);
+        busy.figures[0].rounds_ms = vec![10.0, 14.0, 15.0];
+        let comparison = compare(&before, &busy);
+        assert_eq!(comparison.names(Verdict::Same), [workloads::PEAK, "a"]);
+        let quiet = rows(&[(workloads::PEAK, 1.01), ("a", 1.25)]);
+        assert_eq!(compare(&before, &quiet).names(Verdict::Slower), ["a"]);
     }
 
     #[test]

@@ -27,9 +27,10 @@ memory; ratio is the time over that of the row named there.
 
 Noise: workloads run in turn, --rounds times, and the best round counts, since other work on the machine
 makes rounds slower and never faster. Against a --baseline a row is faster or slower if its best round
-changed by more than 3 % and the noise of both runs together (how far the lower quartile of the rounds
-lies above the best; 10 % for fewer than three rounds), and the median of the rounds agrees. The exit
-status is 0 whatever changed, and 1 if --fail-if-slower is given and a row is slower.";
+changed by more than 3 % and the noise of both runs (how far the lower quartile of the rounds lies above
+the best; 10 % for fewer than three rounds), and the median of the rounds agrees. What the multiply-add
+peak changed by, which depends on nothing in decorr, is the machine's: no row counts as changed by less.
+The exit status is 0 whatever changed, and 1 if --fail-if-slower is given and a row is slower.";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum VariantName {
