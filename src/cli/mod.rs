@@ -7,6 +7,8 @@ mod describe;
 mod devices;
 mod eval;
 mod models;
+mod profile;
+mod step;
 mod times;
 mod train;
 
@@ -46,6 +48,15 @@ enum Command {
     Models(models::ModelsArgs),
     /// Measure kernels and whole training steps.
     Bench(bench::BenchArgs),
+    /// Time every kernel of a training step and write a trace for Perfetto or Chrome.
+    ///
+    /// The options are those of `decorr train`; without --data, images are those that the network is
+    /// usually for. Prints the times by op and by layer.
+    #[command(
+        mut_arg("out", |a| a.value_name("FILE").help("The trace [default: trace.json]")),
+        after_long_help = profile::EXAMPLES
+    )]
+    Profile(Box<profile::ProfileArgs>),
     /// List, download, check and measure data sets.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -103,6 +114,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Describe(args) => describe::run(*args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => profile::run(*args),
         Command::Data(command) => data::run(command),
     }
 }

@@ -247,6 +247,16 @@ impl Graph {
         id
     }
 
+    /// Puts `scope.` before the names of the computed tensors from the node at `first` on: for
+    /// nodes that are made outside of the scope they belong to, as gradients are.
+    pub fn move_into_scope(&mut self, first: usize, scope: &str) {
+        for node in &mut self.nodes[first..] {
+            if matches!(node.kind, Kind::Op(_)) {
+                node.name = format!("{scope}.{}", node.name);
+            }
+        }
+    }
+
     /// At the end of every step `state` takes the value of `value`.
     ///
     /// # Errors

@@ -8,17 +8,19 @@ impl Program {
     /// One line a dispatch, then the sums and the planned peak memory.
     pub fn describe(&self) -> String {
         let mut text = String::new();
+        let widths = self.dispatches.iter().map(|d| d.label.len());
+        let width = widths.fold("tensor (kernel)".len(), usize::max);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:>4}  {:<44} {:<16} {:<20} {:>14} {:>10} {:>10}",
+            "{:>4}  {:<width$} {:<16} {:<20} {:>14} {:>10} {:>10}",
             "#", "tensor (kernel)", "entry", "shape", "workgroups", "MFLOP", "MB"
         );
         for (i, d) in self.dispatches.iter().enumerate() {
             let [x, y, z] = d.workgroups;
             let _ = writeln!(
                 text,
-                "{i:>4}  {:<44} {:<16} {:<20} {:>14} {:>10.3} {:>10.3}",
+                "{i:>4}  {:<width$} {:<16} {:<20} {:>14} {:>10.3} {:>10.3}",
                 d.label,
                 d.entry,
                 d.shape,
