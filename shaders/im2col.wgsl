@@ -27,7 +27,61 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> source: array<f32>;
 @group(0) @binding(2) var<storage, read_write> target_: array<f32>;
 
-// Each invocation writes one element of the patch matrix.
+@group(0) @binding(2) var<storage, read_write> target_vectors: array<vec4<f32>>;
+
+// An element of the patch matrix.
+struct Place {
+    n: u32,
+    oh: u32,
+    ow: u32,
+    c: u32,
+    ky: u32,
+    kx: u32,
+}
+
+fn place_of(i: u32) -> Place {
+    let taps = K_H * K_W;
+    let columns = CHANNELS * taps;
+    let positions = OUT_H * OUT_W;
+    let row = i / columns;
+    let column = i - row * columns;
+    let n = row / positions;
+    let position = row - n * positions;
+    let oh = position / OUT_W;
+    let c = column / taps;
+    let tap = column - c * taps;
+    let ky = tap / K_W;
+    return Place(n, oh, position - oh * OUT_W, c, ky, tap - ky * K_W);
+}
+
+// The element after, without a division.
+fn next(p: Place) -> Place {
+    let ends_kx = p.kx + 1u == K_W;
+    let ends_ky = ends_kx && p.ky + 1u == K_H;
+    let ends_c = ends_ky && p.c + 1u == CHANNELS;
+    let ends_ow = ends_c && p.ow + 1u == OUT_W;
+    let ends_oh = ends_ow && p.oh + 1u == OUT_H;
+    return Place(
+        p.n + u32(ends_oh),
+        select(p.oh + u32(ends_ow), 0u, ends_oh),
+        select(p.ow + u32(ends_c), 0u, ends_ow),
+        select(p.c + u32(ends_ky), 0u, ends_c),
+        select(p.ky + u32(ends_kx), 0u, ends_ky),
+        select(p.kx + 1u, 0u, ends_kx),
+    );
+}
+
+fn pixel(p: Place) -> f32 {
+    // Wraps below zero, which the comparison then refuses too.
+    let y = p.oh * STRIDE + p.ky * DILATION - PADDING;
+    let x = p.ow * STRIDE + p.kx * DILATION - PADDING;
+    let exists = p.n < params.batch && y < HEIGHT && x < WIDTH;
+    let at = ((p.n * CHANNELS + p.c) * HEIGHT + y) * WIDTH + x;
+    return select(0.0, source[select(0u, at, exists)], exists);
+}
+
+// Each invocation writes four elements of the patch matrix that lie side by side: it divides once for
+// them and stores them at once.
 @compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -35,30 +89,13 @@ fn forward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
-    let taps = K_H * K_W;
-    let columns = CHANNELS * taps;
-    let positions = OUT_H * OUT_W;
-    if (i >= params.batch * positions * columns) {
-        return;
+    if (i * 4u < params.batch * OUT_H * OUT_W * CHANNELS * K_H * K_W) {
+        let p0 = place_of(i * 4u);
+        let p1 = next(p0);
+        let p2 = next(p1);
+        let p3 = next(p2);
+        target_vectors[i] = vec4<f32>(pixel(p0), pixel(p1), pixel(p2), pixel(p3));
     }
-    let row = i / columns;
-    let column = i - row * columns;
-    let n = row / positions;
-    let position = row - n * positions;
-    let oh = position / OUT_W;
-    let ow = position - oh * OUT_W;
-    let c = column / taps;
-    let tap = column - c * taps;
-    let ky = tap / K_W;
-    let kx = tap - ky * K_W;
-    // Wraps below zero, which the comparison then refuses too.
-    let y = oh * STRIDE + ky * DILATION - PADDING;
-    let x = ow * STRIDE + kx * DILATION - PADDING;
-    var value = 0.0;
-    if (y < HEIGHT && x < WIDTH) {
-        value = source[((n * CHANNELS + c) * HEIGHT + y) * WIDTH + x];
-    }
-    target_[i] = value;
 }
 
 // Each invocation gathers one pixel: the sum over the taps of the patches it lies in, in a fixed
@@ -80,19 +117,17 @@ fn adjoint(
     let n = plane / CHANNELS;
     let columns = CHANNELS * K_H * K_W;
     var sum = 0.0;
+    // Zeros are added rather than taps left out: a branch costs a CPU adapter more.
     for (var ky = 0u; ky < K_H; ky++) {
         let top = y + PADDING - ky * DILATION;
         let oh = top / STRIDE;
-        if (oh >= OUT_H || oh * STRIDE != top) {
-            continue;
-        }
         for (var kx = 0u; kx < K_W; kx++) {
             let left = x + PADDING - kx * DILATION;
             let ow = left / STRIDE;
-            if (ow < OUT_W && ow * STRIDE == left) {
-                let row = (n * OUT_H + oh) * OUT_W + ow;
-                sum += source[row * columns + (c * K_H + ky) * K_W + kx];
-            }
+            let exists = oh < OUT_H && oh * STRIDE == top && ow < OUT_W && ow * STRIDE == left;
+            let row = (n * OUT_H + oh) * OUT_W + ow;
+            let at = row * columns + (c * K_H + ky) * K_W + kx;
+            sum += select(0.0, source[select(0u, at, exists)], exists);
         }
     }
     target_[i] = sum;

@@ -28,6 +28,12 @@ struct Params {
     tiles_m: u32,
     tiles_n: u32,
     symmetric: u32,
+    // What a dispatch of contraction_subgroup.wgsl or contraction_pack.wgsl does: tiles along n, and splits,
+    // from these on. Packed are so many vectors of four along k from `packed_from` on.
+    first_tile_n: u32,
+    first_split: u32,
+    packed_from: u32,
+    packed_quads: u32,
     _0: u32,
 }
 

@@ -69,16 +69,25 @@ impl Op for Concat {
         word(ctx.output.len())?;
         for (i, shape) in ctx.inputs.iter().enumerate() {
             let part: usize = shape.dims()[self.dim..].iter().product();
+            // Places, in vectors of four where all of them are.
+            let is_vectors = [part, whole, offset].iter().all(|place| place % 4 == 0);
+            let unit = if is_vectors { 4 } else { 1 };
+            let len = shape.len() / unit;
             lowered.dispatches.push(Dispatch {
                 kernel: Kernel {
                     name: "concat",
                     source: include_str!("../../shaders/concat.wgsl").into(),
-                    entry: "main",
+                    entry: if is_vectors { "vectors" } else { "elements" },
                     constants: vec![],
                 },
-                params: vec![word(shape.len())?, word(part)?, word(whole)?, word(offset)?],
+                params: vec![
+                    word(len)?,
+                    word(part / unit)?,
+                    word(whole / unit)?,
+                    word(offset / unit)?,
+                ],
                 bindings: vec![Slot::Input(i), Slot::Output],
-                workgroups: fold_workgroups(shape.len().div_ceil(64)),
+                workgroups: fold_workgroups(len.div_ceil(64)),
             });
             offset += part;
         }

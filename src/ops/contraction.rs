@@ -11,6 +11,11 @@
 use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, Variants, fold_workgroups, word};
 use crate::{Error, Result};
 
+mod subgroup;
+
+/// Rows and columns of tiles.
+type Tiles = [usize; 2];
+
 const SOURCE: &str = include_str!("../../shaders/contraction.wgsl");
 const SUBGROUP_SOURCE: &str = include_str!("../../shaders/contraction_subgroup.wgsl");
 
@@ -123,12 +128,17 @@ impl Contraction {
             self.n.div_ceil(kernel.tile[1]),
         ];
         let tasks = tiles[0] * tiles[1] * self.batch;
-        let split = self.split(tasks, kernel);
+        let is_subgroup = kernel.entry == "direct_subgroup";
+        let split = is_subgroup.then(|| subgroup::split(self, tiles)).flatten();
+        let split = split.unwrap_or_else(|| self.split(tasks, kernel));
         let bias = bias.unwrap_or(a);
+        let arranged = |lowered| match is_subgroup {
+            true => subgroup::arrange(self, tiles, lowered),
+            false => Ok(lowered),
+        };
         if split.parts == 1 {
-            return Ok(self
-                .product(kernel, tiles, split, [a, c, bias, b], 0)?
-                .into());
+            let product = self.product(kernel, tiles, split, [a, c, bias, b], 0)?;
+            return arranged(product.into());
         }
         // The parts, [parts, batch, m, n], are dense and bare; the second dispatch does the rest.
         let len = self.batch * self.m * self.n;
@@ -158,7 +168,7 @@ impl Contraction {
             bindings: vec![parts, c, bias],
             workgroups: fold_workgroups(len.div_ceil(64)),
         };
-        Ok(Lowered {
+        arranged(Lowered {
             dispatches: vec![first, second],
             scratch: vec![split.parts * len],
         })
@@ -200,19 +210,19 @@ impl Contraction {
     /// How k is divided over workgroups where there are too few tiles to fill the adapter.
     fn split(&self, tasks: usize, variant: &Variant) -> Split {
         let len = self.batch * self.m * self.n;
-        let k: usize = self.k.iter().product();
+        let k = self.k_len();
         let most = (k / MIN_PART).min(MAX_PARTS_BYTES / (4 * len).max(1));
         let parts = (variant.wanted / tasks.max(1)).min(most).max(1);
-        let k_per_split = k.div_ceil(parts).max(1);
-        Split {
-            k_per_split,
-            parts: k.div_ceil(k_per_split).max(1),
-        }
+        Split::of(k, parts)
+    }
+
+    fn k_len(&self) -> usize {
+        self.k.iter().product()
     }
 
     /// Words of the shader's `Params`.
     fn params(&self, tiles: [usize; 2], split: Split, c_split: usize) -> Result<Vec<u32>> {
-        let mut words = Vec::with_capacity(44);
+        let mut words = Vec::with_capacity(48);
         let mut push = |values: &[usize]| {
             for &value in values {
                 words.push(word(value)?);
@@ -236,7 +246,9 @@ impl Contraction {
         push(&[self.diag.to_bits() as usize])?;
         push(&self.m_extents)?;
         push(&self.n_extents)?;
-        push(&[tiles[0], tiles[1], usize::from(self.symmetric), 0])?;
+        push(&[tiles[0], tiles[1], usize::from(self.symmetric)])?;
+        // For contraction_subgroup.wgsl, which sets them itself.
+        push(&[0; 5])?;
         Ok(words)
     }
 
@@ -281,6 +293,17 @@ impl Bias {
 struct Split {
     k_per_split: usize,
     parts: usize,
+}
+
+impl Split {
+    /// About `parts` parts, multiples of four: kernels read up to so many numbers along k at once.
+    fn of(k: usize, parts: usize) -> Self {
+        let k_per_split = k.div_ceil(parts).max(1).next_multiple_of(4);
+        Self {
+            k_per_split,
+            parts: k.div_ceil(k_per_split).max(1),
+        }
+    }
 }
 
 /// A kernel for an adapter.
@@ -440,7 +463,13 @@ mod tests {
             assert_eq!(second.bindings[0], Slot::Scratch(0));
         }
         let square = Contraction::matrix(512, 512, 512, [512, 1], [512, 1]);
-        assert_eq!(lower(&square, SUBGROUP).unwrap().dispatches.len(), 1);
+        let lowered = lower(&square, SUBGROUP).unwrap();
+        assert!(
+            lowered
+                .dispatches
+                .iter()
+                .all(|d| d.kernel.entry != "add_parts")
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn dispatch(
     window: &Window,
     image: &Shape,
     entry: &'static str,
-    output_len: usize,
+    invocations: usize,
 ) -> Result<Lowered> {
     let &[n, c, h, w] = image.dims() else {
         return Err(Error::shape("im2col", format!("{image} is not NCHW")));
@@ -105,7 +105,7 @@ fn dispatch(
         ("DILATION", dilation),
     ];
     let constants = constants.map(|(name, value)| Ok((name, word(value)?)));
-    word(output_len)?;
+    word(image.len())?;
     word(n * out_h * out_w * c * k_h * k_w)?;
     Ok(Dispatch {
         kernel: Kernel {
@@ -116,7 +116,7 @@ fn dispatch(
         },
         params: vec![word(n)?, 0, 0, 0],
         bindings: vec![Slot::Input(0), Slot::Output],
-        workgroups: fold_workgroups(output_len.div_ceil(64)),
+        workgroups: fold_workgroups(invocations.div_ceil(64)),
     }
     .into())
 }
@@ -141,7 +141,12 @@ impl Op for Im2col {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        dispatch(&self.window, ctx.inputs[0], "forward", ctx.output.len())
+        dispatch(
+            &self.window,
+            ctx.inputs[0],
+            "forward",
+            ctx.output.len().div_ceil(4),
+        )
     }
 }
 

@@ -227,47 +227,124 @@ impl Op for StridedCopy {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let strides = self.source.strides();
+        word(ctx.output.len().max(self.source.len()))?;
+        let mut loops = self.loops();
+        let is_vectors = in_vectors(&mut loops);
         // Four dimensions, the missing ones in front with one element each.
-        let mut columns = [[1, 1, 0, 1, 0]; 4];
-        let mut divisors = [1; 4];
-        for (i, dim) in (4 - self.dims.len()..).zip(&self.dims) {
-            let source = to_i64(self.source.dims()[dim.source]);
-            let stride = to_i64(strides[dim.source]);
-            columns[i] = [to_i64(dim.size), dim.mul, dim.add, source, stride];
-            divisors[i] = dim.div;
-        }
+        let mut four = [Loop::ONE; 4];
+        four[4 - loops.len()..].copy_from_slice(&loops);
         let mut constants = Vec::new();
         for (name, i) in ["SIZE_1", "SIZE_2", "SIZE_3"].into_iter().zip(1..) {
-            constants.push((name, signed_word(columns[i][0])?));
+            constants.push((name, signed_word(four[i].size)?));
         }
-        for (name, div) in ["DIV_0", "DIV_1", "DIV_2", "DIV_3"]
-            .into_iter()
-            .zip(divisors)
-        {
-            constants.push((name, signed_word(div)?));
+        for (name, of) in ["DIV_0", "DIV_1", "DIV_2", "DIV_3"].into_iter().zip(&four) {
+            constants.push((name, signed_word(of.div)?));
         }
+        let rows: [fn(&Loop) -> i64; 5] =
+            [|l| l.size, |l| l.mul, |l| l.add, |l| l.source, |l| l.stride];
         let mut params = Vec::with_capacity(20);
-        for row in 0..5 {
-            for column in &columns {
-                params.push(signed_word(column[row])?);
+        for row in rows {
+            for of in &four {
+                params.push(signed_word(row(of))?);
             }
         }
-        let len = ctx.output.len();
-        word(len.max(self.source.len()))?;
         Ok(Dispatch {
             kernel: Kernel {
                 name: "strided_copy",
                 source: include_str!("../../shaders/strided_copy.wgsl").into(),
-                entry: "main",
+                entry: if is_vectors { "vectors" } else { "elements" },
                 constants,
             },
             params,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(len.div_ceil(64)),
+            workgroups: fold_workgroups(ctx.output.len().div_ceil(4 * 64)),
         }
         .into())
     }
+}
+
+/// A dimension of the output, or several that are copied as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loop {
+    size: i64,
+    mul: i64,
+    add: i64,
+    div: i64,
+    /// Size of the source's dimension, and distance of its elements.
+    source: i64,
+    stride: i64,
+}
+
+impl Loop {
+    const ONE: Self = Self {
+        size: 1,
+        mul: 1,
+        add: 0,
+        div: 1,
+        source: 1,
+        stride: 0,
+    };
+
+    /// This and the `inner` loop as one, where the inner one is copied whole.
+    fn joined(self, inner: Self) -> Option<Self> {
+        let is_plain = |l: Self| l.mul == 1 && l.div == 1;
+        let is_whole = is_plain(inner) && inner.add == 0 && inner.size == inner.source;
+        let joins = is_plain(self) && is_whole && self.stride == inner.source * inner.stride;
+        joins.then(|| Self {
+            size: self.size * inner.size,
+            add: self.add * inner.source,
+            source: self.source * inner.source,
+            stride: inner.stride,
+            ..inner
+        })
+    }
+}
+
+impl StridedCopy {
+    /// As few loops as do the copy.
+    fn loops(&self) -> Vec<Loop> {
+        let strides = self.source.strides();
+        let mut loops: Vec<Loop> = Vec::new();
+        for dim in self.dims.iter().rev() {
+            let outer = Loop {
+                size: to_i64(dim.size),
+                mul: dim.mul,
+                add: dim.add,
+                div: dim.div,
+                source: to_i64(self.source.dims()[dim.source]),
+                stride: to_i64(strides[dim.source]),
+            };
+            match loops.last_mut() {
+                Some(inner) => match outer.joined(*inner) {
+                    Some(joined) => *inner = joined,
+                    None => loops.push(outer),
+                },
+                None => loops.push(outer),
+            }
+        }
+        loops.reverse();
+        loops
+    }
+}
+
+/// Makes `loops` those over vectors of four, if all of these are copied whole.
+fn in_vectors(loops: &mut [Loop]) -> bool {
+    let Some((last, outer)) = loops.split_last_mut() else {
+        return false;
+    };
+    let is_run = last.mul == 1 && last.div == 1 && last.stride == 1;
+    let fours = [last.size, last.add, last.source];
+    let mut fours = fours.into_iter().chain(outer.iter().map(|l| l.stride));
+    if !is_run || !fours.all(|value| value % 4 == 0) {
+        return false;
+    }
+    last.size /= 4;
+    last.add /= 4;
+    last.source /= 4;
+    for of in outer {
+        of.stride /= 4;
+    }
+    true
 }
 
 fn signed_word(value: i64) -> Result<u32> {
@@ -302,6 +379,30 @@ mod tests {
             ..crop
         };
         assert_ne!(pad2d(&mut g, padded, other).unwrap(), x);
+    }
+
+    #[test]
+    fn dimensions_copied_whole_are_joined_and_vectors_kept() {
+        let mut g = Graph::new();
+        let x = g.input("x", [3, 8, 2, 6]);
+        let loops_of = |g: &Graph, y: TensorId| {
+            let Kind::Op(op) = &g.node(y).kind else {
+                panic!("no op");
+            };
+            let op: &dyn Any = op.as_ref();
+            let mut loops = op.downcast_ref::<StridedCopy>().unwrap().loops();
+            let is_vectors = in_vectors(&mut loops);
+            let sizes: Vec<i64> = loops.iter().map(|l| l.size).collect();
+            (sizes, is_vectors)
+        };
+        let y = slice(&mut g, x, 1, 3, 1, 4).unwrap();
+        assert_eq!(loops_of(&g, y), (vec![3, 12], true));
+        let y = slice(&mut g, x, 2, 1, 1, 1).unwrap();
+        assert_eq!(loops_of(&g, y), (vec![24, 6], false));
+        let y = permute(&mut g, x, &[1, 0, 2, 3]).unwrap();
+        assert_eq!(loops_of(&g, y), (vec![8, 3, 3], true));
+        let y = permute(&mut g, x, &[0, 1, 3, 2]).unwrap();
+        assert_eq!(loops_of(&g, y), (vec![24, 6, 2], false));
     }
 
     #[test]
