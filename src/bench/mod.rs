@@ -46,8 +46,8 @@ pub struct Figure {
 pub struct Report {
     /// Adapter, backend and driver.
     pub adapter: String,
-    /// Kernel variant.
-    pub variant: &'static str,
+    /// Kernel variant, see [`Variants`].
+    pub variant: String,
     /// Rounds of which the best counts.
     pub rounds: usize,
     /// The table.
@@ -226,7 +226,7 @@ fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
         .unwrap_or_else(|| crate::passes::select_variant(gpu));
     Report {
         adapter: gpu.describe(),
-        variant: if variants.direct { "direct" } else { "tiled" },
+        variant: variants.to_string(),
         rounds: options.rounds,
         figures,
     }

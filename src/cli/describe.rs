@@ -48,6 +48,7 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
         write_atomically(path, optimised.to_dot().as_bytes())?;
     }
     let mut store = Store::new(&gpu, config.seed);
+    config.choose_kernels(&mut store)?;
     let mut program = Program::compile(&graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
     if args.profile {
