@@ -63,7 +63,7 @@ pub struct Report {
     pub version: String,
     /// Adapter, backend and driver.
     pub adapter: String,
-    /// Kernel variant.
+    /// Kernel variant, see [`Variants`].
     pub variant: String,
     /// Rounds of which the best counts.
     pub rounds: usize,

@@ -166,7 +166,7 @@ impl<'a> Runner<'a> {
         Report {
             version: env!("CARGO_PKG_VERSION").into(),
             adapter: self.gpu.describe(),
-            variant: if variants.direct { "direct" } else { "tiled" }.into(),
+            variant: variants.to_string(),
             rounds: rounds.min().unwrap_or(0),
             figures: figures.collect(),
             summary: None,

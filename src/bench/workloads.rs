@@ -205,13 +205,38 @@ pub(super) const NORMS: [(Norm, Option<usize>); 5] = [
     (Norm::Deconv, Some(64)),
 ];
 
-/// Training steps of a network at a batch size, with every norm.
+/// Steps from one covariance and D to the next in the rows of [`network_steps`] that say so.
+const REFRESH: usize = 8;
+
+/// Training steps of a network at a batch size, with every norm; of deconvolution also the mean over a whole
+/// cycle of `--refresh 8`.
 ///
 /// # Errors
 /// [`crate::Error::Config`] if there is no such network.
 pub fn network_steps(network: &str, batch_size: usize) -> Result<Vec<Workload>> {
     let of = |(norm, block)| step(network, batch_size, norm, block);
-    NORMS.into_iter().map(of).collect()
+    let mut all = NORMS.into_iter().map(of).collect::<Result<Vec<_>>>()?;
+    for block in [16, 64] {
+        all.push(cycle(network, batch_size, block)?);
+    }
+    Ok(all)
+}
+
+/// A refresh and the steps to the next, compared as [`step`] is.
+fn cycle(network: &str, batch_size: usize, block: usize) -> Result<Workload> {
+    let exact = step(network, batch_size, Norm::Deconv, Some(block))?;
+    let graph = |mode| {
+        let row = (Norm::Deconv, Some(block));
+        training_graph(network, None, batch_size, row, REFRESH, mode)
+    };
+    Ok(Workload {
+        name: format!("{} refresh {REFRESH}", exact.name),
+        cycle: vec![
+            (graph(Mode::Train)?, 1),
+            (graph(Mode::Between)?, REFRESH - 1),
+        ],
+        ..exact
+    })
 }
 
 /// What a training step is called in the table: "vgg11 step deconv 64", "vgg11 at 16 batch".
@@ -244,7 +269,19 @@ pub(super) fn step_graph(
     norm: Norm,
     block: Option<usize>,
 ) -> Result<Graph> {
+    training_graph(network, form, batch_size, (norm, block), 1, Mode::Train)
+}
+
+fn training_graph(
+    network: &str,
+    form: Option<Form>,
+    batch_size: usize,
+    (norm, block): (Norm, Option<usize>),
+    refresh: usize,
+    mode: Mode,
+) -> Result<Graph> {
     let mut model = Model::new(network, norm, 0)?;
+    model.deconv.refresh = refresh;
     let ([c, h, w], classes) = model.network.usual_images(form);
     model.form = form;
     model.classes = classes;
@@ -255,7 +292,7 @@ pub(super) fn step_graph(
     });
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let shape = [batch_size, c, h, w];
-    training_step(&model, loss, &optimizer, shape, Mode::Train)
+    training_step(&model, loss, &optimizer, shape, mode)
 }
 
 /// A training step on images of the network's usual size, compared with that of batch norm.

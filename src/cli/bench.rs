@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use decorr::bench::{Options, Report, Verdict, compare, profile, quick, run as bench};
 use decorr::graph::op::Variants;
 use decorr::{Error, Result};
@@ -32,16 +32,6 @@ the best; 10 % for fewer than three rounds), and the median of the rounds agrees
 peak changed by, which depends on nothing in decorr, is the machine's: no row counts as changed by less.
 The exit status is 0 whatever changed, and 1 if --fail-if-slower is given and a row is slower.";
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum VariantName {
-    /// Barrier-free register blocks, for CPU adapters.
-    Direct,
-    /// The same with loads shared in subgroups, for CPU adapters whose subgroups are of 8.
-    Subgroup,
-    /// Tiles in workgroup memory, for GPUs.
-    Tiled,
-}
-
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct BenchArgs {
@@ -69,9 +59,11 @@ pub(super) struct BenchArgs {
     /// Batch sizes for --network [default: 128]; may be given several times
     #[arg(long, requires = "network")]
     batch_size: Vec<usize>,
-    /// Kernels in place of the adapter's own
+    /// Kernels in place of the adapter's own: direct (register blocks, for CPU adapters), subgroup (the same
+    /// with loads shared in subgroups of 8), tiled (tiles in workgroup memory, for GPUs), or tiled:TILE, as
+    /// tiled:128x128x8, for one tile everywhere
     #[arg(long)]
-    variant: Option<VariantName>,
+    variant: Option<Variants>,
     /// Time the kernels of each workload in place of the whole, and print the time by op
     #[arg(long, conflicts_with = "json")]
     profile: bool,
@@ -92,8 +84,7 @@ pub(super) struct BenchArgs {
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     let gpu = args.adapter.open()?;
-    let subgroup = matches!(args.variant, Some(VariantName::Subgroup));
-    if subgroup && !gpu.has_subgroups_of_8() {
+    if args.variant == Some(Variants::direct(true)) && !gpu.has_subgroups_of_8() {
         let message = format!("{} has no subgroups of 8 invocations", gpu.name());
         return Err(Error::Config(message));
     }
@@ -119,10 +110,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             .collect(),
         filter: args.filter.clone(),
         rounds: args.rounds.max(1),
-        variants: args.variant.map(|v| Variants {
-            direct: !matches!(v, VariantName::Tiled),
-            subgroups_of_8: subgroup,
-        }),
+        variants: args.variant,
     };
     if args.profile {
         return profile(&gpu, &options, |name, kernels| {

@@ -35,6 +35,7 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
         write_atomically(path, optimised.to_dot().as_bytes())?;
     }
     let mut store = Store::new(&gpu, step.config.seed);
+    step.config.choose_kernels(&mut store)?;
     let mut program = Program::compile(&step.graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
     if args.profile {

@@ -5,6 +5,7 @@
 mod dot;
 pub mod op;
 pub mod pointwise;
+pub mod tiles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

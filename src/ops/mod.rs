@@ -11,6 +11,7 @@ mod broadcast;
 mod concat;
 mod constant;
 mod contraction;
+mod contraction_tiled;
 mod conv2d;
 mod covariance;
 mod detach;

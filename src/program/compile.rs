@@ -20,7 +20,7 @@ use crate::{Error, Result, ops};
 pub struct CompileOptions {
     /// Which passes run.
     pub passes: Passes,
-    /// Kernel variants; the default is what suits the adapter.
+    /// Kernel variants; the default is the store's, see [`Store::variants`].
     pub variants: Option<Variants>,
 }
 
@@ -40,7 +40,8 @@ impl Program {
     /// [`Error::Shader`] for bugs of this crate.
     pub fn compile(graph: &Graph, store: &mut Store, options: CompileOptions) -> Result<Self> {
         let gpu = Arc::clone(store.gpu());
-        let plan = Plan::new(graph, &gpu, options)?;
+        let variants = options.variants.unwrap_or(store.variants());
+        let plan = Plan::new(graph, &gpu, options.passes, variants)?;
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 

@@ -8,8 +8,8 @@ use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Lowered, Lowering, Variants};
 use crate::graph::{Graph, Kind};
 use crate::passes::{
-    self, InPlace, Lifetime, MemoryPlan, Request, in_place, liveness, memory_plan, old_values,
-    optimise, storage_roots,
+    self, InPlace, Lifetime, MemoryPlan, Passes, Request, in_place, liveness, memory_plan,
+    old_values, optimise, storage_roots,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -52,16 +52,20 @@ impl Program {
     /// # Errors
     /// [`Error::Limit`] for tensors that the device cannot bind.
     pub fn plan(graph: &Graph, gpu: &Gpu, options: CompileOptions) -> Result<Memory> {
-        Ok(Plan::new(graph, gpu, options)?.memory)
+        let own = || passes::select_variant(gpu);
+        let variants = options.variants.unwrap_or_else(own);
+        Ok(Plan::new(graph, gpu, options.passes, variants)?.memory)
     }
 }
 
 impl Plan {
-    pub(super) fn new(graph: &Graph, gpu: &Gpu, options: CompileOptions) -> Result<Self> {
-        let variants = options
-            .variants
-            .unwrap_or_else(|| passes::select_variant(gpu));
-        let graph = old_values(&optimise(graph, options.passes)?)?;
+    pub(super) fn new(
+        graph: &Graph,
+        gpu: &Gpu,
+        passes: Passes,
+        variants: Variants,
+    ) -> Result<Self> {
+        let graph = old_values(&optimise(graph, passes)?)?;
         let limits = gpu.limits();
         let max_binding = limits.max_storage_buffer_binding_size;
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment).max(16);
@@ -70,7 +74,7 @@ impl Plan {
             check_binding(&node.name, &node.shape, size_bytes, max_binding)?;
         }
         let roots = storage_roots(&graph);
-        let updates = if options.passes.in_place {
+        let updates = if passes.in_place {
             in_place(&graph, &roots)
         } else {
             vec![InPlace::Copy; graph.assigns().len()]
@@ -128,7 +132,7 @@ impl Plan {
 
         // An arena of the largest possible size may be more than a driver gives at once.
         let max_arena = limits.max_buffer_size.min(1 << 30);
-        let layout = memory_plan(&requests, alignment, max_arena, options.passes.reuse_memory)?;
+        let layout = memory_plan(&requests, alignment, max_arena, passes.reuse_memory)?;
         let unshared = requests
             .iter()
             .map(|r| r.size_bytes.next_multiple_of(alignment));

@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use wgpu::BufferUsages;
 
 use crate::gpu::{Gpu, PipelineCache, read_back};
+use crate::graph::op::Variants;
 use crate::graph::{Init, Role};
+use crate::passes::select_variant;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -20,6 +22,7 @@ pub struct Store {
     entries: BTreeMap<String, Entry>,
     arenas: Vec<wgpu::Buffer>,
     pipelines: PipelineCache,
+    variants: Variants,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl Store {
             entries: BTreeMap::new(),
             arenas: Vec::new(),
             pipelines: PipelineCache::default(),
+            variants: select_variant(gpu),
         }
     }
 
@@ -47,8 +51,20 @@ impl Store {
         Self {
             arenas: other.arenas.clone(),
             pipelines: other.pipelines.clone(),
+            variants: other.variants,
             ..Self::new(&other.gpu, seed)
         }
+    }
+
+    /// The kernels of programs that are compiled for this store and do not say which they want: what suits
+    /// the adapter, if [`Store::set_variants`] did not change it.
+    pub fn variants(&self) -> Variants {
+        self.variants
+    }
+
+    /// Kernels of programs that are compiled from now on.
+    pub fn set_variants(&mut self, variants: Variants) {
+        self.variants = variants;
     }
 
     /// The device that holds it.

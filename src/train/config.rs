@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::presets::preset;
 use crate::data::{self, DataOptions, DataSet};
+use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Form, Model, Norm, networks};
 use crate::nn::Loss;
 use crate::optim::{Adam, Optimizer, Schedule, Sgd};
+use crate::program::Store;
 use crate::{Error, Result};
 
 /// What is done to training images at random.
@@ -167,6 +169,7 @@ options! {
     freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
+    kernels: String = None, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, as tiled:128x128x8), or measured (the fastest tiles here, see `decorr tune`) [default: measured on a GPU, on a CPU adapter what suits it]";
     seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
     out: PathBuf = Some(PathBuf::from("runs/run")), "Folder for results [default: runs/run]";
 }
@@ -204,6 +207,8 @@ pub struct TrainConfig {
     pub save_every: u64,
     /// See [`crate::nn::FreezeCounter`].
     pub freeze_iter: u64,
+    /// Kernels, if the options name them: [`Store::set_variants`] is given those.
+    pub kernels: Option<Variants>,
     /// Folder of results.
     pub out: PathBuf,
 }
@@ -364,6 +369,7 @@ impl TrainConfig {
             log_every,
             save_every,
             freeze_iter: need(&o.freeze_iter, "freeze-iter")?,
+            kernels: o.kernels.as_deref().map(str::parse).transpose()?,
             out: need(&o.out, "out")?,
             options: o,
         })
@@ -387,6 +393,23 @@ impl TrainConfig {
             classes,
             ..self.model
         }
+    }
+
+    /// Has programs of `store` take [`TrainConfig::kernels`], if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the adapter cannot run them.
+    pub fn choose_kernels(&self, store: &mut Store) -> Result<()> {
+        if let Some(variants) = self.kernels {
+            if variants == Variants::direct(true) && !store.gpu().has_subgroups_of_8() {
+                return Err(Error::Config(format!(
+                    "--kernels {variants}: {} has no subgroups of 8 invocations",
+                    store.gpu().name()
+                )));
+            }
+            store.set_variants(variants);
+        }
+        Ok(())
     }
 
     /// Steps of the whole run.

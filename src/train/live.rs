@@ -65,6 +65,7 @@ impl Live {
                 Some(first) => Store::sharing_memory_of(&first.store, config.seed),
                 None => Store::new(gpu, config.seed),
             };
+            config.choose_kernels(&mut store)?;
             let shape = [
                 config.batch_size,
                 images.channels,

@@ -125,6 +125,7 @@ pub fn train(
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
+    config.choose_kernels(&mut store)?;
     let model = config.model(images.classes);
     let shape = [
         config.batch_size,
