@@ -876,7 +876,7 @@ fn a_step_is_traced_for_perfetto() {
     let mut phases = std::collections::BTreeSet::new();
     for event in &complete {
         let (from, length) = (number(&event["ts"]), number(&event["dur"]));
-        let track = (event["pid"].to_string(), event["tid"].to_string());
+        let track = (event["pid"].as_u64(), event["tid"].as_u64());
         let end = ends.entry(track).or_insert(0.0);
         assert!(length >= 0.0 && from >= *end - 1e-6, "{event}");
         *end = from + length;
@@ -908,8 +908,8 @@ fn a_step_is_traced_for_perfetto() {
     // Each track has a name.
     for (_, tid) in ends.keys() {
         let named =
-            |m: &&&serde_json::Value| m["name"] == "thread_name" && m["tid"].to_string() == *tid;
-        assert_eq!(metadata.iter().filter(named).count(), 1, "{tid}");
+            |m: &&&serde_json::Value| m["name"] == "thread_name" && m["tid"].as_u64() == *tid;
+        assert_eq!(metadata.iter().filter(named).count(), 1, "{tid:?}");
     }
 
     refusal(

@@ -41,7 +41,7 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     prove_writable(&out)?;
     let gpu = args.adapter.open()?;
     let trace = trace_step(&gpu, &step.graph, &step.inputs(), |what| {
-        eprintln!("{what}")
+        eprintln!("{what}");
     })?;
     let model = &step.model;
     let about = [

@@ -40,7 +40,8 @@ pub fn update(
         Optimizer::Sgd(sgd) => sgd.update(g, parameters, grads, lr)?,
         Optimizer::Adam(adam) => adam.update(g, parameters, grads, lr)?,
     }
-    for (state, value) in g.assigns()[first_assign..].to_vec() {
+    let assigned = g.assigns()[first_assign..].to_vec();
+    for (state, value) in assigned {
         let name = g.node(state).name.clone();
         g.rename(value, &name);
     }
