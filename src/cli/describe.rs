@@ -6,13 +6,14 @@ use clap::Args;
 use decorr::Result;
 use decorr::data;
 use decorr::files::write_atomically;
+use decorr::graph::op::Variants;
 use decorr::nn::Mode;
 use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{TrainConfig, TrainOptions, training_step};
 
-use super::AdapterArgs;
 use super::times::print_times;
+use super::{AdapterArgs, tune};
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
@@ -31,8 +32,19 @@ pub(super) struct DescribeArgs {
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
     // Without a data set, the images that the network is usually for.
     let data_given = args.options.data.is_some();
-    let config = TrainConfig::resolve(args.options)?;
+    let mut options = args.options;
+    let measured = options.kernels.take_if(|kernels| kernels == "measured");
+    let mut config = TrainConfig::resolve(options)?;
     let gpu = args.adapter.open()?;
+    // Nothing is measured for a description: it would print more kernels than it describes.
+    if measured.is_some() {
+        config.set_kernels(Variants::tiled(tune::measured(&gpu)?));
+    } else if config.kernels.is_none()
+        && !gpu.is_software()
+        && let Some(tiles) = tune::kept(&gpu)
+    {
+        config.set_kernels(Variants::tiled(tiles));
+    }
     let image_size = config.data_options.image_size;
     let ([c, h, w], classes) = if data_given {
         data::shape(&config.data, config.options.data_dir.as_deref(), image_size)?
