@@ -162,66 +162,48 @@ fn store_one(task: Task, m: u32, n: u32, at: u32, mirrored: u32, sum: f32) {
 }
 
 // <generated>
-// Tiles of 8x8, 4 deep; 4 invocations of 4x4.
-var<workgroup> tile_a: array<array<array<vec4<f32>, 2>, 1>, 4>;
-var<workgroup> tile_b: array<array<array<vec4<f32>, 2>, 1>, 4>;
+// Tiles of 16x16, 4 deep; 16 invocations of 4x4.
+var<workgroup> tile_a: array<array<array<vec4<f32>, 5>, 1>, 4>;
+var<workgroup> tile_b: array<array<array<vec4<f32>, 5>, 1>, 4>;
 
-@compute @workgroup_size(4)
-fn tiled_8x8x4(
+@compute @workgroup_size(16)
+fn tiled_16x16x4(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
     let task = task_of(linear_workgroup(workgroup, workgroups));
-    let m0 = task.tile_m * 8u;
-    let n0 = task.tile_n * 8u;
+    let m0 = task.tile_m * 16u;
+    let n0 = task.tile_n * 16u;
     // The same for the whole workgroup.
-    if (is_idle(task, m0, 8u, n0)) {
+    if (is_idle(task, m0, 16u, n0)) {
         return;
     }
     let first = task.split * params.k_per_split;
     let end = min(first + params.k_per_split, params.k.x * params.k.y * params.k.z);
-    let tx = index % 2u;
-    let ty = index / 2u;
+    let tx = index % 4u + params._0;
+    let ty = index / 4u + params._0;
     // What this invocation brings to the tiles: along k, along m (n), and where it begins.
-    let a0_k = select(index / 2u, index % 4u, A_ALONG_K == 1u);
-    let a0_v = select(index % 2u, index / 4u, A_ALONG_K == 1u);
-    let a0_group = a0_v / 2u;
-    let a0_lane = a0_v % 2u;
+    let a0_k = select(index / 4u, index % 4u, A_ALONG_K == 1u);
+    let a0_v = select(index % 4u, index / 4u, A_ALONG_K == 1u);
+    let a0_group = a0_v / 4u;
+    let a0_lane = a0_v % 4u + params._0;
     let a0_at = a_rows(task.batch, m0 + a0_v * 4u);
-    let a1_k = select((index + 4u) / 2u, (index + 4u) % 4u, A_ALONG_K == 1u);
-    let a1_v = select((index + 4u) % 2u, (index + 4u) / 4u, A_ALONG_K == 1u);
-    let a1_group = a1_v / 2u;
-    let a1_lane = a1_v % 2u;
-    let a1_at = a_rows(task.batch, m0 + a1_v * 4u);
-    let b0_k = select(index / 2u, index % 4u, B_ALONG_K == 1u);
-    let b0_v = select(index % 2u, index / 4u, B_ALONG_K == 1u);
-    let b0_group = b0_v / 2u;
-    let b0_lane = b0_v % 2u;
+    let b0_k = select(index / 4u, index % 4u, B_ALONG_K == 1u);
+    let b0_v = select(index % 4u, index / 4u, B_ALONG_K == 1u);
+    let b0_group = b0_v / 4u;
+    let b0_lane = b0_v % 4u + params._0;
     let b0_at = b_columns(task.batch, n0 + b0_v * 4u);
-    let b1_k = select((index + 4u) / 2u, (index + 4u) % 4u, B_ALONG_K == 1u);
-    let b1_v = select((index + 4u) % 2u, (index + 4u) / 4u, B_ALONG_K == 1u);
-    let b1_group = b1_v / 2u;
-    let b1_lane = b1_v % 2u;
-    let b1_at = b_columns(task.batch, n0 + b1_v * 4u);
     var s0_0 = vec4<f32>();
     var s1_0 = vec4<f32>();
     var s2_0 = vec4<f32>();
     var s3_0 = vec4<f32>();
-    var a0 = load_a(a0_at, first + a0_k, end);
-    var a1 = load_a(a1_at, first + a1_k, end);
-    var b0 = load_b(b0_at, first + b0_k, end);
-    var b1 = load_b(b1_at, first + b1_k, end);
     for (var k = first; k < end; k += 4u) {
+        let a0 = load_a(a0_at, k + a0_k, end);
+        let b0 = load_b(b0_at, k + b0_k, end);
         tile_a[a0_k][a0_group][a0_lane] = a0;
-        tile_a[a1_k][a1_group][a1_lane] = a1;
         tile_b[b0_k][b0_group][b0_lane] = b0;
-        tile_b[b1_k][b1_group][b1_lane] = b1;
         workgroupBarrier();
-        a0 = load_a(a0_at, k + 4u + a0_k, end);
-        a1 = load_a(a1_at, k + 4u + a1_k, end);
-        b0 = load_b(b0_at, k + 4u + b0_k, end);
-        b1 = load_b(b1_at, k + 4u + b1_k, end);
         {
             let x0 = tile_a[0][0][ty];
             let y0 = tile_b[0][0][tx];

@@ -13,7 +13,6 @@ use super::runner::Runner;
 use super::workloads::{self, STREAM, stream};
 use crate::Result;
 use crate::autodiff::GRAD_SCOPE;
-use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::optim::UPDATE_SCOPE;
 use crate::program::{CompileOptions, KernelTime, Program, Store};
@@ -90,21 +89,21 @@ pub struct LayerTimes {
     pub seconds: [f64; 3],
 }
 
-/// Compiles a step, runs it with timestamps, and measures what the adapter reaches. `progress` is told
-/// what is going on.
+/// Compiles a step for the device and with the kernels of `store`, runs it with timestamps, and measures what
+/// the adapter reaches. `progress` is told what is going on.
 ///
 /// # Errors
 /// [`crate::Error::Adapter`] if the adapter has no timestamps; what compiling and running report.
 pub fn trace_step(
-    gpu: &Arc<Gpu>,
+    store: &mut Store,
     graph: &Graph,
     inputs: &[(&str, &[f32])],
     progress: impl Fn(&str),
 ) -> Result<StepTrace> {
+    let gpu = &Arc::clone(store.gpu());
     gpu.need_timestamps()?;
     progress("compiling the step");
-    let mut store = Store::new(gpu, 1);
-    let mut program = Program::compile(graph, &mut store, CompileOptions::default())?;
+    let mut program = Program::compile(graph, store, CompileOptions::default())?;
     progress("running it with timestamps");
     program.profile(inputs)?;
     let mut kernels = program.profile(inputs)?;

@@ -8,7 +8,7 @@ use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
 use super::times::print_times;
-use super::{AdapterArgs, print, print_json};
+use super::{AdapterArgs, TuneChoice, print, print_json};
 
 /// The end of `decorr bench --help`.
 const EXAMPLES: &str = "\
@@ -78,16 +78,22 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    tune: TuneChoice,
+    #[command(flatten)]
     adapter: AdapterArgs,
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
-    let gpu = args.adapter.open()?;
+    let gpu = args.adapter.open_to_run()?;
     if args.variant == Some(Variants::direct(true)) && !gpu.has_subgroups_of_8() {
         let message = format!("{} has no subgroups of 8 invocations", gpu.name());
         return Err(Error::Config(message));
     }
+    let variants = match args.variant {
+        None => args.tune.variants(&gpu)?,
+        given => given,
+    };
     let mut batch_sizes = args.batch_size.clone();
     if batch_sizes.is_empty() {
         batch_sizes.push(128);
@@ -110,7 +116,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             .collect(),
         filter: args.filter.clone(),
         rounds: args.rounds.max(1),
-        variants: args.variant,
+        variants,
     };
     if args.profile {
         return profile(&gpu, &options, |name, kernels| {

@@ -28,8 +28,8 @@ pub(super) struct DescribeArgs {
 }
 
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
-    let step = Step::new(args.options)?;
     let gpu = args.adapter.open()?;
+    let step = Step::new(args.options, &gpu)?;
     if let Some(path) = &args.dot {
         let optimised = optimise(&step.graph, Passes::ALL)?;
         write_atomically(path, optimised.to_dot().as_bytes())?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use decorr::bench::{LayerTimes, StepTrace, times_by_op, trace_step};
 use decorr::files::{prepare_out, write_atomically};
+use decorr::program::Store;
 use decorr::train::TrainOptions;
 use decorr::{Error, Result};
 
@@ -37,10 +38,12 @@ pub(super) struct ProfileArgs {
 pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     let out = args.options.out.take();
     let out = out.unwrap_or_else(|| PathBuf::from("trace.json"));
-    let step = Step::new(args.options)?;
     prove_writable(&out)?;
-    let gpu = args.adapter.open()?;
-    let trace = trace_step(&gpu, &step.graph, &step.inputs(), |what| {
+    let gpu = args.adapter.open_to_run()?;
+    let step = Step::new(args.options, &gpu)?;
+    let mut store = Store::new(&gpu, step.config.seed);
+    step.config.choose_kernels(&mut store)?;
+    let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {
         eprintln!("{what}");
     })?;
     let model = &step.model;

@@ -1,11 +1,17 @@
 //! The training step that `describe` and `profile` are about.
 
+use std::sync::Arc;
+
 use decorr::Result;
 use decorr::data;
+use decorr::gpu::Gpu;
 use decorr::graph::Graph;
+use decorr::graph::op::Variants;
 use decorr::models::Model;
 use decorr::nn::Mode;
 use decorr::train::{TrainConfig, TrainOptions, training_step};
+
+use super::tune;
 
 /// A step of what the options of `train` describe, and values for its inputs.
 pub(super) struct Step {
@@ -18,9 +24,19 @@ pub(super) struct Step {
 
 impl Step {
     /// Without a data set, on the images that the network is usually for.
-    pub(super) fn new(options: TrainOptions) -> Result<Self> {
+    pub(super) fn new(mut options: TrainOptions, gpu: &Arc<Gpu>) -> Result<Self> {
         let data_given = options.data.is_some();
-        let config = TrainConfig::resolve(options)?;
+        let measured = options.kernels.take_if(|kernels| kernels == "measured");
+        let mut config = TrainConfig::resolve(options)?;
+        // Nothing is measured for a description: it would print more kernels than it describes.
+        if measured.is_some() {
+            config.set_kernels(Variants::tiled(tune::measured(gpu)?));
+        } else if config.kernels.is_none()
+            && !gpu.is_software()
+            && let Some(tiles) = tune::kept(gpu)
+        {
+            config.set_kernels(Variants::tiled(tiles));
+        }
         let image_size = config.data_options.image_size;
         let ([c, h, w], classes) = if data_given {
             data::shape(&config.data, config.options.data_dir.as_deref(), image_size)?

@@ -147,13 +147,6 @@ impl Variants {
             tiles,
         }
     }
-
-    /// What [`Variants`] are as text, where `tiles` were measured: with every class, and so never taken
-    /// for what somebody asked for.
-    pub fn measured_text(tiles: &Tiles) -> String {
-        let names: Vec<&str> = Class::all().map(|class| tiles.of(class).name()).collect();
-        format!("{MEASURED}{}", names.join(","))
-    }
 }
 
 const MEASURED: &str = "measured:";
@@ -166,7 +159,10 @@ impl fmt::Display for Variants {
             true => f.write_str("direct"),
             false if self.tiles == Tiles::default() => f.write_str("tiled"),
             false if self.tiles == Tiles::all(one) => write!(f, "tiled:{}", one.name()),
-            false => f.write_str(&Self::measured_text(&self.tiles)),
+            false => {
+                let tiles = Class::all().map(|class| self.tiles.of(class).name());
+                write!(f, "{MEASURED}{}", tiles.collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -309,7 +305,6 @@ mod tests {
         }
         let text = Variants::tiled(mixed).to_string();
         assert!(text.starts_with("measured:32x32x16,128x128x8,"), "{text}");
-        assert_eq!(text, Variants::measured_text(&mixed));
         assert_eq!(text.parse::<Variants>().unwrap().tiles, mixed);
     }
 

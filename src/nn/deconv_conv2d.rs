@@ -5,7 +5,7 @@ use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
     self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, matmul, matmul_with,
-    permute, reshape, slice, sub,
+    mul, permute, reshape, slice, sub,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -29,6 +29,13 @@ pub struct DeconvConv2d {
     pub bias: bool,
     /// Deconvolution.
     pub options: DeconvOptions,
+}
+
+/// Images times the factors of D's columns, and the mean of their patches, [1, C * k * k].
+#[derive(Clone, Copy)]
+struct Scaled {
+    images: TensorId,
+    mean: TensorId,
 }
 
 impl DeconvConv2d {
@@ -82,8 +89,9 @@ impl DeconvConv2d {
             self.rows(g, x, features)
         })?;
 
+        let scaled = self.scaled_images(g, x, weight, &statistics)?;
         if self.side(g, x) == Side::Patches {
-            let y = self.on_patches(g, x, weight, bias, &statistics)?;
+            let y = self.on_patches(g, x, weight, bias, &statistics, scaled)?;
             return Ok((y, statistics));
         }
         let blocks = per_group / block;
@@ -95,14 +103,25 @@ impl DeconvConv2d {
             rows = permute(g, rows, &[0, 2, 1])?;
         }
         rows = reshape(g, rows, [groups, outputs * blocks, features])?;
-        let scale = self.column_scale(g, &statistics, outputs)?;
-        let (mut weight_eff, shift) = deconv::fold(g, rows, &statistics, scale)?;
+        let (mut weight_eff, shift) = match scaled {
+            None => {
+                let scale = self.column_scale(g, &statistics, outputs)?;
+                deconv::fold(g, rows, &statistics, scale)?
+            }
+            Some(Scaled { mean, .. }) => {
+                let weight_eff = deconv::times_deconv(g, rows, statistics.deconv)?;
+                let by_output = reshape(g, weight_eff, [outputs, blocks * features])?;
+                let by_rows = Transpose { a: false, b: true };
+                (weight_eff, matmul(g, by_output, mean, by_rows)?)
+            }
+        };
         if strided {
             weight_eff = reshape(g, weight_eff, [outputs, blocks, features])?;
             weight_eff = permute(g, weight_eff, &[0, 2, 1])?;
         }
         let weight_eff = reshape(g, weight_eff, weight_shape)?;
         let bias_eff = deconv::fold_bias(g, shift, self.out_channels, bias)?;
+        let x = scaled.map_or(x, |scaled| scaled.images);
         let y = ops::conv2d(g, x, weight_eff, Some(bias_eff), self.geometry)?;
         Ok((y, statistics))
     }
@@ -143,9 +162,11 @@ impl DeconvConv2d {
         weight: TensorId,
         bias: Option<TensorId>,
         statistics: &Statistics,
+        scaled: Option<Scaled>,
     ) -> Result<TensorId> {
         let window = self.window(self.geometry.stride);
-        let patches = im2col(g, x, window)?;
+        let images = scaled.map_or(x, |scaled| scaled.images);
+        let patches = im2col(g, images, window)?;
         let &[count, columns] = g.shape(patches).dims() else {
             return Err(Error::shape(
                 "deconv_conv2d",
@@ -155,15 +176,20 @@ impl DeconvConv2d {
         let features = g.shape(statistics.mean).len();
         let blocks = columns / features;
         let strided = self.is_strided() && blocks > 1;
-        let mut rows = patches;
-        if strided {
-            rows = reshape(g, rows, [count, features, blocks])?;
-            rows = permute(g, rows, &[0, 2, 1])?;
-        }
-        rows = reshape(g, rows, [1, count * blocks, features])?;
-        let centred = sub(g, rows, statistics.mean)?;
-        let scale = self.column_scale(g, statistics, count)?;
-        let centred = deconv::scale_columns(g, centred, scale)?;
+        let centred = if let Some(Scaled { mean, .. }) = scaled {
+            let centred = sub(g, patches, mean)?;
+            reshape(g, centred, [1, count * blocks, features])?
+        } else {
+            let mut rows = patches;
+            if strided {
+                rows = reshape(g, rows, [count, features, blocks])?;
+                rows = permute(g, rows, &[0, 2, 1])?;
+            }
+            rows = reshape(g, rows, [1, count * blocks, features])?;
+            let centred = sub(g, rows, statistics.mean)?;
+            let scale = self.column_scale(g, statistics, count)?;
+            deconv::scale_columns(g, centred, scale)?
+        };
         let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
         if strided {
             white = reshape(g, white, [count, blocks, features])?;
@@ -179,6 +205,36 @@ impl DeconvConv2d {
         let [out_h, out_w] = window.positions(h, w).unwrap_or([0; 2]);
         let y = reshape(g, y, [n, out_h, out_w, self.out_channels])?;
         permute(g, y, &[0, 3, 1, 2])
+    }
+
+    /// Between refreshes the factors of the columns of D scale the weights or the images `x`, whichever is less:
+    /// the images and their mean, where they are less.
+    fn scaled_images(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        weight: TensorId,
+        statistics: &Statistics,
+    ) -> Result<Option<Scaled>> {
+        let is_plain = self.geometry.groups <= 1 && !self.is_strided();
+        let (Some(factors), true) = (statistics.scale, is_plain) else {
+            return Ok(None);
+        };
+        if g.shape(x).len() >= g.shape(weight).len() {
+            return Ok(None);
+        }
+        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
+        let features = g.shape(statistics.mean).dims()[2];
+        let blocks = channels * taps / features;
+        let of_images = reshape(g, factors, [1, channels, 1, 1])?;
+        let images = mul(g, x, of_images)?;
+        let mean = reshape(g, statistics.mean, [1, features])?;
+        let mean = broadcast_to(g, mean, [blocks, features])?;
+        let mean = reshape(g, mean, [channels, taps])?;
+        let of_taps = reshape(g, factors, [channels, 1])?;
+        let mean = mul(g, mean, of_taps)?;
+        let mean = reshape(g, mean, [1, channels * taps])?;
+        Ok(Some(Scaled { images, mean }))
     }
 
     /// The factors of the columns of D as they meet `rows` rows for each group, a row being what D meets of all blocks

@@ -10,7 +10,7 @@
 //! v_c the variance of channel c over the batch and all pixels, v its mean over the channels, both with eps
 //! added, and v_0 the same at the refresh. That is the geometric mean of the channel's own factor sqrt(v_0c / v_c) and of
 //! the layer's sqrt(v_0 / v); docs/results.md has what other exponents do. f and the mean are of this step and
-//! differentiated, as in batch norm; D_0 is a constant. diag(f) scales the folded weights by input
+//! differentiated, as in batch norm; D_0 is a constant. diag(f) scales the folded weights, or the images, by input
 //! channel, so that a step between refreshes costs two products (W D_0 and its gradient) and two readings of x.
 
 use super::deconv::Statistics;

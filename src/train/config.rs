@@ -395,6 +395,12 @@ impl TrainConfig {
         }
     }
 
+    /// Names the kernels, so that config.toml and checkpoints hold them and a resumed run takes the same.
+    pub fn set_kernels(&mut self, variants: Variants) {
+        self.kernels = Some(variants);
+        self.options.kernels = Some(variants.to_string());
+    }
+
     /// Has programs of `store` take [`TrainConfig::kernels`], if there are any.
     ///
     /// # Errors
