@@ -90,6 +90,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         );
     }
 
+    eprintln!("{}", config.summary());
     let bar = ProgressBar::new(0);
     // The template is a constant of this file and valid.
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {

@@ -324,6 +324,10 @@ impl TrainConfig {
         )?;
         rule(deconv.refresh > 0, "--refresh must be at least 1".into())?;
         rule(
+            deconv.refresh == 1 || norm == Norm::Deconv,
+            format!("--refresh {} is for --norm deconv", deconv.refresh),
+        )?;
+        rule(
             positive(eps),
             format!("--eps {eps} is not a positive number"),
         )?;
@@ -416,6 +420,32 @@ impl TrainConfig {
             store.set_variants(variants);
         }
         Ok(())
+    }
+
+    /// The network and what normalises it, in a line: what the run is about.
+    pub fn summary(&self) -> String {
+        let Model {
+            network,
+            norm,
+            deconv,
+            ..
+        } = self.model;
+        let mut text = format!("{} with --norm {}", network.name, norm.name());
+        if norm == Norm::Deconv {
+            let DeconvSettings {
+                block,
+                sampling_stride,
+                refresh,
+                ..
+            } = deconv;
+            text +=
+                &format!(", block {block}, sampling stride {sampling_stride}: covariance and D ");
+            text += &match refresh {
+                1 => "of every step".to_string(),
+                _ => format!("of every {refresh} steps, scale and mean of every step"),
+            };
+        }
+        text
     }
 
     /// Steps of the whole run.
@@ -581,6 +611,22 @@ mod tests {
                 ..none()
             },
             "--eps",
+        );
+        let norm = Some(NormName::Batch);
+        refuse(
+            TrainOptions {
+                norm,
+                refresh: Some(8),
+                ..none()
+            },
+            "--refresh",
+        );
+        refuse(
+            TrainOptions {
+                refresh: Some(0),
+                ..none()
+            },
+            "--refresh",
         );
         refuse(
             TrainOptions {

@@ -406,8 +406,12 @@ fn title(config: &TrainConfig) -> String {
         .map(Path::new)
         .unwrap_or(Path::new(""));
     let model = config.model(0);
+    let refresh = match model.deconv.refresh {
+        1 => String::new(),
+        steps => format!(", refresh {steps}"),
+    };
     format!(
-        "{}: {}, norm {}, lr {}",
+        "{}: {}, norm {}{refresh}, lr {}",
         name.display(),
         model.network.name,
         model.norm.name(),
