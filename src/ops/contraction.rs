@@ -204,7 +204,7 @@ impl Contraction {
         })
     }
 
-    /// The constants of shaders/contraction_tiled.wgsl for this product; its strides become those of the
+    /// The constants of `shaders/contraction_tiled.wgsl` for this product; its strides become those of the
     /// loops that are left.
     fn specialise(&mut self, tile: &Tile, split: Split) -> Result<Vec<(&'static str, u32)>> {
         let along = |len: usize, inner: [usize; 2]| {

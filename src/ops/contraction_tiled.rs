@@ -3,7 +3,7 @@
 //! A workgroup computes `tile.m` x `tile.n` of C, `tile.k` of k at a time: its invocations read that part
 //! of A and B into workgroup memory, four neighbours along m (n) to a vector, and multiply what is there,
 //! each for `tile.outputs` rows and as many columns of its own, in groups of four that lie
-//! `tile.m / tile.outputs` groups apart. shaders/contraction_tiled.wgsl has the text of the smallest tile as an
+//! `tile.m / tile.outputs` groups apart. `shaders/contraction_tiled.wgsl` has the text of the smallest tile as an
 //! example, and the functions that it calls.
 //!
 //! Why it is written out, where a loop would be shorter (docs/benchmarks.md has what compilers for five
