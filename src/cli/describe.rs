@@ -1,6 +1,7 @@
 //! `decorr describe`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use decorr::Result;
@@ -47,9 +48,13 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
         let optimised = optimise(&graph, Passes::ALL)?;
         write_atomically(path, optimised.to_dot().as_bytes())?;
     }
+    let begin = Instant::now();
+    Program::plan(&graph, &gpu, CompileOptions::default())?;
+    let planning = begin.elapsed();
     let mut store = Store::new(&gpu, config.seed);
     let mut program = Program::compile(&graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
+    println!("planned in {:.0} ms", planning.as_secs_f64() * 1e3);
     if args.profile {
         let images: Vec<f32> = (0..shape.iter().product())
             .map(|i| (i * 37 % 256) as f32 / 255.0)

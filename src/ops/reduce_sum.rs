@@ -140,14 +140,14 @@ impl Op for ReduceSum {
         let per_split = steps.div_ceil(splits);
         let splits = steps.div_ceil(per_split);
 
-        let operands = Operands::new(&self.prologue, ctx.inputs, &self.domain, width, None)?;
-        let mut generated = operands.bindings;
+        let operands = Operands::new(ctx.inputs, &self.domain, width, &[])?;
+        let mut generated = operands.bindings.clone();
         let _ = writeln!(
             generated,
             "@group(0) @binding({}) var<storage, read_write> parts: array<f32>;",
             operands.slots.len() + 1
         );
-        generated.push_str(&operands.value);
+        generated.push_str(&operands.value(&self.prologue));
         let mut params = vec![word(outer)?, word(mid)?, word(inner)?, word(splits)?];
         params.extend([word(per_split)?, self.scale.to_bits(), 0, 0]);
         params.extend(operands.maps);
@@ -197,10 +197,10 @@ fn add_parts(len: usize, splits: usize) -> Result<Dispatch> {
     } else {
         (Width::One, 1)
     };
-    let operands = Operands::new(&Pointwise::identity(), &[&domain], &domain, width, None)?;
-    let mut generated = operands.bindings;
+    let operands = Operands::new(&[&domain], &domain, width, &[])?;
+    let mut generated = operands.bindings.clone();
     generated.push_str("@group(0) @binding(2) var<storage, read_write> parts: array<f32>;\n");
-    generated.push_str(&operands.value);
+    generated.push_str(&operands.value(&Pointwise::identity()));
     let mut params = vec![word(splits)?, word(len)?, 1, 1, word(splits)?];
     params.extend([1f32.to_bits(), 0, 0]);
     params.extend(operands.maps);

@@ -8,15 +8,17 @@ mod liveness;
 mod memory_plan;
 mod old_values;
 mod select_variant;
+mod updates;
 
 pub use common_subexpr::common_subexpr;
 pub use dead_code::dead_code;
 pub use fuse::fuse;
 pub use in_place::{InPlace, in_place};
 pub use liveness::{Lifetime, liveness, storage_roots};
-pub use memory_plan::{MemoryPlan, Request, memory_plan};
+pub use memory_plan::{MemoryPlan, Request, largest_live_set, memory_plan};
 pub use old_values::old_values;
 pub use select_variant::select_variant;
+pub use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
 
 use crate::Result;
 use crate::graph::Graph;
@@ -33,6 +35,8 @@ pub struct Passes {
     pub fuse: bool,
     /// Write updates of states over the old value.
     pub in_place: bool,
+    /// Write several states, and small ones of many layers, in one dispatch. Needs `in_place`.
+    pub join_updates: bool,
     /// Reuse memory of tensors that are dead.
     pub reuse_memory: bool,
 }
@@ -50,6 +54,7 @@ impl Passes {
         common_subexpr: true,
         fuse: true,
         in_place: true,
+        join_updates: true,
         reuse_memory: true,
     };
 
@@ -59,6 +64,7 @@ impl Passes {
         common_subexpr: false,
         fuse: false,
         in_place: false,
+        join_updates: false,
         reuse_memory: false,
     };
 }
