@@ -125,6 +125,24 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
             },
             0.0,
         );
+        compare(
+            &graph,
+            all,
+            Passes {
+                join_sums: false,
+                ..all
+            },
+            0.0,
+        );
+        compare(
+            &graph,
+            all,
+            Passes {
+                epilogue: false,
+                ..all
+            },
+            1e-5,
+        );
         // Fusion lets the driver contract a * b + c; common expressions change what is fused.
         compare(
             &graph,
@@ -138,6 +156,91 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
         compare(&graph, all, Passes { fuse: false, ..all }, 1e-5);
         compare(&graph, all, Passes::NONE, 1e-5);
     }
+}
+
+/// Products that end with a sum or with `ReLU`: the same numbers, of NaN too.
+#[test]
+fn what_ends_a_product_is_what_followed_it() {
+    let mut g = Graph::new();
+    let image = g.input("image", [3, 2, 7, 5]);
+    let weight = g.input("weight", [4, 2, 3, 3]);
+    let bias = g.input("bias", [4]);
+    let geometry = ops::Conv2dGeometry {
+        padding: 1,
+        ..ops::Conv2dGeometry::default()
+    };
+    let product = ops::conv2d(&mut g, image, weight, Some(bias), geometry).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("relu of conv2d", y);
+    let (a, b) = (g.input("a", [2, 9, 300]), g.input("b", [2, 300, 11]));
+    let columns = g.input("columns", [11]);
+    let c = g.input("c", [2, 9, 11]);
+    let none = ops::Transpose::default();
+    let product = ops::matmul_with(&mut g, a, b, Some(columns), none).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("relu of matmul", y);
+    for (name, reversed) in [("sum", false), ("sum, reversed", true)] {
+        let op = ops::MatMul {
+            alpha: if reversed { 0.5 } else { -2.0 },
+            ..none.into()
+        };
+        let product = ops::matmul_with(&mut g, a, b, None, op).unwrap();
+        let y = match reversed {
+            false => ops::add(&mut g, product, c).unwrap(),
+            true => ops::add(&mut g, c, product).unwrap(),
+        };
+        g.output(name, y);
+    }
+    // Whose result is needed in itself too.
+    let both = ops::Transpose { a: true, b: true };
+    let product = ops::matmul(&mut g, b, a, both).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("product", product);
+    g.output("relu", y);
+
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let names: Vec<(String, usize)> = g
+        .nodes()
+        .iter()
+        .filter(|n| n.inputs.is_empty())
+        .map(|n| (n.name.clone(), n.shape.len()))
+        .collect();
+    let mut values: Vec<Vec<f32>> = names
+        .iter()
+        .map(|(_, len)| (0..*len).map(|_| rng.random::<f32>() - 0.5).collect())
+        .collect();
+    values[0][17] = f32::NAN;
+    let inputs: Vec<(&str, &[f32])> = names
+        .iter()
+        .zip(&values)
+        .map(|((name, _), v)| (name.as_str(), v.as_slice()))
+        .collect();
+    let [with, without] = [true, false].map(|epilogue| {
+        let options = CompileOptions {
+            passes: Passes {
+                epilogue,
+                ..Passes::ALL
+            },
+            ..support::compile_options()
+        };
+        let mut program =
+            Program::compile(&g, &mut Store::new(&support::gpu(), 1), options).unwrap();
+        (
+            program.dispatch_count(),
+            program.run(&inputs).unwrap().values,
+        )
+    });
+    assert!(with.0 + 4 <= without.0, "{} and {}", with.0, without.0);
+    for (name, expected) in &without.1 {
+        let values = &with.1[name];
+        assert_eq!(values.len(), expected.len());
+        for (a, b) in values.iter().zip(expected) {
+            let alike = (a - b).abs() <= 1e-6 * (1.0 + b.abs()) || (a.is_nan() && b.is_nan());
+            assert!(alike, "{name}: {a} and {b}");
+        }
+    }
+    let nans = |name: &str| with.1[name].iter().filter(|v| v.is_nan()).count();
+    assert!(nans("relu of conv2d") > 0 && nans("relu of matmul") == 0);
 }
 
 /// Momenta and weights in one kernel, small ones of many layers in one dispatch.

@@ -6,6 +6,9 @@ use crate::graph::{Graph, Op, TensorId};
 use crate::ops::slice;
 use crate::shape::Shape;
 
+/// Tensors that one dispatch copies.
+const AT_ONCE: usize = 4;
+
 /// See [`concat()`].
 #[derive(Debug)]
 pub struct Concat {
@@ -63,12 +66,26 @@ impl Op for Concat {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let whole: usize = ctx.output.dims()[self.dim..].iter().product();
+        let per_outer = |shape: &Shape| shape.dims()[self.dim..].iter().product::<usize>();
+        let whole = per_outer(ctx.output);
+        let outer = ctx.output.len() / whole.max(1);
         let mut offset = 0;
         let mut lowered = Lowered::default();
         word(ctx.output.len())?;
-        for (i, shape) in ctx.inputs.iter().enumerate() {
-            let part: usize = shape.dims()[self.dim..].iter().product();
+        let inputs: Vec<usize> = (0..ctx.inputs.len()).collect();
+        for some in inputs.chunks(AT_ONCE) {
+            let parts: Vec<usize> = some.iter().map(|&i| per_outer(ctx.inputs[i])).collect();
+            let joined: usize = parts.iter().sum();
+            let len = outer * joined;
+            let mut params = vec![word(len)?, word(joined)?, word(whole)?, word(offset)?];
+            // What is not there is bound, and not read.
+            let mut bindings = vec![Slot::Input(some[0]); AT_ONCE];
+            for (k, (&i, &part)) in some.iter().zip(&parts).enumerate() {
+                bindings[k] = Slot::Input(i);
+                params.push(word(part)?);
+            }
+            params.resize(4 + AT_ONCE, 0);
+            bindings.push(Slot::Output);
             lowered.dispatches.push(Dispatch {
                 kernel: Kernel {
                     name: "concat",
@@ -76,11 +93,11 @@ impl Op for Concat {
                     entry: "main",
                     constants: vec![],
                 },
-                params: vec![word(shape.len())?, word(part)?, word(whole)?, word(offset)?],
-                bindings: vec![Slot::Input(i), Slot::Output],
-                workgroups: fold_workgroups(shape.len().div_ceil(64)),
+                params,
+                bindings,
+                workgroups: fold_workgroups(len.div_ceil(64)),
             });
-            offset += part;
+            offset += joined;
         }
         Ok(lowered)
     }

@@ -111,7 +111,7 @@ pub(crate) struct Operands {
     /// WGSL bindings of the inputs, from binding 1.
     pub(crate) bindings: String,
     /// WGSL statements `let x0 = ...;` of the elements from index `i` on.
-    loads: String,
+    pub(crate) loads: String,
     /// The inputs in binding order.
     pub(crate) slots: Vec<Slot>,
     /// Words of `maps: array<vec4<u32>, 8>`.
@@ -169,7 +169,7 @@ impl Operands {
     }
 
     /// WGSL `fn value(i: u32) -> vec4<f32>` of `program`.
-    pub(crate) fn value(&self, program: &Pointwise) -> String {
+    fn value(&self, program: &Pointwise) -> String {
         let (loads, (body, result)) = (&self.loads, program.wgsl());
         format!("\nfn value(i: u32) -> vec4<f32> {{\n{loads}{body}    return {result};\n}}\n")
     }

@@ -6,12 +6,12 @@ use std::fmt::Display;
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Lowered, Lowering, Variants};
-use crate::graph::{Cost, Graph, Kind};
+use crate::graph::{Cost, Graph, Kind, Node, Op};
 use crate::ops::pointwise;
 use crate::passes::{
-    self, InPlace, Lifetime, MadeStates, MemoryPlan, Request, Runs, Update, UpdateInput, in_place,
-    largest_live_set, liveness, memory_plan, old_values, optimise, storage_of, storage_roots,
-    updates,
+    self, InPlace, JoinedSums, Lifetime, MadeStates, MemoryPlan, Request, Runs, Update,
+    UpdateInput, in_place, largest_live_set, liveness, memory_plan, old_values, optimise,
+    storage_of, storage_roots, updates,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -110,9 +110,14 @@ impl Plan {
         } else {
             Default::default()
         };
+        let sums = if options.passes.join_sums {
+            passes::joined_sums(&graph, &roots, &written_in_place)
+        } else {
+            Vec::new()
+        };
         let (inputs, inputs_bytes) = place_inputs(&graph, alignment)?;
 
-        let lifetimes = lifetimes(&graph, &roots, &written_in_place, &joined);
+        let lifetimes = lifetimes(&graph, &roots, &written_in_place, &joined, &sums);
         let (mut requests, request_of) = requests(&graph, &lifetimes, &runs, alignment);
         let mut kernels = Vec::new();
         let mut update_at: Vec<Option<&Update>> = vec![None; graph.nodes().len()];
@@ -123,24 +128,24 @@ impl Plan {
                 is_joined[node] = true;
             }
         }
+        let mut sums_at: Vec<Option<&JoinedSums>> = vec![None; graph.nodes().len()];
+        for pair in &sums {
+            sums_at[pair.nodes[1]] = Some(pair);
+            is_joined[pair.nodes[0]] = true;
+        }
         for (i, node) in graph.nodes().iter().enumerate() {
-            if let Some(update) = update_at[i] {
-                kernels.push(update_kernel(&graph, update, &written_in_place)?);
-                continue;
-            }
             let Kind::Op(op) = &node.kind else { continue };
-            if op.is_view() || is_joined[i] {
-                continue;
-            }
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-            let lowered = op.lower(&Lowering {
-                inputs: &shapes,
-                output: &node.shape,
-                in_place: written_in_place.get(&i).and_then(|(_, reader)| *reader),
-                variants,
-            })?;
-            let scratch = requests.len();
-            for &len in &lowered.scratch {
+            let mut planned = match (update_at[i], sums_at[i]) {
+                (Some(update), _) => update_kernel(&graph, update, &written_in_place)?,
+                (_, Some(pair)) => sums_kernel(&graph, pair, variants)?,
+                _ if op.is_view() || is_joined[i] => continue,
+                _ => {
+                    let reader = written_in_place.get(&i).and_then(|(_, reader)| *reader);
+                    node_kernel(&graph, i, op.as_ref(), reader, variants)?
+                }
+            };
+            planned.scratch = requests.len();
+            for &len in &planned.lowered.scratch {
                 let size_bytes = padded(len as u64 * 4);
                 check_binding(&node.name, "scratch memory", size_bytes, max_binding)?;
                 requests.push(Request {
@@ -148,21 +153,7 @@ impl Plan {
                     lifetime: Lifetime { first: i, last: i },
                 });
             }
-            let region = |node: usize, shape: &Shape| Region {
-                node,
-                size_bytes: padded(shape.size_bytes()),
-            };
-            let inputs = node.inputs.iter().zip(&shapes);
-            kernels.push(PlannedKernels {
-                name: node.name.clone(),
-                op: op.name(),
-                shape: node.shape.to_string(),
-                cost: op.cost(&shapes, &node.shape),
-                lowered,
-                inputs: inputs.map(|(x, shape)| region(x.index(), shape)).collect(),
-                output: region(i, &node.shape),
-                scratch,
-            });
+            kernels.push(planned);
         }
 
         // An arena of the largest possible size may be more than a driver gives at once.
@@ -205,12 +196,25 @@ fn lifetimes(
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
     joined: &[Update],
+    sums: &[JoinedSums],
 ) -> Vec<Option<Lifetime>> {
     let mut lifetimes = liveness(graph, roots);
     for &node in written_in_place.keys() {
         lifetimes[node] = None;
     }
-    // A joined update reads its inputs later than its nodes would.
+    // What is joined reads its inputs, and writes its results, later than its nodes would.
+    for JoinedSums { nodes, inputs, .. } in sums {
+        let position = nodes[1];
+        for input in inputs {
+            if let Some(lifetime) = &mut lifetimes[roots[input.index()]] {
+                lifetime.last = lifetime.last.max(position);
+            }
+        }
+        if let Some(lifetime) = &mut lifetimes[nodes[0]] {
+            lifetime.first = position;
+            lifetime.last = lifetime.last.max(position);
+        }
+    }
     for update in joined {
         for input in &update.inputs {
             let read = match input {
@@ -268,6 +272,75 @@ fn requests(
 fn runs_of_states(graph: &Graph, runs: &Runs) -> Vec<Vec<usize>> {
     let is_state = |run: &&Vec<usize>| matches!(graph.nodes()[run[0]].kind, Kind::State(_));
     runs.new_runs().iter().filter(is_state).cloned().collect()
+}
+
+fn region(graph: &Graph, node: usize) -> Region {
+    Region {
+        node,
+        size_bytes: padded(graph.nodes()[node].shape.size_bytes()),
+    }
+}
+
+/// The kernels of node `i`, whose input `in_place` is the state that it overwrites.
+fn node_kernel(
+    graph: &Graph,
+    i: usize,
+    op: &dyn Op,
+    in_place: Option<usize>,
+    variants: Variants,
+) -> Result<PlannedKernels> {
+    let node = &graph.nodes()[i];
+    let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
+    let lowered = op.lower(&Lowering {
+        inputs: &shapes,
+        output: &node.shape,
+        in_place,
+        variants,
+    })?;
+    let inputs = node.inputs.iter().map(|x| region(graph, x.index()));
+    Ok(PlannedKernels {
+        name: node.name.clone(),
+        op: op.name(),
+        shape: node.shape.to_string(),
+        cost: op.cost(&shapes, &node.shape),
+        lowered,
+        inputs: inputs.collect(),
+        output: region(graph, i),
+        scratch: 0,
+    })
+}
+
+/// The kernels of two sums.
+fn sums_kernel(graph: &Graph, pair: &JoinedSums, variants: Variants) -> Result<PlannedKernels> {
+    let [first, second] = pair.nodes.map(|i| passes::as_sum(graph, i));
+    let (Some(first), Some(second)) = (first, second) else {
+        return Err(Error::shape("plan", "a joined node is no sum: a bug"));
+    };
+    let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
+    let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
+    let own = |node: &Node| {
+        node.inputs
+            .iter()
+            .map(|&x| graph.shape(x))
+            .collect::<Vec<_>>()
+    };
+    let sources = [&*pair.sources[0], &*pair.sources[1]];
+    let read: u64 = shapes.iter().map(|s| s.size_bytes()).sum();
+    let inputs = pair.inputs.iter().map(|x| x.index()).chain(pair.nodes);
+    Ok(PlannedKernels {
+        name: format!("{} and 1 more", node.name),
+        op: first.name(),
+        shape: node.shape.to_string(),
+        cost: Cost {
+            flops: first.cost(&own(node), &node.shape).flops
+                + second.cost(&own(other), &other.shape).flops,
+            bytes: read + 2 * node.shape.size_bytes(),
+        },
+        lowered: first.lower_pair(second, sources, &shapes, variants)?,
+        inputs: inputs.map(|i| region(graph, i)).collect(),
+        output: region(graph, pair.nodes[1]),
+        scratch: 0,
+    })
 }
 
 /// The kernel of an update of several nodes.
