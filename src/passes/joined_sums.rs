@@ -42,9 +42,10 @@ pub fn joined_sums(
 ) -> Vec<JoinedSums> {
     let mut pairs: Vec<JoinedSums> = Vec::new();
     let mut is_taken = vec![false; graph.nodes().len()];
-    for second in 0..graph.nodes().len() {
+    let is_sum = |i: &usize| as_sum(graph, *i).is_some();
+    for second in (0..graph.nodes().len()).filter(is_sum) {
         let near = second.saturating_sub(REACH)..second;
-        let partner = near.rev().find_map(|first| {
+        let partner = near.rev().filter(is_sum).find_map(|first| {
             let between = first + 1..second;
             let is_free = !is_taken[first]
                 && !written_in_place.contains_key(&first)
