@@ -223,6 +223,12 @@ fn copy_cases() -> Vec<Case> {
             |x| Tensor::concat(x, 1),
         ),
         case(
+            "concat",
+            &[&[1, 7], &[3, 7], &[2, 7], &[1, 7], &[4, 7], &[1, 7]],
+            |g, x| ops::concat(g, x, 0),
+            |x| Tensor::concat(x, 0),
+        ),
+        case(
             "reshape",
             &[&[2, 3, 5]],
             |g, x| ops::reshape(g, x[0], [6, 5]),
@@ -408,13 +414,14 @@ fn product_cases() -> Vec<Case> {
 }
 
 fn convolution_cases() -> Vec<Case> {
-    let table: [([usize; 4], [usize; 4], Geometry); 9] = [
+    let table: [([usize; 4], [usize; 4], Geometry); 10] = [
         ([2, 3, 7, 6], [5, 3, 3, 3], geometry(1, 1, 1, 1)),
         ([2, 3, 11, 9], [5, 3, 3, 3], geometry(2, 1, 1, 1)),
         ([1, 4, 9, 9], [6, 2, 3, 3], geometry(1, 1, 1, 2)),
         ([2, 4, 9, 8], [8, 1, 3, 3], geometry(2, 1, 1, 4)),
         ([2, 3, 12, 10], [4, 3, 3, 3], geometry(1, 2, 2, 1)),
         ([2, 5, 6, 7], [7, 5, 1, 1], geometry(2, 0, 1, 1)),
+        ([2, 4, 6, 7], [6, 2, 1, 1], geometry(2, 1, 1, 2)),
         ([1, 2, 9, 9], [3, 2, 2, 5], geometry(3, 2, 1, 1)),
         ([1, 2, 5, 5], [3, 2, 3, 3], geometry(1, 3, 1, 1)),
         ([3, 1, 6, 6], [66, 1, 6, 6], geometry(1, 0, 1, 1)),

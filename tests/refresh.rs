@@ -472,9 +472,10 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
         let f = case.features();
         for (i, (running, kept)) in running.iter().zip(&kept).enumerate() {
             let identity = f32::from(u8::from(i / f % f == i % f));
+            let expected = 0.9 * identity + 0.1 * kept;
             assert!(
-                (running - (0.9 * identity + 0.1 * kept)).abs() < 1e-5,
-                "{}",
+                (running - expected).abs() < 1e-5,
+                "{}: running_deconv[{i}] is {running}, not {expected}",
                 case.name
             );
         }

@@ -1,6 +1,7 @@
 //! `decorr describe`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use decorr::Result;
@@ -34,10 +35,18 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
         let optimised = optimise(&step.graph, Passes::ALL)?;
         write_atomically(path, optimised.to_dot().as_bytes())?;
     }
+    let begin = Instant::now();
     let mut store = Store::new(&gpu, step.config.seed);
     step.config.choose_kernels(&mut store)?;
+    let planned = CompileOptions {
+        variants: Some(store.variants()),
+        ..CompileOptions::default()
+    };
+    Program::plan(&step.graph, &gpu, planned)?;
+    let planning = begin.elapsed();
     let mut program = Program::compile(&step.graph, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());
+    println!("planned in {:.0} ms", planning.as_secs_f64() * 1e3);
     if args.profile {
         print_times(program.fastest_profile(&step.inputs())?);
     }

@@ -297,8 +297,8 @@ impl Gpu {
     ///
     /// # Errors
     /// What the device reported.
-    pub(crate) fn upload(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        self.queue.write_buffer(buffer, 0, bytes);
+    pub(crate) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.queue.write_buffer(buffer, offset, bytes);
         let len = bytes.len() as u64;
         if self.uploading.fetch_add(len, Ordering::Relaxed) + len > UPLOAD_BYTES {
             return self.finish_uploads();

@@ -322,6 +322,25 @@ impl Bias {
     }
 }
 
+/// Makes the result of a lowered contraction max(x, 0). `add_parts` finishes it where k is split, else every dispatch
+/// of a product finishes its part of the result.
+pub(crate) fn finish_with_relu(lowered: &mut Lowered) {
+    let is_split = lowered
+        .dispatches
+        .iter()
+        .any(|d| d.kernel.entry == "add_parts");
+    for dispatch in &mut lowered.dispatches {
+        let kernel = &mut dispatch.kernel;
+        let finishes = match is_split {
+            true => kernel.entry == "add_parts",
+            false => kernel.constants.iter().any(|(name, _)| *name == "BIAS"),
+        };
+        if finishes {
+            kernel.constants.push(("RELU", 1));
+        }
+    }
+}
+
 /// A division of the flattened k.
 #[derive(Clone, Copy)]
 struct Split {

@@ -40,6 +40,7 @@ pub use binary::{Binary, add, div, maximum, mul, sub};
 pub use broadcast::{BroadcastTo, broadcast_to};
 pub use concat::{Concat, concat};
 pub use constant::{Constant, constant};
+pub(crate) use contraction::finish_with_relu;
 pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad, conv2d};
 pub use covariance::{Covariance, covariance};
 pub use detach::{Detach, detach};

@@ -33,19 +33,21 @@ impl Program {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let _ = writeln!(
             text,
-            "{} dispatches of {} pipelines; {:.3} GFLOP and {:.3} GB a step",
+            "{} dispatches of {} pipelines, {} behind a barrier; {:.3} GFLOP and {:.3} GB a step",
             self.dispatches.len(),
             self.pipelines,
+            self.barrier_count(),
             cost.flops as f64 / 1e9,
             cost.bytes as f64 / 1e9
         );
         let memory = self.memory;
         let _ = writeln!(
             text,
-            "planned peak memory {:.2} MiB: arenas {:.2} (without reuse {:.2}), states {:.2}, \
-             inputs, parameters and rings {:.2}",
+            "planned peak memory {:.2} MiB: arenas {:.2} (alive at one time {:.2}, without reuse \
+             {:.2}), states {:.2}, inputs, parameters and rings {:.2}",
             mib(memory.peak()),
             mib(memory.arenas),
+            mib(memory.live),
             mib(memory.unshared),
             mib(memory.states),
             mib(memory.other)
