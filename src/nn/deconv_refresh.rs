@@ -2,16 +2,18 @@
 //!
 //! D changes slowly in its directions and fast in its scale: a network that trains behind an old D
 //! diverges, because the variances of its layers' inputs move away from those D was made for. So between two
-//! refreshes the layer takes D_t = D_0 diag(f), where f brings the input channels back to the variances
-//! they had when D_0 was made, and the mean of the batch:
+//! refreshes the layer takes `D_t = D_0 diag(f)`, where f brings the input channels back to the variances
+//! they had when `D_0` was made, and the mean of the batch:
 //!
-//! f_c = (v_0c / v_c)^(1/4) (v_0 / v)^(1/4),
+//! ```text
+//! f_c = (v_0c / v_c)^(1/4) (v_0 / v)^(1/4)
+//! ```
 //!
-//! v_c the variance of channel c over the batch and all pixels, v its mean over the channels, both with eps
-//! added, and v_0 the same at the refresh. That is the geometric mean of the channel's own factor sqrt(v_0c / v_c) and of
-//! the layer's sqrt(v_0 / v); docs/results.md has what other exponents do. f and the mean are of this step and
-//! differentiated, as in batch norm; D_0 is a constant. diag(f) scales the folded weights, or the images, by input
-//! channel, so that a step between refreshes costs two products (W D_0 and its gradient) and two readings of x.
+//! `v_c` is the variance of channel c over the batch and all pixels, v its mean over the channels, both with eps
+//! added, and `v_0c`, `v_0` the same at the refresh. That is the geometric mean of the channel's own factor
+//! `sqrt(v_0c / v_c)` and of the layer's, `sqrt(v_0 / v)`. f and the mean are of this step and
+//! differentiated, as in batch norm; `D_0` is a constant. diag(f) scales the folded weights, or the images, by input
+//! channel, so that a step between refreshes costs two products (`W D_0` and its gradient) and two readings of x.
 
 use super::deconv::Statistics;
 use crate::Result;

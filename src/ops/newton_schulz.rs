@@ -39,7 +39,7 @@ pub(super) const ROOT: f64 = 4.612_887_864_717_544;
 /// Rounding leaves Y and Z that do not quite commute, and Z Y not quite symmetric. The asymmetric
 /// part is what makes this order of products stable; without it that error grows in every iteration
 /// after the eigenvalues have converged. Errors of deconv on natural covariances in f32 against f64
-/// (300 features after ReLU), all of these products / half of them: 5 iterations 6e-6 / 6e-6, 10
+/// (300 features after `ReLU`), all of these products / half of them: 5 iterations 6e-6 / 6e-6, 10
 /// 8e-6 / 8e-6, 15 1.1e-4 / 3.9e-4, 20 2.3e-4 / 4, 30 2.3e-4 / overflow. One iteration at a time, all
 /// of T: 8e-6, 9e-6, 1.5e-4, 3.3e-4, 3.3e-4.
 const MAX_HALF_FACTOR: usize = 7;

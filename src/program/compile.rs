@@ -302,6 +302,10 @@ impl<'a> Binder<'a> {
             .buffer("parameters", self.params.len() as u64, usage)?;
         self.gpu.upload(&params, 0, &self.params)?;
         let mut dispatches = Vec::new();
+        #[allow(
+            clippy::mutable_key_type,
+            reason = "wgpu's buffers hash and compare by their identity"
+        )]
         let mut used = HashSet::new();
         for pending in self.pending {
             let parts = pending.bound;

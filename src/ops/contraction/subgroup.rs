@@ -1,4 +1,4 @@
-//! How the kernel of contraction_subgroup.wgsl reads its operands: as vectors where they lie so, else
+//! How the kernel of `contraction_subgroup.wgsl` reads its operands: as vectors where they lie so, else
 //! packed into vectors by a dispatch before, where enough tiles read them again.
 //!
 //! There a load costs as much as ten products (see that file), and so does a cache line that is fetched
@@ -16,7 +16,7 @@ const TILE: usize = 32;
 /// Numbers along k that the kernel takes at once.
 pub(super) const DEPTH: usize = 4;
 
-/// Vectors along k of a row that an invocation of contraction_pack.wgsl writes.
+/// Vectors along k of a row that an invocation of `contraction_pack.wgsl` writes.
 const PACKED_AT_ONCE: usize = 32;
 
 /// Most bytes of what is packed of one operand at a time; so much stays in the caches.
@@ -313,7 +313,7 @@ impl Contraction {
     fn lies(&self, operand: &Operand) -> Lies {
         let [middle, inner] = operand.extents;
         let along = [operand.len.div_ceil(middle * inner), middle, inner];
-        let is_batch_aligned = self.batch == 1 || operand.batch % 4 == 0;
+        let is_batch_aligned = self.batch == 1 || operand.batch.is_multiple_of(4);
         let is_vectors = |extents, strides, other_extents, other_strides| {
             is_batch_aligned
                 && runs_of_four(extents, strides)
