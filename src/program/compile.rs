@@ -301,9 +301,9 @@ impl<'a> Binder<'a> {
             .buffer("parameters", self.params.len() as u64, usage)?;
         self.gpu.upload(&params, 0, &self.params)?;
         let mut dispatches = Vec::new();
-        #[expect(
+        #[allow(
             clippy::mutable_key_type,
-            reason = "buffers are hashed and compared by what they are, not by what is in them"
+            reason = "wgpu's buffers hash and compare by their identity"
         )]
         let mut used = HashSet::new();
         for pending in self.pending {
