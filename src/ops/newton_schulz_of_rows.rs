@@ -58,7 +58,9 @@ fn flops(by_rows: bool, rows: usize, features: usize, n_iter: usize) -> f64 {
 /// Whether D of this many centred rows is cheaper by way of their Gram matrix.
 pub fn is_cheaper_by_rows(rows: usize, features: usize, n_iter: usize) -> bool {
     let by = |by_rows| flops(by_rows, rows, features, n_iter);
-    n_iter > 1 && n_iter <= MAX_ITER && by(true) < by(false)
+    // Small products are over before an adapter is full: what counts there is how many there are.
+    let is_large = features > WHOLE_FEATURES;
+    is_large && n_iter > 1 && n_iter <= MAX_ITER && by(true) < by(false)
 }
 
 /// `newton_schulz(covariance(centred, eps), n_iter)` for few rows.
