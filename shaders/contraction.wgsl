@@ -8,12 +8,7 @@
 // `direct`: for adapters that run on the CPU. No barriers: a workgroup of 8x2 invocations covers
 // 16x64 of C, each invocation 8x8 of it. The sums are named, and not an array, because an array
 // that some loop indexes stays in memory (512^3 on lavapipe: 18 GFLOP/s with, 22 without).
-// contraction_subgroup.wgsl is twice as fast where it runs.
-//
-// `tiled`: for GPUs. A workgroup of 16 x ROWS invocations covers 4 ROWS x 64 of C, 16 of k at a time in
-// workgroup memory, each invocation a 4x4 block. ROWS is 16, or 4 where C has few rows. A tile is read along k or along m (n), whichever
-// is contiguous, so that neighbouring invocations read neighbouring addresses. Checked on lavapipe
-// only, where tiles of vectors are 1.3 times as fast as tiles of numbers (512^3: 6.0 GFLOP/s, 4.7).
+// contraction_subgroup.wgsl is twice as fast where it runs, and contraction_tiled.wgsl is for GPUs.
 //
 // `add_parts`: the sum of a product split over k.
 
@@ -122,118 +117,6 @@ fn direct(
         }
         row = next_row_of_c(row);
         column = next_column_of_c(column);
-    }
-}
-
-// Divisors of the flattened k; larger than any k where k0 = k1 = 1.
-const K12: u32 = 4294967295u;
-const K2: u32 = 4294967295u;
-// 1 where A (B) is contiguous along k rather than along m (n).
-const A_ALONG_K: u32 = 0u;
-const B_ALONG_K: u32 = 0u;
-
-// 4, 8 or 16.
-const ROWS: u32 = 16u;
-// Vectors of B that an invocation loads; of A it is one.
-const LOADS: u32 = 16u / ROWS;
-
-// 4 values along m (n) to a vector, so that a product reads two vectors. One vector more than there are: writing
-// along k then spreads over the banks.
-var<workgroup> tile_a: array<array<vec4<f32>, ROWS + 1u>, 16>;
-var<workgroup> tile_b: array<array<vec4<f32>, 17>, 16>;
-
-// The `index`-th vector of a tile that has so many along m or n: x along k, y along m or n.
-fn loaded(index: u32, along_k: u32, vectors: u32) -> vec2<u32> {
-    if (along_k == 1u) {
-        return vec2<u32>(index % 16u, index / 16u);
-    }
-    return vec2<u32>(index / vectors, index % vectors);
-}
-
-fn k_address(k: u32, strides: vec3<u32>) -> u32 {
-    let k0 = k / K12;
-    let rest = k - k0 * K12;
-    let at = vec3<u32>(k0, rest / K2, rest % K2) * strides;
-    return at.x + at.y + at.z;
-}
-
-@compute @workgroup_size(16, ROWS)
-fn tiled(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let task = task_of(linear_workgroup(workgroup, workgroups));
-    let m0 = task.tile_m * 4u * ROWS;
-    let n0 = task.tile_n * 64u;
-    // The same for the whole workgroup.
-    if (is_idle(task, m0, 4u * ROWS, n0)) {
-        return;
-    }
-    // Rows and columns past the end repeat the last one and are not written.
-    let at_a = loaded(index, A_ALONG_K, ROWS);
-    var a_at: vec4<u32>;
-    var at_b: array<vec2<u32>, LOADS>;
-    var b_at: array<vec4<u32>, LOADS>;
-    for (var j = 0u; j < 4u; j++) {
-        a_at[j] = row_of_a(task.batch, m0 + at_a.y * 4u + j);
-    }
-    for (var load = 0u; load < LOADS; load++) {
-        at_b[load] = loaded(index + load * 16u * ROWS, B_ALONG_K, 16u);
-        for (var j = 0u; j < 4u; j++) {
-            b_at[load][j] = column_of_b(task.batch, n0 + at_b[load].y * 4u + j);
-        }
-    }
-    let first = task.split * params.k_per_split;
-    let end = min(first + params.k_per_split, params.k.x * params.k.y * params.k.z);
-    var sum: array<vec4<f32>, 4>;
-    for (var k = first; k < end; k += 16u) {
-        var value_a = vec4<f32>();
-        if (k + at_a.x < end) {
-            let at = a_at + k_address(k + at_a.x, params.a_k);
-            value_a = vec4<f32>(a[at.x], a[at.y], a[at.z], a[at.w]);
-        }
-        tile_a[at_a.x][at_a.y] = value_a;
-        for (var load = 0u; load < LOADS; load++) {
-            let place = at_b[load];
-            var value_b = vec4<f32>();
-            if (k + place.x < end) {
-                let at = b_at[load] + k_address(k + place.x, params.b_k);
-                value_b = vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]);
-            }
-            tile_b[place.x][place.y] = value_b;
-        }
-        workgroupBarrier();
-        for (var row = 0u; row < 16u; row++) {
-            let x = tile_a[row][local.y];
-            let y = tile_b[row][local.x];
-            sum[0] += x.x * y;
-            sum[1] += x.y * y;
-            sum[2] += x.z * y;
-            sum[3] += x.w * y;
-        }
-        workgroupBarrier();
-    }
-    // The first of this invocation's rows and columns; and, for the mirrored element, the column and
-    // row of the same numbers.
-    let m = m0 + local.y * 4u;
-    let n = n0 + local.x * 4u;
-    var row = row_of_c(m);
-    var mirrored_column = column_of_c(m);
-    let first_column = column_of_c(n);
-    let first_mirrored_row = row_of_c(n);
-    for (var i = 0u; i < 4u; i++) {
-        var column = first_column;
-        var mirrored_row = first_mirrored_row;
-        for (var j = 0u; j < 4u; j++) {
-            let mirrored = mirrored_row.at + mirrored_column.at;
-            store(task, m + i, n + j, row.at + column.at, mirrored, sum[i][j]);
-            column = next_column_of_c(column);
-            mirrored_row = next_row_of_c(mirrored_row);
-        }
-        row = next_row_of_c(row);
-        mirrored_column = next_column_of_c(mirrored_column);
     }
 }
 

@@ -1,7 +1,7 @@
 // Element-wise kernels. The lines between the markers are generated (src/ops/pointwise.rs): one
 // binding an input and the expression itself; what stands here is the identity, as an example.
 //
-// Each invocation computes four neighbouring elements of the output. Storage is padded to 16
+// Each invocation computes four neighbouring elements of the output, or of several. Storage is padded to 16
 // bytes, so the last vector may reach past the last element but never past the tensor's memory.
 
 #import grid
@@ -21,6 +21,10 @@ struct Params {
 fn value(i: u32) -> vec4<f32> {
     return in0[i / 4u];
 }
+
+fn store(v: u32) {
+    y[v] = value(v * 4u);
+}
 // </generated>
 
 @compute @workgroup_size(64)
@@ -31,6 +35,6 @@ fn main(
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 64u + local;
     if (i < params.vectors) {
-        y[i] = value(i * 4u);
+        store(i);
     }
 }

@@ -1,6 +1,7 @@
 // Sums over all dimensions but one contiguous run. The domain is seen as [outer, mid, inner]; one
-// sum for each of `mid`. `value(i)`, generated (src/ops/pointwise.rs), is the summand: the input
-// itself or the element-wise chain that fusion put before the sum.
+// sum for each of `mid`. `values(i)`, generated (src/ops/reduce_sum.rs), has the summand: the input
+// itself or the element-wise chain that fusion put before the sum; and that of a second sum of the
+// same domain where a dispatch computes two. `put` stores a sum.
 //
 // Order of summation is fixed, so two runs give the same bits: each invocation adds its stride,
 // one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
@@ -24,17 +25,38 @@ struct Params {
 // 4: the summands of four neighbouring indices at once; 1: any alignment.
 const WIDTH: u32 = 4u;
 
+// Sums at once, 1 or 2.
+const SUMS: u32 = 1u;
+
+struct Values {
+    first: vec4<f32>,
+    second: vec4<f32>,
+}
+
 @group(0) @binding(0) var<uniform> params: Params;
 // <generated>
 @group(0) @binding(1) var<storage, read_write> in0: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(2) var<storage, read_write> parts0: array<f32>;
 
-fn value(i: u32) -> vec4<f32> {
-    return in0[i / 4u];
+fn values(i: u32) -> Values {
+    return Values(in0[i / 4u], vec4<f32>(0.0));
+}
+
+fn put(sum: u32, at: u32, total: f32) {
+    if (sum == 0u) {
+        parts0[at] = total;
+    }
 }
 // </generated>
 
-var<workgroup> shared_sums: array<f32, 64>;
+var<workgroup> shared_sums: array<f32, 64u * SUMS>;
+
+fn across(sum: vec4<f32>) -> f32 {
+    if (WIDTH == 4u) {
+        return (sum.x + sum.y) + (sum.z + sum.w);
+    }
+    return sum.x;
+}
 
 // Each workgroup sums one split of one row of `mid`: `per_split` vectors of the outer x inner
 // summands, invocation j taking every 64th from j.
@@ -50,26 +72,30 @@ fn rows(
     let inner = params.inner / WIDTH;
     let first = split * params.per_split;
     let end = min(first + params.per_split, params.outer * inner);
-    var sum = vec4<f32>(0.0);
+    var first_sum = vec4<f32>(0.0);
+    var second_sum = vec4<f32>(0.0);
     if (split < params.splits) {
         for (var r = first + local; r < end; r += 64u) {
             let o = r / inner;
             let j = r - o * inner;
-            sum += value((o * params.mid + m) * params.inner + j * WIDTH);
+            let summands = values((o * params.mid + m) * params.inner + j * WIDTH);
+            first_sum += summands.first;
+            if (SUMS == 2u) {
+                second_sum += summands.second;
+            }
         }
     }
-    if (WIDTH == 4u) {
-        shared_sums[local] = (sum.x + sum.y) + (sum.z + sum.w);
-    } else {
-        shared_sums[local] = sum.x;
+    shared_sums[local] = across(first_sum);
+    if (SUMS == 2u) {
+        shared_sums[64u + local] = across(second_sum);
     }
     workgroupBarrier();
-    if (local == 0u && split < params.splits) {
+    if (local < SUMS && split < params.splits) {
         var total = 0.0;
         for (var j = 0u; j < 64u; j++) {
-            total += shared_sums[j];
+            total += shared_sums[local * 64u + j];
         }
-        parts[split * params.mid + m] = total * params.scale;
+        put(local, split * params.mid + m, total * params.scale);
     }
 }
 
@@ -90,11 +116,20 @@ fn columns(
         return;
     }
     let end = min((split + 1u) * params.per_split, params.outer);
-    var sum = vec4<f32>(0.0);
+    var first_sum = vec4<f32>(0.0);
+    var second_sum = vec4<f32>(0.0);
     for (var row = split * params.per_split; row < end; row++) {
-        sum += value(row * params.mid + column * WIDTH);
+        let summands = values(row * params.mid + column * WIDTH);
+        first_sum += summands.first;
+        if (SUMS == 2u) {
+            second_sum += summands.second;
+        }
     }
     for (var j = 0u; j < WIDTH; j++) {
-        parts[split * params.mid + column * WIDTH + j] = sum[j] * params.scale;
+        let at = split * params.mid + column * WIDTH + j;
+        put(0u, at, first_sum[j] * params.scale);
+        if (SUMS == 2u) {
+            put(1u, at, second_sum[j] * params.scale);
+        }
     }
 }

@@ -3,6 +3,10 @@
 use crate::graph::{Graph, Kind, TensorId};
 use crate::{Error, Result, ops};
 
+/// Names of the nodes that gradients are made of begin with this; the scope of the node whose gradient
+/// it is follows.
+pub const GRAD_SCOPE: &str = "grad";
+
 /// Appends the nodes that compute d(`loss`)/d(w) for each w of `wrt`, and returns them in order,
 /// each of the shape of its w.
 ///
@@ -45,12 +49,18 @@ pub fn gradients_from(
             continue;
         };
         let inputs = g.node(id).inputs.clone();
+        let first = g.nodes().len();
         let input_grads = op.gradient(g, id, grad)?;
         for (input, input_grad) in inputs.into_iter().zip(input_grads) {
             if let (Some(input_grad), true) = (input_grad, reaches[input.index()]) {
                 accumulate(g, &mut grads, input, input_grad)?;
             }
         }
+        let scope = match g.node(id).name.rsplit_once('.') {
+            Some((scope, _)) => format!("{GRAD_SCOPE}.{scope}"),
+            None => GRAD_SCOPE.into(),
+        };
+        g.move_into_scope(first, &scope);
     }
     wrt.iter()
         .map(|&w| match grads.get(w.index()).copied().flatten() {

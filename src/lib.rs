@@ -61,7 +61,9 @@ pub mod ops;
 pub mod optim;
 pub mod passes;
 pub mod program;
+pub mod self_check;
 pub mod shape;
 pub mod train;
+pub mod tune;
 
 pub use error::{Error, Result};

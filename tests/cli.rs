@@ -725,3 +725,208 @@ fn models_are_listed_with_their_sizes() {
     refusal(&small, &["vgg11", "28 x 28", "--model cnn"]);
     assert!(!out.exists());
 }
+
+#[test]
+fn a_bench_is_held_against_an_earlier_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, before) = path(&dir, "before.json");
+    let bench = ["bench", "matmul 144", "--rounds", "3"];
+    let json = stdout(&decorr(&[&bench[..], &["--json"]].concat()));
+    let mut report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    let figures = report["figures"].as_array().unwrap();
+    let names: Vec<_> = figures
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["multiply-add peak", "matmul 144^3"]);
+    for figure in figures {
+        let rounds: Vec<f64> = serde_json::from_value(figure["rounds_ms"].clone()).unwrap();
+        let best = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!((rounds.len(), figure["ms"].as_f64()), (3, Some(best)));
+    }
+
+    // As if the product had been a hundred times as fast, beside a row that is no more.
+    let (peak, mut product) = (figures[0].clone(), figures[1].clone());
+    product["ms"] = (product["ms"].as_f64().unwrap() / 100.0).into();
+    for ms in product["rounds_ms"].as_array_mut().unwrap() {
+        *ms = (ms.as_f64().unwrap() / 100.0).into();
+    }
+    let mut gone = product.clone();
+    gone["name"] = "gone".into();
+    report["figures"] = vec![peak, product, gone].into();
+    report["adapter"] = "another card".into();
+    std::fs::write(&file, report.to_string()).unwrap();
+    let against = [&bench[..], &["--baseline", &before]].concat();
+    let table = stdout(&decorr(&against));
+    for part in [
+        "slower",
+        "another adapter: another card",
+        "only before: gone",
+    ] {
+        assert!(table.contains(part), "no {part:?} in {table}");
+    }
+    let strict = decorr(&[&against[..], &["--fail-if-slower", "--json"]].concat());
+    refusal(&strict, &["slower than the baseline", "matmul 144^3"]);
+    let json: serde_json::Value = serde_json::from_slice(&strict.stdout).unwrap();
+    let changes = json["comparison"]["changes"].as_array().unwrap();
+    let product = changes
+        .iter()
+        .find(|c| c["name"] == "matmul 144^3")
+        .unwrap();
+    assert_eq!(product["verdict"], "slower");
+    assert_eq!(json["comparison"]["only_before"][0], "gone");
+
+    let (broken, broken_text) = path(&dir, "broken.json");
+    let with = |file: &str| decorr(&[&bench[..], &["--baseline", file]].concat());
+    refusal(&with(&broken_text), &["broken.json"]);
+    std::fs::write(&broken, "{\"adapter\":").unwrap();
+    refusal(&with(&broken_text), &["broken.json", "decorr bench --json"]);
+    refusal(&decorr(&["bench", "--fail-if-slower"]), &["--baseline"]);
+    refusal(&decorr(&["bench", "no such"]), &["no such", "matmul 144^3"]);
+}
+
+#[test]
+fn a_quick_bench_says_what_the_adapter_is_good_for() {
+    // Too short for most of it: what does not fit is left out by name.
+    let output = decorr(&["bench", "--quick=3", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    let found = |name: &str| figures.iter().find(|f| f["name"] == name);
+    for name in ["multiply-add peak", "memory stream", "matmul 512^3"] {
+        assert!(found(name).unwrap()["ms"].as_f64() > Some(0.0), "{name}");
+    }
+    let steps = figures
+        .iter()
+        .filter(|f| f["name"].as_str().unwrap().starts_with("cnn"));
+    for step in steps {
+        let (ms, images) = (
+            step["ms"].as_f64().unwrap(),
+            step["images_per_s"].as_f64().unwrap(),
+        );
+        let batch = images * ms / 1e3;
+        let at = step["name"].as_str().unwrap().split(' ').nth(2).unwrap();
+        let wanted = at.parse().unwrap_or(128.0);
+        assert!((batch - wanted).abs() < 1e-6 * wanted, "{step}");
+    }
+    let runs = report["summary"]["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 6);
+    for run in runs {
+        // CIFAR-10's 390 steps an epoch, ImageNet's 5004.
+        let steps = if run["experiment"] == "cifar10-vgg11" {
+            20.0 * 390.0
+        } else {
+            90.0 * 5004.0
+        };
+        let hours = run["ms_per_step"].as_f64().unwrap() * steps / 3.6e6;
+        assert!(
+            (run["hours"].as_f64().unwrap() / hours - 1.0).abs() < 1e-9,
+            "{run}"
+        );
+    }
+    let words = report["summary"]["words"].to_string();
+    for part in ["VGG-11 on CIFAR-10", "Measured", "good for"] {
+        assert!(words.contains(part), "no {part:?} in {words}");
+    }
+    refusal(
+        &decorr(&["bench", "--quick", "--network", "cnn"]),
+        &["--network"],
+    );
+    refusal(&decorr(&["bench", "--quick=0"]), &["--quick"]);
+}
+
+#[test]
+fn a_step_is_traced_for_perfetto() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = path(&dir, "traces/mlp.json");
+    let step = [
+        "--model",
+        "mlp",
+        "--norm",
+        "deconv",
+        "--block",
+        "16",
+        "--batch-size",
+        "24",
+    ];
+    let text = stdout(&decorr(&[&["profile", "--out", &out], &step[..]].concat()));
+    for part in ["time by op", "time by layer", "matmul", "fc1", "mlp.json"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let json = std::fs::read_to_string(file).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(trace["otherData"]["model"], "mlp");
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |kind: &str| {
+        events
+            .iter()
+            .filter(|e| e["ph"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let (complete, metadata) = (of("X"), of("M"));
+    assert_eq!(complete.len() + metadata.len(), events.len());
+
+    // As many as there are dispatches.
+    let described = stdout(&decorr(&[&["describe"], &step[..]].concat()));
+    let counted = format!("{} dispatches", complete.len());
+    assert!(described.contains(&counted), "{counted}: {described}");
+
+    let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("{v}"));
+    let mut ends = std::collections::HashMap::new();
+    let mut phases = std::collections::BTreeSet::new();
+    for event in &complete {
+        let (from, length) = (number(&event["ts"]), number(&event["dur"]));
+        let track = (event["pid"].as_u64(), event["tid"].as_u64());
+        let end = ends.entry(track).or_insert(0.0);
+        assert!(length >= 0.0 && from >= *end - 1e-6, "{event}");
+        *end = from + length;
+        let args = &event["args"];
+        for name in ["op", "layer", "phase", "tensor", "kernel", "shape"] {
+            assert!(
+                args[name].as_str().is_some_and(|s| !s.is_empty()),
+                "{name}: {event}"
+            );
+        }
+        phases.insert(args["phase"].as_str().unwrap());
+        let (micros, flops) = (number(&args["microseconds"]), number(&args["flops"]));
+        assert!(args["bytes"].is_u64(), "{event}");
+        if micros > 0.0 {
+            let gflops = number(&args["gflops"]);
+            assert!(
+                (gflops - flops / micros / 1e3).abs() <= 1e-6 * gflops,
+                "{event}"
+            );
+            for name in ["gb_per_s", "share_of_peak", "share_of_stream"] {
+                assert!(number(&args[name]) >= 0.0, "{name}: {event}");
+            }
+        }
+    }
+    assert_eq!(
+        phases.into_iter().collect::<Vec<_>>(),
+        ["backward", "forward", "update"]
+    );
+    // Each track has a name.
+    for (_, tid) in ends.keys() {
+        let named =
+            |m: &&&serde_json::Value| m["name"] == "thread_name" && m["tid"].as_u64() == *tid;
+        assert_eq!(metadata.iter().filter(named).count(), 1, "{tid:?}");
+    }
+
+    refusal(
+        &decorr(&[
+            "profile",
+            "--model",
+            "linear",
+            "--out",
+            dir.path().to_str().unwrap(),
+        ]),
+        &["--out", "is a folder"],
+    );
+    let (blocked, _) = path(&dir, "blocked");
+    std::fs::write(blocked, b"").unwrap();
+    let (_, below) = path(&dir, "blocked/trace.json");
+    refusal(
+        &decorr(&["profile", "--model", "linear", "--out", &below]),
+        &["blocked"],
+    );
+}

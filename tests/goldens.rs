@@ -198,6 +198,7 @@ fn options(case: &Case) -> Result<DeconvOptions, Failure> {
         },
         layout: case.layout()?,
         freeze: false,
+        refresh: 1,
     })
 }
 

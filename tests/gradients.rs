@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use decorr::Result;
 use decorr::autodiff::gradients_from;
 use decorr::graph::op::Variants;
+use decorr::graph::tiles::{Tile, Tiles};
 use decorr::graph::{Graph, Kind, TensorId};
 use decorr::ops::{self, Conv2dGeometry, CovGrad, Padding2d, Pool2d, Transpose, Window};
 use decorr::passes::Passes;
@@ -222,6 +223,12 @@ fn copy_cases() -> Vec<Case> {
             |x| Tensor::concat(x, 1),
         ),
         case(
+            "concat",
+            &[&[1, 7], &[3, 7], &[2, 7], &[1, 7], &[4, 7], &[1, 7]],
+            |g, x| ops::concat(g, x, 0),
+            |x| Tensor::concat(x, 0),
+        ),
+        case(
             "reshape",
             &[&[2, 3, 5]],
             |g, x| ops::reshape(g, x[0], [6, 5]),
@@ -294,6 +301,7 @@ fn product_cases() -> Vec<Case> {
                     alpha: -0.5,
                     diag: 1.5,
                     symmetric: true,
+                    ..ops::MatMul::default()
                 };
                 ops::matmul_with(g, x[0], x[0], Some(bias), op)
             },
@@ -304,6 +312,27 @@ fn product_cases() -> Vec<Case> {
                     let diag = if i == mirrored { 1.5 } else { 0.0 };
                     -0.5 * product.data[i] + diag + x[1].data[i] + x[1].data[mirrored]
                 })
+            },
+        ));
+    }
+    // Of a symmetric B, only the symmetric part of its gradient.
+    for n in [7, 70] {
+        cases.push(case(
+            &format!("matmul with a symmetric operand {n}"),
+            &[&[2, 9, n], &[2, n, n]],
+            |g, x| {
+                let transposed = ops::permute(g, x[1], &[0, 2, 1])?;
+                let b = ops::add(g, x[1], transposed)?;
+                let op = ops::MatMul {
+                    alpha: -0.5,
+                    b_is_symmetric: true,
+                    ..ops::MatMul::default()
+                };
+                ops::matmul_with(g, x[0], b, None, op)
+            },
+            move |x| {
+                let b = x[1].zip(&x[1].permute(&[0, 2, 1]), |b, t| b + t);
+                reference::matmul(&x[0], &b, false, false).map(|v| -0.5 * v)
             },
         ));
     }
@@ -349,6 +378,25 @@ fn product_cases() -> Vec<Case> {
             );
         }
     }
+    // By the Gram matrix of few rows, and of more than a tile has.
+    for (shape, n_iter) in [
+        ([2, 9, 23], 2),
+        ([1, 9, 23], 3),
+        ([1, 8, 40], 5),
+        ([1, 70, 110], 5),
+        ([1, 6, 31], 6),
+        ([1, 6, 31], 7),
+    ] {
+        cases.push(
+            case(
+                &format!("newton_schulz_of_rows {n_iter} {shape:?}"),
+                &[&shape],
+                move |g, x| ops::newton_schulz_of_rows(g, x[0], 0.05, n_iter),
+                move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
+            )
+            .tolerance(3e-5),
+        );
+    }
     // More features than a tile has rows: tiles above the diagonal are mirrored.
     cases.push(
         case(
@@ -366,13 +414,14 @@ fn product_cases() -> Vec<Case> {
 }
 
 fn convolution_cases() -> Vec<Case> {
-    let table: [([usize; 4], [usize; 4], Geometry); 9] = [
+    let table: [([usize; 4], [usize; 4], Geometry); 10] = [
         ([2, 3, 7, 6], [5, 3, 3, 3], geometry(1, 1, 1, 1)),
         ([2, 3, 11, 9], [5, 3, 3, 3], geometry(2, 1, 1, 1)),
         ([1, 4, 9, 9], [6, 2, 3, 3], geometry(1, 1, 1, 2)),
         ([2, 4, 9, 8], [8, 1, 3, 3], geometry(2, 1, 1, 4)),
         ([2, 3, 12, 10], [4, 3, 3, 3], geometry(1, 2, 2, 1)),
         ([2, 5, 6, 7], [7, 5, 1, 1], geometry(2, 0, 1, 1)),
+        ([2, 4, 6, 7], [6, 2, 1, 1], geometry(2, 1, 1, 2)),
         ([1, 2, 9, 9], [3, 2, 2, 5], geometry(3, 2, 1, 1)),
         ([1, 2, 5, 5], [3, 2, 3, 3], geometry(1, 3, 1, 1)),
         ([3, 1, 6, 6], [66, 1, 6, 6], geometry(1, 0, 1, 1)),
@@ -758,12 +807,9 @@ fn check_gradient(
     }
 }
 
-fn variant(direct: bool) -> CompileOptions {
+fn with(variants: Variants) -> CompileOptions {
     CompileOptions {
-        variants: Some(Variants {
-            direct,
-            subgroups_of_8: false,
-        }),
+        variants: Some(variants),
         ..CompileOptions::default()
     }
 }
@@ -773,7 +819,7 @@ fn every_op_and_its_gradient_with_direct_kernels() {
     let cases = all_cases();
     let mut seen = BTreeSet::new();
     for case in &cases {
-        seen.extend(check(case, variant(true)));
+        seen.extend(check(case, with(Variants::direct(false))));
     }
     support::report(&format!(
         "direct kernels: {} cases of {} ops",
@@ -784,14 +830,19 @@ fn every_op_and_its_gradient_with_direct_kernels() {
     assert_eq!(seen, known, "ops without a case, or unknown to the list");
 }
 
+/// With the kernels that `DECORR_KERNELS` names, or those of the smallest tile: a software adapter takes minutes to
+/// compile larger ones for every size.
 #[test]
 fn products_and_convolutions_with_tiled_kernels() {
+    let smallest = Tile::ALL[Tile::ALL.len() - 1];
+    let named = support::compile_options().variants;
+    let variants = named.unwrap_or(Variants::tiled(Tiles::all(smallest)));
     let mut cases = product_cases();
     cases.extend(convolution_cases());
     for case in &cases {
-        check(case, variant(false));
+        check(case, with(variants));
     }
-    support::report(&format!("tiled kernels: {} cases", cases.len()));
+    support::report(&format!("{variants} kernels: {} cases", cases.len()));
 }
 
 #[test]

@@ -4,11 +4,11 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use decorr::graph::{Graph, Init};
+use decorr::graph::{Graph, Init, Role};
 use decorr::models::{Model, Norm};
 use decorr::nn::{Loss, Mode};
 use decorr::ops;
-use decorr::optim::{Optimizer, Sgd};
+use decorr::optim::{Adam, Optimizer, Sgd};
 use decorr::passes::{Lifetime, Passes, Request, liveness, memory_plan, optimise, storage_roots};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::training_step;
@@ -18,25 +18,37 @@ use rand_chacha::ChaCha8Rng;
 const BATCH: usize = 9;
 
 fn graph(norm: Norm) -> Graph {
+    graph_with(norm, &sgd())
+}
+
+fn graph_with(norm: Norm, optimizer: &Optimizer) -> Graph {
     let mut model = Model::new("cnn", norm, 10).unwrap();
     model.deconv.block = 8;
-    let optimizer = Optimizer::Sgd(Sgd {
+    let loss = Loss::CrossEntropy { smoothing: 0.1 };
+    training_step(&model, loss, optimizer, [BATCH, 1, 14, 14], Mode::Train).unwrap()
+}
+
+fn sgd() -> Optimizer {
+    Optimizer::Sgd(Sgd {
         momentum: 0.9,
         weight_decay: 1e-3,
         nesterov: true,
-    });
-    let loss = Loss::CrossEntropy { smoothing: 0.1 };
-    training_step(&model, loss, &optimizer, [BATCH, 1, 14, 14], Mode::Train).unwrap()
+    })
 }
 
+type Trained = (Vec<f32>, BTreeMap<String, Vec<f32>>);
+
 /// Losses of three steps and all states after them.
-fn run(graph: &Graph, passes: Passes) -> (Vec<f32>, BTreeMap<String, Vec<f32>>) {
-    let mut store = Store::new(&support::gpu(), 5);
+fn run(graph: &Graph, passes: Passes) -> Trained {
+    run_in(&mut Store::new(&support::gpu(), 5), graph, passes)
+}
+
+fn run_in(store: &mut Store, graph: &Graph, passes: Passes) -> Trained {
     let options = CompileOptions {
         passes,
         ..CompileOptions::default()
     };
-    let mut program = Program::compile(graph, &mut store, options).unwrap();
+    let mut program = Program::compile(graph, store, options).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let images: Vec<f32> = (0..BATCH * 196).map(|_| rng.random()).collect();
     let labels: Vec<f32> = (0..BATCH).map(|i| (i % 10) as f32).collect();
@@ -104,6 +116,33 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
             },
             0.0,
         );
+        compare(
+            &graph,
+            all,
+            Passes {
+                join_updates: false,
+                ..all
+            },
+            0.0,
+        );
+        compare(
+            &graph,
+            all,
+            Passes {
+                join_sums: false,
+                ..all
+            },
+            0.0,
+        );
+        compare(
+            &graph,
+            all,
+            Passes {
+                epilogue: false,
+                ..all
+            },
+            1e-5,
+        );
         // Fusion lets the driver contract a * b + c; common expressions change what is fused.
         compare(
             &graph,
@@ -116,6 +155,193 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
         );
         compare(&graph, all, Passes { fuse: false, ..all }, 1e-5);
         compare(&graph, all, Passes::NONE, 1e-5);
+    }
+}
+
+/// Products that end with a sum or with `ReLU`: the same numbers, of NaN too.
+#[test]
+fn what_ends_a_product_is_what_followed_it() {
+    let mut g = Graph::new();
+    let image = g.input("image", [3, 2, 7, 5]);
+    let weight = g.input("weight", [4, 2, 3, 3]);
+    let bias = g.input("bias", [4]);
+    let geometry = ops::Conv2dGeometry {
+        padding: 1,
+        ..ops::Conv2dGeometry::default()
+    };
+    let product = ops::conv2d(&mut g, image, weight, Some(bias), geometry).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("relu of conv2d", y);
+    let (a, b) = (g.input("a", [2, 9, 300]), g.input("b", [2, 300, 11]));
+    let columns = g.input("columns", [11]);
+    let c = g.input("c", [2, 9, 11]);
+    let none = ops::Transpose::default();
+    let product = ops::matmul_with(&mut g, a, b, Some(columns), none).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("relu of matmul", y);
+    for (name, reversed) in [("sum", false), ("sum, reversed", true)] {
+        let op = ops::MatMul {
+            alpha: if reversed { 0.5 } else { -2.0 },
+            ..none.into()
+        };
+        let product = ops::matmul_with(&mut g, a, b, None, op).unwrap();
+        let y = match reversed {
+            false => ops::add(&mut g, product, c).unwrap(),
+            true => ops::add(&mut g, c, product).unwrap(),
+        };
+        g.output(name, y);
+    }
+    // Whose result is needed in itself too.
+    let both = ops::Transpose { a: true, b: true };
+    let product = ops::matmul(&mut g, b, a, both).unwrap();
+    let y = ops::relu(&mut g, product).unwrap();
+    g.output("product", product);
+    g.output("relu", y);
+
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let names: Vec<(String, usize)> = g
+        .nodes()
+        .iter()
+        .filter(|n| n.inputs.is_empty())
+        .map(|n| (n.name.clone(), n.shape.len()))
+        .collect();
+    let mut values: Vec<Vec<f32>> = names
+        .iter()
+        .map(|(_, len)| (0..*len).map(|_| rng.random::<f32>() - 0.5).collect())
+        .collect();
+    values[0][17] = f32::NAN;
+    let inputs: Vec<(&str, &[f32])> = names
+        .iter()
+        .zip(&values)
+        .map(|((name, _), v)| (name.as_str(), v.as_slice()))
+        .collect();
+    let [with, without] = [true, false].map(|epilogue| {
+        let options = CompileOptions {
+            passes: Passes {
+                epilogue,
+                ..Passes::ALL
+            },
+            ..support::compile_options()
+        };
+        let mut program =
+            Program::compile(&g, &mut Store::new(&support::gpu(), 1), options).unwrap();
+        (
+            program.dispatch_count(),
+            program.run(&inputs).unwrap().values,
+        )
+    });
+    assert!(with.0 + 4 <= without.0, "{} and {}", with.0, without.0);
+    for (name, expected) in &without.1 {
+        let values = &with.1[name];
+        assert_eq!(values.len(), expected.len());
+        for (a, b) in values.iter().zip(expected) {
+            let alike = (a - b).abs() <= 1e-6 * (1.0 + b.abs()) || (a.is_nan() && b.is_nan());
+            assert!(alike, "{name}: {a} and {b}");
+        }
+    }
+    let nans = |name: &str| with.1[name].iter().filter(|v| v.is_nan()).count();
+    assert!(nans("relu of conv2d") > 0 && nans("relu of matmul") == 0);
+}
+
+/// Momenta and weights in one kernel, small ones of many layers in one dispatch.
+#[test]
+fn joined_updates_are_the_updates() {
+    let apart = Passes {
+        join_updates: false,
+        ..Passes::ALL
+    };
+    let plain = Optimizer::Sgd(Sgd::default());
+    let adam = Optimizer::Adam(Adam::default());
+    let adam_w = Optimizer::Adam(Adam {
+        weight_decay: 0.01,
+        decoupled: true,
+        ..Adam::default()
+    });
+    for optimizer in [sgd(), plain, adam, adam_w] {
+        let graph = graph_with(Norm::Batch, &optimizer);
+        compare(&graph, Passes::ALL, apart, 0.0);
+        let count = |passes| {
+            let options = CompileOptions {
+                passes,
+                ..CompileOptions::default()
+            };
+            let mut store = Store::new(&support::gpu(), 1);
+            let program = Program::compile(&graph, &mut store, options);
+            program.unwrap().dispatch_count()
+        };
+        let (joined, apart) = (count(Passes::ALL), count(apart));
+        support::report(&format!("{joined} dispatches, {apart} with updates apart"));
+        assert!(joined + 10 <= apart);
+    }
+}
+
+/// Where states are in buffers of their own already, or in lists of another program, they stay there.
+#[test]
+fn updates_are_joined_only_where_states_lie_side_by_side() {
+    let graphs = [sgd(), Optimizer::Adam(Adam::default())].map(|o| graph_with(Norm::Batch, &o));
+    for (first, passes) in [
+        (&graphs[1], Passes::ALL),
+        (&graphs[0], Passes::NONE),
+        (&graphs[0], Passes::ALL),
+    ] {
+        let mut store = Store::new(&support::gpu(), 5);
+        let options = CompileOptions {
+            passes,
+            ..CompileOptions::default()
+        };
+        Program::compile(first, &mut store, options).unwrap();
+        let (losses, states) = run_in(&mut store, &graphs[0], Passes::ALL);
+        let (expected, expected_states) = run(&graphs[0], Passes::ALL);
+        assert_eq!(losses, expected);
+        for (name, values) in expected_states {
+            assert_eq!(states[&name], values, "{name}");
+        }
+    }
+}
+
+/// Two updates that read each other's old value; one that follows another's new value; one whose
+/// old value is read later.
+#[test]
+fn updates_that_read_one_another_keep_their_order() {
+    let numbers = |passes| {
+        let mut g = Graph::new();
+        let mut state = |name: &str, value| {
+            let init = Init::Constant(value);
+            g.state(name, [5], Role::Buffer, init).unwrap()
+        };
+        let [a, b, c, d, e] =
+            [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 5.0)].map(|(n, v)| state(n, v));
+        let double = ops::scale(&mut g, b, 2.0).unwrap();
+        let triple = ops::scale(&mut g, a, 3.0).unwrap();
+        let next = ops::add(&mut g, c, triple).unwrap();
+        let follows = ops::add(&mut g, d, next).unwrap();
+        let late = ops::scale(&mut g, e, 0.5).unwrap();
+        let sum = ops::sum_to(&mut g, e, [1]).unwrap();
+        for (state, value) in [(a, double), (b, triple), (c, next), (d, follows), (e, late)] {
+            g.assign(state, value).unwrap();
+        }
+        g.output("sum", sum);
+        let mut store = Store::new(&support::gpu(), 1);
+        let options = CompileOptions {
+            passes,
+            ..CompileOptions::default()
+        };
+        let mut program = Program::compile(&g, &mut store, options).unwrap();
+        let sums = [(); 3].map(|()| program.run(&[]).unwrap().scalar("sum"));
+        (
+            sums,
+            ["a", "b", "c", "d", "e"].map(|s| store.read(s).unwrap()[4]),
+        )
+    };
+    let (mut a, mut b, mut c, mut d) = (1.0, 2.0, 3.0, 4.0);
+    for _ in 0..3 {
+        (a, b, c) = (2.0 * b, 3.0 * a, c + 3.0 * a);
+        d += c;
+    }
+    for passes in [Passes::ALL, Passes::NONE] {
+        let (sums, states) = numbers(passes);
+        assert_eq!(sums, [25.0, 12.5, 6.25]);
+        assert_eq!(states, [a, b, c, d, 5.0 / 8.0]);
     }
 }
 
@@ -141,6 +367,36 @@ fn passes_pay() {
         assert!(4 * all.dispatch_count() < 3 * none.dispatch_count());
         assert!(2 * all.memory().arenas < none.memory().arenas);
     }
+}
+
+/// Plans only: nothing is made on the device.
+#[test]
+fn arenas_are_hardly_larger_than_what_is_alive_at_one_time() {
+    let gpu = support::gpu();
+    let mut worst = (0.0, String::new());
+    for network in ["mlp", "cnn", "vgg11", "resnet18"] {
+        for norm in [Norm::None, Norm::Batch, Norm::Channel, Norm::Deconv] {
+            let model = Model::new(network, norm, 10).unwrap();
+            let [c, h, w] = match network {
+                "mlp" | "cnn" => [1, 28, 28],
+                _ => [3, 32, 32],
+            };
+            for batch in [1, 16, 37, 128] {
+                let (loss, sgd) = (Loss::CrossEntropy { smoothing: 0.0 }, sgd());
+                let shape = [batch, c, h, w];
+                let graph = training_step(&model, loss, &sgd, shape, Mode::Train).unwrap();
+                let memory = Program::plan(&graph, &gpu, CompileOptions::default()).unwrap();
+                assert!(memory.arenas >= memory.live);
+                let ratio = memory.arenas as f64 / memory.live as f64;
+                if ratio > worst.0 {
+                    worst = (ratio, format!("{network}, {norm:?}, {batch} images"));
+                }
+            }
+        }
+    }
+    let (ratio, which) = worst;
+    support::report(&format!("largest ratio {ratio:.3}: {which}"));
+    assert!(ratio <= 1.05, "{ratio}: {which}");
 }
 
 #[test]

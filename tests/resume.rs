@@ -72,11 +72,17 @@ fn losses(out: &Path) -> Vec<(u64, f64)> {
 
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
-    for optimizer in [OptimizerName::Sgd, OptimizerName::Adam] {
+    let runs = [
+        (OptimizerName::Sgd, 1),
+        (OptimizerName::Adam, 1),
+        (OptimizerName::Sgd, 4),
+    ];
+    for (optimizer, refresh) in runs {
         let dir = tempfile::tempdir().unwrap();
         let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
         let with = |out: &Path| TrainOptions {
             optimizer: Some(optimizer),
+            refresh: Some(refresh),
             ..options(out)
         };
         go(with(&whole), Start::New, u64::MAX).unwrap();
@@ -85,7 +91,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
         assert_ne!(model(&cut), model(&whole));
         let summary = resume(&cut).unwrap();
         assert!(!summary.interrupted && summary.steps == 9);
-        assert_eq!(model(&cut), model(&whole), "{optimizer:?}");
+        assert_eq!(model(&cut), model(&whole), "{optimizer:?} {refresh}");
         assert_eq!(losses(&cut), losses(&whole));
         let text = resume(&cut).unwrap_err().to_string();
         assert!(text.contains("all its 9 steps"), "{text}");

@@ -3,6 +3,9 @@
 // host sets stand in those files: BIAS is 0 for none, 1 for one value a row, 2 for one a column, 3 for
 // one an element.
 
+// 1: the result is max(x, 0).
+const RELU: u32 = 0u;
+
 struct Params {
     m: u32,
     n: u32,
@@ -139,6 +142,10 @@ fn finished(batch: u32, m: u32, n: u32, sum: f32) -> f32 {
         value += bias[n];
     } else if (BIAS == 3u) {
         value += bias[(batch * params.m + m) * params.n + n];
+    }
+    if (RELU == 1u) {
+        // NaN stays NaN, as `max` does not promise.
+        value = select(value, 0.0, value < 0.0);
     }
     return value;
 }

@@ -1,29 +1,43 @@
-//! `decorr bench`: kernels and whole steps as figures with their bounds.
+//! `decorr bench` and `decorr profile`: kernels and whole steps as figures with their bounds.
 //!
 //! Workloads that are compared are run in turn, several rounds, and the best round counts: on a
 //! shared machine the best is the least disturbed.
 
+mod compare;
 mod peak;
+mod quick;
+mod runner;
+mod trace;
 mod workloads;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+pub use compare::{Change, Comparison, Verdict, compare};
+pub use quick::{PaperRun, Summary, quick};
+pub use trace::{LayerTimes, OpTimes, Peaks, StepTrace, times_by_op, trace_step};
+pub use workloads::{Workload, network_steps, workloads};
 
 use crate::gpu::Gpu;
 use crate::graph::op::Variants;
-use crate::program::{CompileOptions, KernelTime, Program, Store};
+use crate::program::KernelTime;
 use crate::{Error, Result};
-pub use workloads::{Workload, network_steps, workloads};
+use runner::Runner;
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     /// What was run.
     pub name: String,
-    /// Milliseconds of the best round, a step.
+    /// Milliseconds a step, of the best round.
     pub ms: f64,
+    /// Milliseconds a step, of each round in order. What is known of the noise.
+    #[serde(default)]
+    pub rounds_ms: Vec<f64>,
+    /// Images that are trained on in a second, for training steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_per_s: Option<f64>,
     /// Floating-point operations of a step.
     pub gflop: f64,
     /// `gflop` over time.
@@ -37,21 +51,30 @@ pub struct Figure {
     /// Planned device memory in MiB.
     pub peak_mib: f64,
     /// Time over that of the workload named here, where one is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<(String, f64)>,
 }
 
 /// The whole run, as `--json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// Of decorr.
+    #[serde(default)]
+    pub version: String,
     /// Adapter, backend and driver.
     pub adapter: String,
-    /// Kernel variant.
-    pub variant: &'static str,
+    /// Kernel variant, see [`Variants`].
+    pub variant: String,
     /// Rounds of which the best counts.
     pub rounds: usize,
     /// The table.
     pub figures: Vec<Figure>,
+    /// What the figures mean, of [`quick`] only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// What changed since an earlier report, where [`compare`] was asked.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
 /// What to run.
@@ -65,16 +88,6 @@ pub struct Options {
     pub rounds: usize,
     /// Kernel variant in place of the adapter's own.
     pub variants: Option<Variants>,
-}
-
-struct Compiled {
-    workload: Workload,
-    program: Program,
-    /// Parameters live here.
-    store: Store,
-    /// Steps in a round.
-    steps: usize,
-    best: f64,
 }
 
 /// The workloads that `options` ask for.
@@ -99,7 +112,8 @@ fn chosen(options: &Options) -> Result<Vec<Workload>> {
     Ok(all)
 }
 
-/// Compiles each workload and times its kernels; `each` is given its name and the least times of five steps.
+/// Compiles each workload and times its kernels; `each` is given its name and the least times of
+/// five steps, for each graph of its cycle.
 ///
 /// # Errors
 /// As [`run`]; [`Error::Adapter`] if the adapter has no timestamps.
@@ -110,9 +124,9 @@ pub fn profile(
 ) -> Result<()> {
     for workload in chosen(options)? {
         if workload.name.contains(&options.filter) {
-            let mut item = warm_up(gpu, workload, options, None)?;
-            let times = item.program.fastest_profile(&item.workload.inputs())?;
-            each(&item.workload.name, times);
+            let mut runner = Runner::new(gpu, options.variants, &|_| {});
+            runner.compile(workload)?;
+            runner.profile(&mut each)?;
         }
     }
     Ok(())
@@ -123,125 +137,37 @@ pub fn profile(
 /// # Errors
 /// [`Error::Config`] if no workload has such a name; what compiling and running report.
 pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result<Report> {
-    let mut compiled: Vec<Compiled> = Vec::new();
+    let mut runner = Runner::new(gpu, options.variants, &progress);
     for workload in chosen(options)? {
         // The peak is always measured: shares are of it.
-        if workload.name != workloads::PEAK && !workload.name.contains(&options.filter) {
-            continue;
-        }
-        progress(&format!("compiling {}", workload.name));
-        let name = workload.name.clone();
-        let beside = compiled.last().map(|c| &c.store);
-        match warm_up(gpu, workload, options, beside) {
-            Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
-                progress(&format!("left out: {name}: {error}"));
-            }
-            other => compiled.push(other?),
+        if workload.name == workloads::PEAK || workload.name.contains(&options.filter) {
+            runner.add(workload)?;
         }
     }
-    for round in 0..options.rounds {
-        for item in &mut compiled {
-            progress(&format!(
-                "round {} of {}: {}",
-                round + 1,
-                options.rounds,
-                item.workload.name
-            ));
-            let seconds = item.measure(item.steps)?;
-            item.best = item.best.min(seconds);
-        }
+    for round in 1..=options.rounds {
+        runner.round(&format!("round {round} of {}", options.rounds))?;
     }
-    Ok(report(gpu, options, &compiled))
-}
-
-fn warm_up(
-    gpu: &Arc<Gpu>,
-    workload: Workload,
-    options: &Options,
-    beside: Option<&Store>,
-) -> Result<Compiled> {
-    // Workloads run in turn, so they can do with one memory; several large networks would not fit.
-    let mut store = match beside {
-        Some(other) => Store::sharing_memory_of(other, 1),
-        None => Store::new(gpu, 1),
-    };
-    let compile = CompileOptions {
-        variants: options.variants,
-        ..CompileOptions::default()
-    };
-    let program = Program::compile(&workload.graph, &mut store, compile)?;
-    let mut item = Compiled {
-        workload,
-        program,
-        store,
-        steps: 1,
-        best: f64::INFINITY,
-    };
-    // The first step compiles in the driver. Then as many steps as fill a quarter of a second.
-    item.measure(1)?;
-    let once = item.measure(1)?;
-    item.steps = ((0.25 / once) as usize).clamp(1, 200);
-    Ok(item)
-}
-
-impl Compiled {
-    /// Seconds a step, over `steps` of them.
-    fn measure(&mut self, steps: usize) -> Result<f64> {
-        let inputs = self.workload.inputs();
-        let start = Instant::now();
-        for _ in 0..steps {
-            self.program.step(&inputs)?;
-        }
-        self.program.finish()?;
-        Ok(start.elapsed().as_secs_f64() / steps as f64)
-    }
-}
-
-fn report(gpu: &Gpu, options: &Options, compiled: &[Compiled]) -> Report {
-    let rate = |c: &Compiled| c.program.cost().flops as f64 / c.best / 1e9;
-    let peak = compiled.iter().find(|c| c.workload.name == workloads::PEAK);
-    let peak = peak.map_or(f64::NAN, rate);
-    let figures = compiled
-        .iter()
-        .map(|c| {
-            let compared = c.workload.compared_with.as_deref();
-            let base = compiled
-                .iter()
-                .find(|b| Some(b.workload.name.as_str()) == compared);
-            Figure {
-                name: c.workload.name.clone(),
-                ms: c.best * 1e3,
-                gflop: c.program.cost().flops as f64 / 1e9,
-                gflops: rate(c),
-                share_of_peak: rate(c) / peak,
-                gb_per_s: c.program.cost().bytes as f64 / c.best / 1e9,
-                dispatches: c.program.dispatch_count(),
-                peak_mib: c.program.memory().peak() as f64 / f64::from(1 << 20),
-                ratio: base.map(|b| (b.workload.name.clone(), c.best / b.best)),
-            }
-        })
-        .collect();
-    let variants = options
-        .variants
-        .unwrap_or_else(|| crate::passes::select_variant(gpu));
-    Report {
-        adapter: gpu.describe(),
-        variant: if variants.direct { "direct" } else { "tiled" },
-        rounds: options.rounds,
-        figures,
-    }
+    Ok(runner.report())
 }
 
 impl Report {
+    /// The line called `name`.
+    pub fn figure(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|f| f.name == name)
+    }
+
     /// The table for people.
     pub fn table(&self) -> String {
+        let widths = self.figures.iter().map(|f| f.name.len());
+        let width = widths.fold(28, usize::max);
         let mut text = format!(
-            "{}, {} kernels, best of {} rounds\n{:<28} {:>10} {:>9} {:>9} {:>7} {:>8} {:>10} {:>9}  {}\n",
+            "{}, {} kernels, best of {} rounds\n{:<width$} {:>10} {:>9} {:>9} {:>9} {:>7} {:>8} {:>10} {:>9}  {}\n",
             self.adapter,
             self.variant,
             self.rounds,
             "workload",
             "ms",
+            "images/s",
             "GFLOP",
             "GFLOP/s",
             "of peak",
@@ -255,8 +181,9 @@ impl Report {
                 Some((name, ratio)) => format!("{ratio:.2} x {name}"),
                 None => String::new(),
             };
-            text.push_str(&format!(
-                "{:<28} {:>10.3} {:>9.3} {:>9.2} {:>6.0}% {:>8.2} {:>10} {:>9.1}  {ratio}\n",
+            let images = f.images_per_s.map_or(String::new(), |n| format!("{n:.1}"));
+            let line = format!(
+                "{:<width$} {:>10.3} {images:>9} {:>9.3} {:>9.2} {:>6.0}% {:>8.2} {:>10} {:>9.1}  {ratio}",
                 f.name,
                 f.ms,
                 f.gflop,
@@ -265,7 +192,9 @@ impl Report {
                 f.gb_per_s,
                 f.dispatches,
                 f.peak_mib
-            ));
+            );
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
         text
     }

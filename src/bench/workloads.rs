@@ -8,7 +8,7 @@ use crate::Result;
 use crate::autodiff::gradients_from;
 use crate::figures::{SceneOptions, Statistics, random_scene, scene_inputs};
 use crate::graph::{Graph, Init, TensorId};
-use crate::models::{Model, Norm};
+use crate::models::{Form, Model, Norm};
 use crate::nn::{Loss, Mode};
 use crate::ops::{
     Conv2dGeometry, CovGrad, Transpose, affine, conv2d, covariance, matmul, newton_schulz,
@@ -16,32 +16,43 @@ use crate::ops::{
 use crate::optim::{Optimizer, Sgd};
 use crate::train::training_step;
 
-/// A graph with values for its inputs.
+/// What is timed: the steps of one graph, or of several in turn.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// For the table.
     pub name: String,
-    /// The step.
-    pub graph: Graph,
-    /// Values by input name.
+    /// Graphs of one store and how many steps each has, in the order of running. Most workloads have
+    /// one graph and one step. Of several, every figure is the mean over the steps of the cycle.
+    pub cycle: Vec<(Graph, usize)>,
+    /// Values by input name, the same for all graphs.
     pub inputs: Vec<(String, Vec<f32>)>,
+    /// Images that a step trains on, if it does.
+    pub images: Option<usize>,
     /// Name of the workload whose time this one's is divided by.
     pub compared_with: Option<String>,
 }
 
 impl Workload {
-    /// As a program takes them.
-    pub(super) fn inputs(&self) -> Vec<(&str, &[f32])> {
-        let pairs = self.inputs.iter();
-        pairs.map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+    /// The steps of one graph that has no inputs.
+    pub fn new(name: impl Into<String>, graph: Graph) -> Self {
+        Self {
+            name: name.into(),
+            cycle: vec![(graph, 1)],
+            inputs: Vec::new(),
+            images: None,
+            compared_with: None,
+        }
     }
 }
 
 /// Images of a step where nothing else is said.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 
 /// Name of the workload that measures the adapter's peak.
 pub(super) const PEAK: &str = "multiply-add peak";
+
+/// Name of the workload that measures how fast memory is read and written.
+pub(super) const STREAM: &str = "memory stream";
 
 /// All workloads, in the order of the table.
 ///
@@ -77,19 +88,6 @@ fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
     g.parameter(name, shape, Init::Uniform(1.0))
 }
 
-/// One number is read back, so that the result is used but its transfer is not measured.
-fn finish(mut g: Graph, name: String, results: &[TensorId]) -> Workload {
-    for (i, &result) in results.iter().enumerate() {
-        g.output(&format!("result{i}"), result);
-    }
-    Workload {
-        name,
-        graph: g,
-        inputs: vec![],
-        compared_with: None,
-    }
-}
-
 /// Keeps `result` on the GPU as a state: written by its own kernel, nothing added.
 fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
     let shape = g.shape(result).clone();
@@ -103,19 +101,19 @@ pub(super) fn peak() -> Result<Workload> {
     let x = operand(&mut g, "x", &[1 << 16])?;
     let y = multiply_add(&mut g, x)?;
     keep(&mut g, "y", y)?;
-    Ok(finish(g, PEAK.into(), &[]))
+    Ok(Workload::new(PEAK, g))
 }
 
 /// 64 MiB, beyond the caches, read once and written once in place.
-fn stream() -> Result<Workload> {
+pub(super) fn stream() -> Result<Workload> {
     let mut g = Graph::new();
     let x = operand(&mut g, "x", &[1 << 24])?;
     let y = affine(&mut g, x, 0.5, 1.0)?;
     g.assign(x, y)?;
-    Ok(finish(g, "memory stream".into(), &[]))
+    Ok(Workload::new(STREAM, g))
 }
 
-fn product(m: usize, n: usize, k: usize) -> Result<Workload> {
+pub(super) fn product(m: usize, n: usize, k: usize) -> Result<Workload> {
     let mut g = Graph::new();
     let a = operand(&mut g, "a", &[m, k])?;
     let b = operand(&mut g, "b", &[k, n])?;
@@ -126,7 +124,7 @@ fn product(m: usize, n: usize, k: usize) -> Result<Workload> {
     } else {
         format!("matmul {m}x{n}x{k}")
     };
-    Ok(finish(g, name, &[]))
+    Ok(Workload::new(name, g))
 }
 
 fn gram(rows: usize, features: usize) -> Result<Workload> {
@@ -134,10 +132,10 @@ fn gram(rows: usize, features: usize) -> Result<Workload> {
     let x = operand(&mut g, "x", &[1, rows, features])?;
     let cov = covariance(&mut g, x, 1e-5)?;
     keep(&mut g, "c", cov)?;
-    Ok(finish(g, format!("covariance {rows}x{features}"), &[]))
+    Ok(Workload::new(format!("covariance {rows}x{features}"), g))
 }
 
-fn inverse_root(features: usize) -> Result<Workload> {
+pub(super) fn inverse_root(features: usize) -> Result<Workload> {
     let mut g = Graph::new();
     let x = operand(&mut g, "x", &[1, 4 * features, features])?;
     let cov = covariance(&mut g, x, 1e-5)?;
@@ -145,11 +143,11 @@ fn inverse_root(features: usize) -> Result<Workload> {
     let grads = gradients_from(&mut g, &[(deconv, cov)], &[cov])?;
     keep(&mut g, "deconv", deconv)?;
     keep(&mut g, "cov_grad", grads[0])?;
-    Ok(finish(g, format!("newton_schulz {features} f+b"), &[]))
+    Ok(Workload::new(format!("newton_schulz {features} f+b"), g))
 }
 
 /// 64 to 128 channels, 3x3, on 32 images of 16x16: forward, input gradient, weight gradient.
-fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
+pub(super) fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
     let mut all = Vec::new();
     for direction in ["forward", "input grad", "weight grad"] {
         let mut g = Graph::new();
@@ -169,7 +167,7 @@ fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
         };
         keep(&mut g, "result", wanted)?;
         let name = forward.replace("forward", direction);
-        let mut workload = finish(g, name, &[]);
+        let mut workload = Workload::new(name, g);
         workload.compared_with = (direction != "forward").then(|| forward.to_string());
         all.push(workload);
     }
@@ -190,34 +188,102 @@ fn scene(kernel_size: usize, sampling_stride: usize, blur: f32) -> Result<Worklo
     let inputs = scene_inputs(&options).into_iter();
     let blurred = if blur > 0.0 { " blur" } else { "" };
     let sampled = if sampling_stride > 1 { " sampled" } else { "" };
+    let name = format!("scene 640x480 k {kernel_size}{sampled}{blurred}");
     Ok(Workload {
-        name: format!("scene 640x480 k {kernel_size}{sampled}{blurred}"),
-        graph: random_scene([3, 480, 640], &options)?,
         inputs: inputs.map(|(n, v)| (n.to_string(), v)).collect(),
-        compared_with: None,
+        ..Workload::new(name, random_scene([3, 480, 640], &options)?)
     })
 }
 
-/// Training steps of a network at a batch size: every norm, deconvolution in blocks of 16 (the paper's
-/// text) and of 64 (its code).
+/// What a network is normalised by in [`network_steps`]: every norm, deconvolution in blocks of 16 (the
+/// paper's text) and of 64 (its code).
+pub(super) const NORMS: [(Norm, Option<usize>); 5] = [
+    (Norm::None, None),
+    (Norm::Batch, None),
+    (Norm::Channel, None),
+    (Norm::Deconv, Some(16)),
+    (Norm::Deconv, Some(64)),
+];
+
+/// Steps from one covariance and D to the next in the rows of [`network_steps`] that say so.
+const REFRESH: usize = 8;
+
+/// Training steps of a network at a batch size, with every norm; of deconvolution also the mean over a whole
+/// cycle of `--refresh 8`.
 ///
 /// # Errors
 /// [`crate::Error::Config`] if there is no such network.
 pub fn network_steps(network: &str, batch_size: usize) -> Result<Vec<Workload>> {
-    let of = |norm: Norm, block| step(network, batch_size, norm, block);
-    Ok(vec![
-        of(Norm::None, None)?,
-        of(Norm::Batch, None)?,
-        of(Norm::Channel, None)?,
-        of(Norm::Deconv, Some(16))?,
-        of(Norm::Deconv, Some(64))?,
-    ])
+    let of = |(norm, block)| step(network, batch_size, norm, block);
+    let mut all = NORMS.into_iter().map(of).collect::<Result<Vec<_>>>()?;
+    for block in [16, 64] {
+        all.push(cycle(network, batch_size, block)?);
+    }
+    Ok(all)
 }
 
-/// A training step on images of the network's usual size, compared with that of batch norm.
-fn step(network: &str, batch_size: usize, norm: Norm, block: Option<usize>) -> Result<Workload> {
+/// A refresh and the steps to the next, compared as [`step`] is.
+fn cycle(network: &str, batch_size: usize, block: usize) -> Result<Workload> {
+    let exact = step(network, batch_size, Norm::Deconv, Some(block))?;
+    let graph = |mode| {
+        let row = (Norm::Deconv, Some(block));
+        training_graph(network, None, batch_size, row, REFRESH, mode)
+    };
+    Ok(Workload {
+        name: format!("{} refresh {REFRESH}", exact.name),
+        cycle: vec![
+            (graph(Mode::Train)?, 1),
+            (graph(Mode::Between)?, REFRESH - 1),
+        ],
+        ..exact
+    })
+}
+
+/// What a training step is called in the table: "vgg11 step deconv 64", "vgg11 at 16 batch".
+pub(super) fn step_name(
+    network: &str,
+    batch_size: usize,
+    norm: Norm,
+    block: Option<usize>,
+) -> String {
+    let at = match batch_size {
+        BATCH => "step".into(),
+        _ => format!("at {batch_size}"),
+    };
+    format!("{network} {at} {}", norm_name(norm, block))
+}
+
+/// "batch", "deconv 64".
+pub(super) fn norm_name(norm: Norm, block: Option<usize>) -> String {
+    match block {
+        Some(block) => format!("{} {block}", norm.name()),
+        None => norm.name().into(),
+    }
+}
+
+/// The graph of a training step on images of the network's usual size, or of `form`'s.
+pub(super) fn step_graph(
+    network: &str,
+    form: Option<Form>,
+    batch_size: usize,
+    norm: Norm,
+    block: Option<usize>,
+) -> Result<Graph> {
+    training_graph(network, form, batch_size, (norm, block), 1, Mode::Train)
+}
+
+fn training_graph(
+    network: &str,
+    form: Option<Form>,
+    batch_size: usize,
+    (norm, block): (Norm, Option<usize>),
+    refresh: usize,
+    mode: Mode,
+) -> Result<Graph> {
     let mut model = Model::new(network, norm, 0)?;
-    let ([c, h, w], classes) = model.network.usual_images(None);
+    model.deconv.refresh = refresh;
+    let ([c, h, w], classes) = model.network.usual_images(form);
+    model.form = form;
     model.classes = classes;
     model.deconv.block = block.unwrap_or(model.deconv.block);
     let optimizer = Optimizer::Sgd(Sgd {
@@ -226,26 +292,36 @@ fn step(network: &str, batch_size: usize, norm: Norm, block: Option<usize>) -> R
     });
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let shape = [batch_size, c, h, w];
-    let graph = training_step(&model, loss, &optimizer, shape, Mode::Train)?;
+    training_step(&model, loss, &optimizer, shape, mode)
+}
+
+/// A training step on images of the network's usual size, compared with that of batch norm.
+pub(super) fn step(
+    network: &str,
+    batch_size: usize,
+    norm: Norm,
+    block: Option<usize>,
+) -> Result<Workload> {
+    let graph = step_graph(network, None, batch_size, norm, block)?;
+    Ok(Workload {
+        inputs: step_inputs(network, batch_size)?,
+        images: Some(batch_size),
+        compared_with: (norm != Norm::Batch)
+            .then(|| step_name(network, batch_size, Norm::Batch, None)),
+        ..Workload::new(step_name(network, batch_size, norm, block), graph)
+    })
+}
+
+/// What a training step takes: random images, labels in turn, a small learning rate.
+fn step_inputs(network: &str, batch_size: usize) -> Result<Vec<(String, Vec<f32>)>> {
+    let ([c, h, w], classes) = crate::models::network(network)?.usual_images(None);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let len: usize = shape.iter().product();
+    let len = batch_size * c * h * w;
     let images = (0..len).map(|_| rng.random::<f32>()).collect();
     let labels = (0..batch_size).map(|i| (i % classes) as f32).collect();
-    let name = |norm: Norm| match batch_size {
-        BATCH => format!("{network} step {}", norm.name()),
-        _ => format!("{network} at {batch_size} {}", norm.name()),
-    };
-    Ok(Workload {
-        name: match block {
-            Some(block) => format!("{} {block}", name(norm)),
-            None => name(norm),
-        },
-        graph,
-        inputs: vec![
-            ("images".into(), images),
-            ("labels".into(), labels),
-            ("lr".into(), vec![1e-3]),
-        ],
-        compared_with: (norm != Norm::Batch).then(|| name(Norm::Batch)),
-    })
+    Ok(vec![
+        ("images".into(), images),
+        ("labels".into(), labels),
+        ("lr".into(), vec![1e-3]),
+    ])
 }

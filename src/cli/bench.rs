@@ -1,28 +1,54 @@
 //! `decorr bench`.
 
-use clap::{Args, ValueEnum};
-use decorr::bench::{Options, profile, run as bench};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use decorr::bench::{Options, Report, Verdict, compare, profile, quick, run as bench};
 use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
 use super::times::print_times;
-use super::{AdapterArgs, print, print_json};
+use super::{AdapterArgs, TuneChoice, print, print_json};
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum VariantName {
-    /// Barrier-free register blocks, for CPU adapters.
-    Direct,
-    /// The same with loads shared in subgroups, for CPU adapters whose subgroups are of 8.
-    Subgroup,
-    /// Tiles in workgroup memory, for GPUs.
-    Tiled,
-}
+/// The end of `decorr bench --help`.
+const EXAMPLES: &str = "\
+Examples:
+  decorr bench --quick                       what this adapter is good for, in about a minute
+  decorr bench matmul                        all matrix products
+  decorr bench --network vgg11 --batch-size 32
+                                             a training step with every norm
+  decorr bench --json > before.json          keep the figures, change something, and then:
+  decorr bench --baseline before.json        what is faster or slower, beyond noise
+
+Columns: images/s is what training steps go through; `of peak` is the share of the multiply-adds that
+the adapter does in registers (the row `multiply-add peak`, which is always measured); GB/s counts each
+tensor of each kernel once and is to be held against the row `memory stream`; MiB is planned device
+memory; ratio is the time over that of the row named there.
+
+Noise: workloads run in turn, --rounds times, and the best round counts, since other work on the machine
+makes rounds slower and never faster. Against a --baseline a row is faster or slower if its best round
+changed by more than 3 % and the noise of both runs (how far the lower quartile of the rounds lies above
+the best; 10 % for fewer than three rounds), and the median of the rounds agrees. What the multiply-add
+peak changed by, which depends on nothing in decorr, is the machine's: no row counts as changed by less.
+The exit status is 0 whatever changed, and 1 if --fail-if-slower is given and a row is slower.";
 
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(super) struct BenchArgs {
     /// Only workloads whose name contains this
     #[arg(default_value = "")]
     filter: String,
+    /// Measure for about a minute, or so many seconds, what tells most about the adapter, and say in
+    /// words what it is good for; batch sizes and rounds go by the time there is
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60",
+        conflicts_with_all = ["filter", "rounds", "network", "profile"]
+    )]
+    quick: Option<f64>,
     /// Rounds over all workloads, in turn; the best round of each counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -33,32 +59,53 @@ pub(super) struct BenchArgs {
     /// Batch sizes for --network [default: 128]; may be given several times
     #[arg(long, requires = "network")]
     batch_size: Vec<usize>,
-    /// Kernels in place of the adapter's own
+    /// Kernels in place of the adapter's own: direct (register blocks, for CPU adapters), subgroup (the same
+    /// with loads shared in subgroups of 8), tiled (tiles in workgroup memory, for GPUs), or tiled:TILE, as
+    /// tiled:128x128x8, for one tile everywhere
     #[arg(long)]
-    variant: Option<VariantName>,
+    variant: Option<Variants>,
     /// Time the kernels of each workload in place of the whole, and print the time by op
     #[arg(long, conflicts_with = "json")]
     profile: bool,
-    /// Print one JSON object in place of the table
+    /// Mark what changed since an earlier run, beyond noise; FILE is what --json printed then
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    baseline: Option<PathBuf>,
+    /// End with exit status 1 if a row is slower than in the --baseline
+    #[arg(long, requires = "baseline")]
+    fail_if_slower: bool,
+    /// Print one JSON object in place of the table, with the times of every round; with --baseline,
+    /// what changed is its `comparison`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    tune: TuneChoice,
     #[command(flatten)]
     adapter: AdapterArgs,
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    let gpu = args.adapter.open()?;
-    let subgroup = matches!(args.variant, Some(VariantName::Subgroup));
-    if subgroup && !gpu.has_subgroups_of_8() {
+    let baseline = args.baseline.as_deref().map(read_report).transpose()?;
+    let gpu = args.adapter.open_to_run()?;
+    if args.variant == Some(Variants::direct(true)) && !gpu.has_subgroups_of_8() {
         let message = format!("{} has no subgroups of 8 invocations", gpu.name());
         return Err(Error::Config(message));
     }
+    let variants = match args.variant {
+        None => args.tune.variants(&gpu)?,
+        given => given,
+    };
     let mut batch_sizes = args.batch_size.clone();
     if batch_sizes.is_empty() {
         batch_sizes.push(128);
     }
     if batch_sizes.contains(&0) {
         return Err(Error::Config("--batch-size must be at least 1".into()));
+    }
+    if args
+        .quick
+        .is_some_and(|time| !(time > 0.0 && time.is_finite()))
+    {
+        return Err(Error::Config("--quick takes seconds above 0".into()));
     }
     let at_sizes = |name: &String| batch_sizes.iter().map(|&n| (name.clone(), n)).collect();
     let options = Options {
@@ -69,10 +116,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             .collect(),
         filter: args.filter.clone(),
         rounds: args.rounds.max(1),
-        variants: args.variant.map(|v| Variants {
-            direct: !matches!(v, VariantName::Tiled),
-            subgroups_of_8: subgroup,
-        }),
+        variants,
     };
     if args.profile {
         return profile(&gpu, &options, |name, kernels| {
@@ -80,11 +124,52 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             print_times(kernels);
         });
     }
-    let report = bench(&gpu, &options, |what| eprintln!("{what}"))?;
+    let progress = |what: &str| eprintln!("{what}");
+    let mut report = match args.quick {
+        Some(time) => quick(&gpu, options.variants, time, progress)?,
+        None => bench(&gpu, &options, progress)?,
+    };
+    report.comparison = baseline.map(|before| compare(&before, &report));
     if args.json {
         print_json(&report)?;
     } else {
-        print(report.table().trim_end_matches('\n'));
+        print_report(&report);
+    }
+    let slower = report.comparison.iter();
+    let slower: Vec<&str> = slower.flat_map(|c| c.names(Verdict::Slower)).collect();
+    if args.fail_if_slower && !slower.is_empty() {
+        let message = format!("slower than the baseline: {}", slower.join(", "));
+        return Err(Error::Config(message));
     }
     Ok(())
+}
+
+/// An earlier report, as --json printed it.
+fn read_report(path: &Path) -> Result<Report> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let report: Report = serde_json::from_str(&text).map_err(|e| {
+        let path = path.display();
+        Error::Config(format!(
+            "{path} is not what `decorr bench --json` prints: {e}"
+        ))
+    })?;
+    if report.figures.is_empty() {
+        let message = format!("{} has no figures", path.display());
+        return Err(Error::Config(message));
+    }
+    Ok(report)
+}
+
+fn print_report(report: &Report) {
+    print(report.table().trim_end_matches('\n'));
+    if let Some(summary) = &report.summary {
+        print("");
+        for line in &summary.words {
+            print(line);
+        }
+    }
+    if let Some(comparison) = &report.comparison {
+        print(format_args!("\nagainst the baseline"));
+        print(comparison.table().trim_end_matches('\n'));
+    }
 }

@@ -56,7 +56,7 @@ pub(super) struct EvalArgs {
 }
 
 pub(super) fn run(args: EvalArgs) -> Result<()> {
-    let gpu = args.adapter.open()?;
+    let gpu = args.adapter.open_to_run()?;
     let options = TrainOptions {
         model: args.model,
         norm: args.norm,

@@ -7,8 +7,11 @@ mod describe;
 mod devices;
 mod eval;
 mod models;
+mod profile;
+mod step;
 mod times;
 mod train;
+mod tune;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -16,6 +19,9 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use decorr::gpu::{AdapterChoice, Gpu};
+use decorr::graph::op::Variants;
+use decorr::graph::tiles::Tiles;
+use decorr::self_check::self_check;
 use decorr::{Error, Result};
 use serde::Serialize;
 
@@ -46,6 +52,17 @@ enum Command {
     Models(models::ModelsArgs),
     /// Measure kernels and whole training steps.
     Bench(bench::BenchArgs),
+    /// Time every kernel of a training step and write a trace for Perfetto or Chrome.
+    ///
+    /// The options are those of `decorr train`; without --data, images are those that the network is
+    /// usually for. Prints the times by op and by layer.
+    #[command(
+        mut_arg("out", |a| a.value_name("FILE").help("The trace [default: trace.json]")),
+        after_long_help = profile::EXAMPLES
+    )]
+    Profile(Box<profile::ProfileArgs>),
+    /// Measure this adapter's fastest kernels anew and print the table.
+    Tune(tune::TuneArgs),
     /// List, download, check and measure data sets.
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -77,6 +94,33 @@ impl AdapterArgs {
         }
         Ok(gpu)
     }
+
+    /// As [`AdapterArgs::open`], for commands whose numbers count: a GPU that computes nothing is refused.
+    fn open_to_run(&self) -> Result<Arc<Gpu>> {
+        let gpu = self.open()?;
+        self_check(&gpu)?;
+        Ok(gpu)
+    }
+}
+
+/// Whether kernels are measured.
+#[derive(Debug, Args)]
+struct TuneChoice {
+    /// Take the default kernels of a GPU in place of those that were, or would now be, measured to be the
+    /// fastest on it
+    #[arg(long)]
+    no_tune: bool,
+}
+
+impl TuneChoice {
+    /// The kernels to take on `gpu` where the user names none; `None` for a software adapter's own.
+    fn variants(&self, gpu: &Arc<Gpu>) -> Result<Option<Variants>> {
+        match (gpu.is_software(), self.no_tune) {
+            (true, _) => Ok(None),
+            (false, true) => Ok(Some(Variants::tiled(Tiles::default()))),
+            (false, false) => Ok(Some(Variants::tiled(tune::measured(gpu)?))),
+        }
+    }
 }
 
 /// Prints a line. A reader that has had enough (`| head`) ends the program without complaint.
@@ -103,6 +147,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Describe(args) => describe::run(*args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => profile::run(*args),
+        Command::Tune(args) => tune::run(&args),
         Command::Data(command) => data::run(command),
     }
 }

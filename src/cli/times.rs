@@ -1,5 +1,6 @@
 //! Kernel times as a table.
 
+use decorr::bench::{OpTimes, Peaks, times_by_op};
 use decorr::program::KernelTime;
 
 use super::print;
@@ -7,32 +8,8 @@ use super::print;
 /// Prints the times summed by op, and the slowest kernels.
 pub(super) fn print_times(mut kernels: Vec<KernelTime>) {
     let total: f64 = kernels.iter().map(|k| k.seconds).sum();
-    let mut by_op: Vec<(&str, f64, u64, u64, usize)> = Vec::new();
-    for kernel in &kernels {
-        let at = by_op.iter().position(|(op, ..)| *op == kernel.op);
-        let at = at.unwrap_or_else(|| {
-            by_op.push((kernel.op, 0.0, 0, 0, 0));
-            by_op.len() - 1
-        });
-        by_op[at].1 += kernel.seconds;
-        by_op[at].2 += kernel.flops;
-        by_op[at].3 += kernel.bytes;
-        by_op[at].4 += 1;
-    }
-    by_op.sort_by(|a, b| b.1.total_cmp(&a.1));
-    print(format_args!(
-        "\n{:<28} {:>6} {:>10} {:>6} {:>9} {:>8}",
-        "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
-    ));
-    for (op, seconds, flops, bytes, count) in by_op {
-        print(format_args!(
-            "{op:<28} {count:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}",
-            1e3 * seconds,
-            100.0 * seconds / total,
-            flops as f64 / seconds / 1e9,
-            bytes as f64 / seconds / 1e9
-        ));
-    }
+    print("");
+    print_by_op(&times_by_op(&kernels), total, None);
     print(format_args!(
         "{:<28} {:>6} {:>10.3}",
         "all",
@@ -46,6 +23,34 @@ pub(super) fn print_times(mut kernels: Vec<KernelTime>) {
             "{:>10.3} ms  {}",
             1e3 * kernel.seconds,
             kernel.label
+        ));
+    }
+}
+
+/// Prints a line an op: its share of the `total` seconds and, where it is known what the adapter reaches,
+/// of that.
+pub(super) fn print_by_op(ops: &[OpTimes], total: f64, peaks: Option<Peaks>) {
+    let heading = peaks.map_or("", |_| "  of peak  of stream");
+    print(format_args!(
+        "{:<28} {:>6} {:>10} {:>6} {:>9} {:>8}{heading}",
+        "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
+    ));
+    for op in ops {
+        let (flops_per_s, bytes_per_s) =
+            (op.flops as f64 / op.seconds, op.bytes as f64 / op.seconds);
+        let shares = peaks.map_or(String::new(), |peaks| {
+            let of_peak = 100.0 * flops_per_s / peaks.flops_per_s;
+            let of_stream = 100.0 * bytes_per_s / peaks.bytes_per_s;
+            format!(" {of_peak:>7.0}% {of_stream:>9.0}%")
+        });
+        print(format_args!(
+            "{:<28} {:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}{shares}",
+            op.op,
+            op.count,
+            1e3 * op.seconds,
+            100.0 * op.seconds / total,
+            flops_per_s / 1e9,
+            bytes_per_s / 1e9
         ));
     }
 }

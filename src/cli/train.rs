@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use decorr::graph::op::Variants;
 use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, print};
+use super::{AdapterArgs, TuneChoice, print, tune};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -26,6 +27,8 @@ pub(super) struct TrainArgs {
     /// command line wins. Ends with the same bits as if it had not been interrupted
     #[arg(long, conflicts_with_all = ["force", "config"])]
     resume: bool,
+    #[command(flatten)]
+    tune: TuneChoice,
     #[command(flatten)]
     adapter: AdapterArgs,
 }
@@ -59,8 +62,23 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     } else {
         Start::New
     };
-    let config = TrainConfig::resolve(options)?;
-    let gpu = args.adapter.open()?;
+    // These are known only once the adapter is.
+    let measured = options.kernels.take_if(|kernels| kernels == "measured");
+    let mut config = TrainConfig::resolve(options)?;
+    let gpu = args.adapter.open_to_run()?;
+    if measured.is_some() {
+        config.set_kernels(Variants::tiled(tune::measured(&gpu)?));
+    } else if config.kernels.is_none()
+        && let Some(variants) = args.tune.variants(&gpu)?
+    {
+        config.set_kernels(variants);
+    }
+    if gpu.is_software() && config.kernels.is_some_and(|variants| !variants.direct) {
+        eprintln!(
+            "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
+            gpu.name()
+        );
+    }
     let stop = stop_on_ctrl_c();
     if config.options.data_dir.is_none()
         && let Some(dir) = data::whole_set(&config.data)
@@ -72,6 +90,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         );
     }
 
+    eprintln!("{}", config.summary());
     let bar = ProgressBar::new(0);
     // The template is a constant of this file and valid.
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {

@@ -172,6 +172,21 @@ impl Gpu {
         self.device.features().contains(Features::TIMESTAMP_QUERY)
     }
 
+    /// Refuses adapters on which kernels cannot be timed.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] with what does without.
+    pub fn need_timestamps(&self) -> Result<()> {
+        match self.has_timestamps() {
+            true => Ok(()),
+            false => Err(Error::Adapter(format!(
+                "{} has no timestamp queries, so its kernels cannot be timed one by one (`decorr \
+                 devices` lists what has them, `decorr bench` times whole steps)",
+                self.name()
+            ))),
+        }
+    }
+
     /// The first error that wgpu reported since the last call, if any. The driver reports
     /// out-of-memory, validation errors and loss of the device this way.
     ///
@@ -282,8 +297,8 @@ impl Gpu {
     ///
     /// # Errors
     /// What the device reported.
-    pub(crate) fn upload(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        self.queue.write_buffer(buffer, 0, bytes);
+    pub(crate) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.queue.write_buffer(buffer, offset, bytes);
         let len = bytes.len() as u64;
         if self.uploading.fetch_add(len, Ordering::Relaxed) + len > UPLOAD_BYTES {
             return self.finish_uploads();

@@ -5,13 +5,14 @@
 mod dot;
 pub mod op;
 pub mod pointwise;
+pub mod tiles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::shape::Shape;
 use crate::{Error, Result};
-pub use op::{Cost, Op};
+pub use op::{Cost, Op, Symmetry};
 
 /// A tensor: the output of one node of one graph, and of no other graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +115,28 @@ impl Graph {
     /// The shape of `id`.
     pub fn shape(&self, id: TensorId) -> &Shape {
         &self.nodes[id.index()].shape
+    }
+
+    /// True if `id` is known to be symmetric in its last two dimensions, whatever the values of inputs and
+    /// states: one number for each matrix, or what [`Op::symmetry`] says.
+    pub fn is_symmetric(&self, id: TensorId) -> bool {
+        let node = self.node(id);
+        let (rows, columns) = match *node.shape.dims() {
+            [] => (1, 1),
+            [columns] => (1, columns),
+            [.., rows, columns] => (rows, columns),
+        };
+        if rows != columns || rows == 1 {
+            return rows == columns;
+        }
+        match &node.kind {
+            Kind::Op(op) => match op.symmetry() {
+                Symmetry::Certain => true,
+                Symmetry::OfInputs => node.inputs.iter().all(|&input| self.is_symmetric(input)),
+                Symmetry::Unknown => false,
+            },
+            _ => false,
+        }
     }
 
     /// The id of the node at `index`.
@@ -223,6 +246,16 @@ impl Graph {
             self.nodes[id.index()].name = name;
         }
         id
+    }
+
+    /// Puts `scope.` before the names of the computed tensors from the node at `first` on: for
+    /// nodes that are made outside of the scope they belong to, as gradients are.
+    pub fn move_into_scope(&mut self, first: usize, scope: &str) {
+        for node in &mut self.nodes[first..] {
+            if matches!(node.kind, Kind::Op(_)) {
+                node.name = format!("{scope}.{}", node.name);
+            }
+        }
     }
 
     /// At the end of every step `state` takes the value of `value`.

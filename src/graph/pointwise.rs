@@ -1,7 +1,7 @@
 //! Element-wise programs: what element-wise ops are made of and what fusion composes.
 
 /// A straight-line program over `vec4<f32>` operands; the last step is the result.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pointwise {
     /// Number of inputs.
     pub inputs: usize,
@@ -25,6 +25,15 @@ pub enum Operand {
     Input(usize),
     /// The result of step i.
     Step(usize),
+}
+
+impl Operand {
+    fn variable(self) -> String {
+        match self {
+            Self::Input(k) => format!("x{k}"),
+            Self::Step(k) => format!("t{k}"),
+        }
+    }
 }
 
 /// What stands in for an input of the outer program in [`Pointwise::substitute`].
@@ -86,15 +95,53 @@ impl Pointwise {
         for (i, step) in self.steps.iter().enumerate() {
             let mut expression = step.expression.clone();
             for (j, operand) in step.operands.iter().enumerate() {
-                let variable = match operand {
-                    Operand::Input(k) => format!("x{k}"),
-                    Operand::Step(k) => format!("t{k}"),
-                };
-                expression = expression.replace(&format!("{{{j}}}"), &variable);
+                expression = expression.replace(&format!("{{{j}}}"), &operand.variable());
             }
             body.push_str(&format!("    let t{i} = {expression};\n"));
         }
         (body, format!("t{}", self.steps.len() - 1))
+    }
+}
+
+/// Several programs computed together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Joint {
+    /// The steps of all.
+    pub program: Pointwise,
+    /// Where each one's result is.
+    results: Vec<Operand>,
+}
+
+/// Where an input of a program in a [`Joint`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Input i of all.
+    Input(usize),
+    /// The result of program i.
+    Result(usize),
+}
+
+impl Joint {
+    /// Appends a program, each of whose inputs is one of `sources`. Equal steps are kept once.
+    pub fn push(&mut self, program: &Pointwise, sources: &[Source]) {
+        let operand = |source: &Source| match *source {
+            Source::Input(i) => Operand::Input(i),
+            Source::Result(i) => self.results[i],
+        };
+        let inputs: Vec<Operand> = sources.iter().map(operand).collect();
+        let read = sources.iter().map(|source| match *source {
+            Source::Input(i) => i + 1,
+            Source::Result(_) => 0,
+        });
+        self.program.inputs = read.fold(self.program.inputs, usize::max);
+        let result = append(&mut self.program.steps, program, &inputs);
+        self.results.push(result);
+    }
+
+    /// WGSL statements as [`Pointwise::wgsl`] has them, and the variables that hold the results.
+    pub fn wgsl(&self) -> (String, Vec<String>) {
+        let (body, _) = self.program.wgsl();
+        (body, self.results.iter().map(|r| r.variable()).collect())
     }
 }
 
@@ -132,6 +179,18 @@ pub fn literal(value: f32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_may_read_the_result_of_another() {
+        let mut joint = Joint::default();
+        let sum = Pointwise::expression("{0} + {1}", 2);
+        joint.push(&sum, &[Source::Input(0), Source::Input(1)]);
+        joint.push(&sum, &[Source::Input(2), Source::Result(0)]);
+        let (body, results) = joint.wgsl();
+        assert_eq!(body, "    let t0 = x0 + x1;\n    let t1 = x2 + t0;\n");
+        assert_eq!(results, ["t0", "t1"]);
+        assert_eq!(joint.program.inputs, 3);
+    }
 
     #[test]
     fn substitution_inlines_and_keeps_equal_steps_once() {

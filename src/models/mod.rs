@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, TensorId};
-use crate::nn::{ChannelDeconv, DeconvOptions, Mode};
+use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
 use layers::{Conventions, Layers};
@@ -131,6 +131,8 @@ pub struct DeconvSettings {
     pub momentum: f32,
     /// Statistics of convolutions are of every n-th patch in both directions.
     pub sampling_stride: usize,
+    /// Training steps from one covariance and D to the next, of all layers but a first convolution.
+    pub refresh: usize,
 }
 
 /// Every network, in the order of the list.
@@ -177,6 +179,7 @@ impl DeconvSettings {
             first_n_iter: 15,
             momentum: layer.momentum,
             sampling_stride: layer.sampling_stride,
+            refresh: layer.refresh,
         }
     }
 
@@ -188,6 +191,7 @@ impl DeconvSettings {
             n_iter: self.n_iter,
             momentum: self.momentum,
             sampling_stride: self.sampling_stride,
+            refresh: self.refresh,
             ..DeconvOptions::default()
         }
     }
@@ -229,9 +233,38 @@ impl Model {
         })
     }
 
-    /// True if [`Mode::TrainFrozen`] differs from [`Mode::Train`].
-    pub fn has_freeze(&self) -> bool {
-        self.norm == Norm::Deconv && self.network.convolutional
+    /// How training step `step` (from 0) is to be run: whether the first convolution is frozen (see
+    /// [`FreezeCounter`]) and whether the step lies between two refreshes.
+    pub fn mode(&self, step: u64, freeze: FreezeCounter) -> Mode {
+        if self.norm != Norm::Deconv {
+            return Mode::Train;
+        }
+        let frozen = self.network.convolutional && freeze.mode(step) == Mode::TrainFrozen;
+        let refresh = self.deconv.refresh.max(1) as u64;
+        Mode::train(frozen, !step.is_multiple_of(refresh))
+    }
+
+    /// The modes that a run of `steps` training steps may come to.
+    pub fn modes(&self, steps: u64, freeze: FreezeCounter) -> Vec<Mode> {
+        let mut modes = vec![Mode::Train];
+        if self.norm != Norm::Deconv {
+            return modes;
+        }
+        let cycle = self.deconv.refresh.max(1) as u64;
+        let has_between = cycle > 1 && steps > 1;
+        if has_between {
+            modes.push(Mode::Between);
+        }
+        let first_frozen = freeze.first_frozen().filter(|_| self.network.convolutional);
+        if let Some(first) = first_frozen.filter(|&first| first < steps) {
+            if has_between {
+                modes.push(Mode::BetweenFrozen);
+            }
+            if first.div_ceil(cycle).saturating_mul(cycle) < steps {
+                modes.push(Mode::TrainFrozen);
+            }
+        }
+        modes
     }
 
     /// The form that images of `height` x `width` pixels are given: the one that was chosen, else

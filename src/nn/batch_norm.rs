@@ -62,9 +62,10 @@ impl BatchNorm {
         } else {
             let statistics = batch_statistics(g, x)?;
             let count = statistics.count as f32;
-            let unbiased = scale(g, statistics.var, count / (count - 1.0).max(1.0))?;
-            for (running, value) in [(running_mean, statistics.mean), (running_var, unbiased)] {
-                let value = reshape(g, value, [c])?;
+            let mean = reshape(g, statistics.mean, [c])?;
+            let var = reshape(g, statistics.var, [c])?;
+            let unbiased = scale(g, var, count / (count - 1.0).max(1.0))?;
+            for (running, value) in [(running_mean, mean), (running_var, unbiased)] {
                 let next = blend(g, running, value, self.momentum)?;
                 g.assign(running, next)?;
             }

@@ -1,12 +1,14 @@
 //! What the deconvolved layers share: options, statistics of rows, running statistics.
 
+use super::deconv_refresh::{BatchMoments, LastRefresh, refresh_momentum};
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::Mode;
 use crate::ops::{
-    CovGrad, add, covariance, detach, matmul, mean_to, newton_schulz, permute, reduce_sum, reshape,
+    CovGrad, MatMul, WHOLE_FEATURES, add, covariance, detach, is_cheaper_by_rows, matmul,
+    matmul_with, mean_to, mul, newton_schulz, newton_schulz_of_rows, permute, reduce_sum, reshape,
     scale, sub,
 };
-use crate::shape::gcd;
+use crate::shape::{Shape, gcd};
 use crate::{Error, Result, ops::Transpose};
 
 /// Options of network deconvolution. The defaults are those of the paper's code.
@@ -27,6 +29,11 @@ pub struct DeconvOptions {
     pub layout: Layout,
     /// Whether the layer keeps its running statistics for a while, see [`FreezeCounter`].
     pub freeze: bool,
+    /// Covariance and D are computed anew in every `refresh`-th training step; 1 is the paper's layer. In
+    /// the steps between ([`Mode::Between`]) the layer takes the last D, its columns scaled so that
+    /// every input channel has the variance it had then (see `deconv_refresh.rs`), and the mean of the
+    /// batch. Layers with `freeze` do without: they have their own way to save work.
+    pub refresh: usize,
 }
 
 impl Default for DeconvOptions {
@@ -39,7 +46,15 @@ impl Default for DeconvOptions {
             sampling_stride: 3,
             layout: Layout::Contiguous,
             freeze: false,
+            refresh: 1,
         }
+    }
+}
+
+impl DeconvOptions {
+    /// Whether the layer has steps between refreshes.
+    pub(super) fn has_refresh(&self) -> bool {
+        self.refresh > 1 && !self.freeze
     }
 }
 
@@ -69,8 +84,10 @@ pub struct Statistics {
     pub mean: TensorId,
     /// [groups, features, features], with eps; `None` where taken from running statistics.
     pub cov: Option<TensorId>,
-    /// [groups, features, features]: the inverse square root of `cov`.
+    /// [groups, features, features]: the inverse square root of `cov`, or of an earlier step's.
     pub deconv: TensorId,
+    /// `[channels]`: factors of the columns of `deconv`, or `None` for 1. See [`Mode::Between`].
+    pub scale: Option<TensorId>,
 }
 
 /// Mean, covariance and its inverse square root of `rows` [rows, groups * features], one of each
@@ -97,12 +114,16 @@ pub(super) fn statistics_of_rows(
     let centred = reshape(g, centred, [groups, count, features])?;
     let cov = covariance(g, centred, options.eps)?;
     g.rename(cov, "cov");
-    let deconv = newton_schulz(g, cov, options.n_iter, CovGrad::Symmetric)?;
+    let deconv = match is_cheaper_by_rows(count, features, options.n_iter) {
+        true => newton_schulz_of_rows(g, centred, options.eps, options.n_iter)?,
+        false => newton_schulz(g, cov, options.n_iter, CovGrad::Symmetric)?,
+    };
     g.rename(deconv, "deconv");
     Ok(Statistics {
         mean: reshape(g, mean, [groups, 1, features])?,
         cov: Some(cov),
         deconv,
+        scale: None,
     })
 }
 
@@ -137,19 +158,32 @@ impl Running {
             mean: reshape(g, self.mean, [groups, 1, features])?,
             cov: None,
             deconv: reshape(g, self.deconv, [groups, features, features])?,
+            scale: None,
         })
     }
 
-    /// Moves the running values towards `new` at the end of the step.
-    pub(super) fn update(&self, g: &mut Graph, new: &Statistics, momentum: f32) -> Result<()> {
-        for (running, value) in [(self.mean, new.mean), (self.deconv, new.deconv)] {
-            let shape = g.shape(running).clone();
-            let value = reshape(g, value, shape)?;
-            let next = blend(g, running, value, momentum)?;
-            g.assign(running, next)?;
-        }
-        Ok(())
+    /// Moves the running mean towards `mean` at the end of the step.
+    pub(super) fn update_mean(&self, g: &mut Graph, mean: TensorId, momentum: f32) -> Result<()> {
+        move_to(g, self.mean, mean, momentum)
     }
+
+    /// Moves the running D towards `deconv` at the end of the step.
+    pub(super) fn update_deconv(
+        &self,
+        g: &mut Graph,
+        deconv: TensorId,
+        momentum: f32,
+    ) -> Result<()> {
+        move_to(g, self.deconv, deconv, momentum)
+    }
+}
+
+/// At the end of the step `running` is (1 - momentum) * running + momentum * value.
+fn move_to(g: &mut Graph, running: TensorId, value: TensorId, momentum: f32) -> Result<()> {
+    let shape = g.shape(running).clone();
+    let value = reshape(g, value, shape)?;
+    let next = blend(g, running, value, momentum)?;
+    g.assign(running, next)
 }
 
 /// (1 - momentum) * old + momentum * new.
@@ -164,25 +198,43 @@ pub(super) fn blend(
     add(g, kept, added)
 }
 
-/// Batch statistics with the running ones updated, or the running ones, as `mode` wants. `rows`
-/// is asked for only where batch statistics are taken.
+/// Statistics of the layer's input `x`, [N, C, ...], as `mode` wants: those of the batch with the running
+/// ones updated, those of the last refresh brought to the batch, or the running ones. `rows` makes of
+/// images like `x`, of any number of them, the rows that statistics are taken of.
 pub(super) fn statistics(
     g: &mut Graph,
     mode: Mode,
     running: &Running,
-    groups: usize,
-    features: usize,
+    [groups, features]: [usize; 2],
     options: &DeconvOptions,
-    rows: impl FnOnce(&mut Graph) -> Result<TensorId>,
+    x: TensorId,
+    rows: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
 ) -> Result<Statistics> {
-    let frozen = mode == Mode::TrainFrozen && options.freeze;
-    if mode == Mode::Eval || frozen {
+    if mode == Mode::Eval || (mode.is_frozen() && options.freeze) {
         return running.statistics(g, groups, features);
     }
-    let rows = rows(g)?;
+    let mut momentum = options.momentum;
+    let mut refresh = None;
+    if options.has_refresh() {
+        let channels = g.shape(x).dims()[1];
+        let last = LastRefresh::new(g, groups, features, channels)?;
+        let moments = BatchMoments::new(g, x)?;
+        if mode.is_between() {
+            let statistics = last.statistics(g, &moments, options.eps, rows)?;
+            running.update_mean(g, statistics.mean, options.momentum)?;
+            return Ok(statistics);
+        }
+        momentum = refresh_momentum(options.momentum, options.refresh);
+        refresh = Some((last, moments));
+    }
+    let rows = rows(g, x)?;
     g.rename(rows, "patches");
     let statistics = statistics_of_rows(g, rows, groups, options)?;
-    running.update(g, &statistics, options.momentum)?;
+    running.update_mean(g, statistics.mean, options.momentum)?;
+    running.update_deconv(g, statistics.deconv, momentum)?;
+    if let Some((last, moments)) = refresh {
+        last.update(g, statistics.deconv, &moments)?;
+    }
     Ok(statistics)
 }
 
@@ -197,18 +249,66 @@ pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
+/// What D is multiplied into: the same result for another amount of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The weights, once for all images: y = x (W D)^T.
+    Weights,
+    /// The patches: y = (x D) W^T.
+    Patches,
+}
+
+/// The cheaper side for `outputs` sums over each of `positions` patches (all images together).
+///
+/// D times a matrix of so many rows of F features, forward and in both gradients, takes 6 F^2 operations a row. The
+/// weights have a row for each output and block, the patches one for each position and block; the sums themselves are the
+/// same on both sides. (Patches have to be laid out, which for few positions is little: fewer
+/// elements than the weights have.)
+pub(super) fn cheaper_side(positions: usize, outputs: usize) -> Side {
+    match positions < outputs {
+        true => Side::Patches,
+        false => Side::Weights,
+    }
+}
+
+/// `rows` [groups, rows, features] times D, which is symmetric.
+pub(super) fn times_deconv(g: &mut Graph, rows: TensorId, deconv: TensorId) -> Result<TensorId> {
+    let features = g.shape(deconv).dims()[2];
+    let op = MatMul {
+        b_is_symmetric: features > WHOLE_FEATURES,
+        ..MatMul::default()
+    };
+    matmul_with(g, rows, deconv, None, op)
+}
+
+/// `rows` times the factors of the columns of D, which broadcast to `rows` seen as another shape.
+pub(super) fn scale_columns(
+    g: &mut Graph,
+    rows: TensorId,
+    scale: Option<(TensorId, Shape)>,
+) -> Result<TensorId> {
+    let Some((factors, view)) = scale else {
+        return Ok(rows);
+    };
+    let shape = g.shape(rows).clone();
+    let rows = reshape(g, rows, view)?;
+    let scaled = mul(g, rows, factors)?;
+    reshape(g, scaled, shape)
+}
+
 /// What does deconvolution and layer at once: `weight` D, and what it makes of the mean, to be taken
 /// from the bias (see [`fold_bias`]). X D itself is never formed.
 ///
 /// `weight`: [groups, rows, features], a row for each output and block; returns the same shape
-/// and the sums [groups, rows] to take from the bias.
+/// and the sums [groups, rows] to take from the bias. `scale` as in [`scale_columns`].
 pub(super) fn fold(
     g: &mut Graph,
     weight: TensorId,
     statistics: &Statistics,
+    scale: Option<(TensorId, Shape)>,
 ) -> Result<(TensorId, TensorId)> {
-    let none = Transpose::default();
-    let weight_eff = matmul(g, weight, statistics.deconv, none)?;
+    let weight_eff = times_deconv(g, weight, statistics.deconv)?;
+    let weight_eff = scale_columns(g, weight_eff, scale)?;
     g.rename(weight_eff, "weight_eff");
     let by_rows = Transpose { a: false, b: true };
     let shift = matmul(g, weight_eff, statistics.mean, by_rows)?;
@@ -247,6 +347,11 @@ impl FreezeCounter {
     /// `freeze_iter` 0 never freezes.
     pub fn new(freeze_iter: u64) -> Self {
         Self { freeze_iter }
+    }
+
+    /// The first step that is frozen, if any is.
+    pub fn first_frozen(&self) -> Option<u64> {
+        (self.freeze_iter > 0).then(|| self.freeze_iter.saturating_add(1))
     }
 
     /// How training step `step` (from 0) is to be run.

@@ -1,9 +1,13 @@
 //! Convolution of deconvolved input (sections 3.1 and 3.4, Algorithm 1).
 
-use super::deconv::{self, DeconvOptions, Layout, Running, Statistics, resolve_block};
+use super::deconv::{self, DeconvOptions, Layout, Running, Side, Statistics, resolve_block};
 use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
-use crate::ops::{self, Conv2dGeometry, Window, im2col, permute, reshape, slice};
+use crate::ops::{
+    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, matmul, matmul_with,
+    mul, permute, reshape, slice, sub,
+};
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// y = conv(x, weight D) + (bias - (weight D) mean), D the inverse square root of the covariance
@@ -25,6 +29,13 @@ pub struct DeconvConv2d {
     pub bias: bool,
     /// Deconvolution.
     pub options: DeconvOptions,
+}
+
+/// Images times the factors of D's columns, and the mean of their patches, [1, C * k * k].
+#[derive(Clone, Copy)]
+struct Scaled {
+    images: TensorId,
+    mean: TensorId,
 }
 
 impl DeconvConv2d {
@@ -73,11 +84,16 @@ impl DeconvConv2d {
         let block = self.block();
         let features = block * k * k;
         let running = Running::new(g, groups, features, false)?;
-        let statistics =
-            deconv::statistics(g, mode, &running, groups, features, &self.options, |g| {
-                self.rows(g, x, features)
-            })?;
+        let sizes = [groups, features];
+        let statistics = deconv::statistics(g, mode, &running, sizes, &self.options, x, |g, x| {
+            self.rows(g, x, features)
+        })?;
 
+        let scaled = self.scaled_images(g, x, weight, &statistics)?;
+        if self.side(g, x) == Side::Patches {
+            let y = self.on_patches(g, x, weight, bias, &statistics, scaled)?;
+            return Ok((y, statistics));
+        }
         let blocks = per_group / block;
         let strided = self.is_strided() && blocks > 1;
         let outputs = self.out_channels / groups;
@@ -87,13 +103,25 @@ impl DeconvConv2d {
             rows = permute(g, rows, &[0, 2, 1])?;
         }
         rows = reshape(g, rows, [groups, outputs * blocks, features])?;
-        let (mut weight_eff, shift) = deconv::fold(g, rows, &statistics)?;
+        let (mut weight_eff, shift) = match scaled {
+            None => {
+                let scale = self.column_scale(g, &statistics, outputs)?;
+                deconv::fold(g, rows, &statistics, scale)?
+            }
+            Some(Scaled { mean, .. }) => {
+                let weight_eff = deconv::times_deconv(g, rows, statistics.deconv)?;
+                let by_output = reshape(g, weight_eff, [outputs, blocks * features])?;
+                let by_rows = Transpose { a: false, b: true };
+                (weight_eff, matmul(g, by_output, mean, by_rows)?)
+            }
+        };
         if strided {
             weight_eff = reshape(g, weight_eff, [outputs, blocks, features])?;
             weight_eff = permute(g, weight_eff, &[0, 2, 1])?;
         }
         let weight_eff = reshape(g, weight_eff, weight_shape)?;
         let bias_eff = deconv::fold_bias(g, shift, self.out_channels, bias)?;
+        let x = scaled.map_or(x, |scaled| scaled.images);
         let y = ops::conv2d(g, x, weight_eff, Some(bias_eff), self.geometry)?;
         Ok((y, statistics))
     }
@@ -106,6 +134,144 @@ impl DeconvConv2d {
         }
     }
 
+    /// What D is multiplied into for images `x`.
+    fn side(&self, g: &Graph, x: TensorId) -> Side {
+        let (&[n, _, h, w], 0 | 1) = (g.shape(x).dims(), self.geometry.groups) else {
+            return Side::Weights;
+        };
+        let positions = self.window(self.geometry.stride).positions(h, w);
+        let positions = positions.map_or(usize::MAX, |[h, w]| n * h * w);
+        deconv::cheaper_side(positions, self.out_channels)
+    }
+
+    /// The windows of the layer at another stride.
+    fn window(&self, stride: usize) -> Window {
+        Window {
+            kernel_size: [self.kernel_size; 2],
+            stride,
+            padding: self.geometry.padding,
+            dilation: self.geometry.dilation,
+        }
+    }
+
+    /// ((patches - mean) D) weight^T + bias: what the folded weights give, for few positions. One group.
+    fn on_patches(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        weight: TensorId,
+        bias: Option<TensorId>,
+        statistics: &Statistics,
+        scaled: Option<Scaled>,
+    ) -> Result<TensorId> {
+        let window = self.window(self.geometry.stride);
+        let images = scaled.map_or(x, |scaled| scaled.images);
+        let patches = im2col(g, images, window)?;
+        let &[count, columns] = g.shape(patches).dims() else {
+            return Err(Error::shape(
+                "deconv_conv2d",
+                "patches are no matrix: a bug",
+            ));
+        };
+        let features = g.shape(statistics.mean).len();
+        let blocks = columns / features;
+        let strided = self.is_strided() && blocks > 1;
+        let centred = if let Some(Scaled { mean, .. }) = scaled {
+            let centred = sub(g, patches, mean)?;
+            reshape(g, centred, [1, count * blocks, features])?
+        } else {
+            let mut rows = patches;
+            if strided {
+                rows = reshape(g, rows, [count, features, blocks])?;
+                rows = permute(g, rows, &[0, 2, 1])?;
+            }
+            rows = reshape(g, rows, [1, count * blocks, features])?;
+            let centred = sub(g, rows, statistics.mean)?;
+            let scale = self.column_scale(g, statistics, count)?;
+            deconv::scale_columns(g, centred, scale)?
+        };
+        let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
+        if strided {
+            white = reshape(g, white, [count, blocks, features])?;
+            white = permute(g, white, &[0, 2, 1])?;
+        }
+        let white = reshape(g, white, [count, columns])?;
+        let weight = reshape(g, weight, [self.out_channels, columns])?;
+        let by_rows = Transpose { a: false, b: true };
+        let y = matmul_with(g, white, weight, bias, by_rows)?;
+        let &[n, _, h, w] = g.shape(x).dims() else {
+            return Err(Error::shape("deconv_conv2d", "images are not NCHW: a bug"));
+        };
+        let [out_h, out_w] = window.positions(h, w).unwrap_or([0; 2]);
+        let y = reshape(g, y, [n, out_h, out_w, self.out_channels])?;
+        permute(g, y, &[0, 3, 1, 2])
+    }
+
+    /// Between refreshes the factors of the columns of D scale the weights or the images `x`, whichever is less:
+    /// the images and their mean, where they are less.
+    fn scaled_images(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        weight: TensorId,
+        statistics: &Statistics,
+    ) -> Result<Option<Scaled>> {
+        let is_plain = self.geometry.groups <= 1 && !self.is_strided();
+        let (Some(factors), true) = (statistics.scale, is_plain) else {
+            return Ok(None);
+        };
+        if g.shape(x).len() >= g.shape(weight).len() {
+            return Ok(None);
+        }
+        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
+        let features = g.shape(statistics.mean).dims()[2];
+        let blocks = channels * taps / features;
+        let of_images = reshape(g, factors, [1, channels, 1, 1])?;
+        let images = mul(g, x, of_images)?;
+        let mean = reshape(g, statistics.mean, [1, features])?;
+        let mean = broadcast_to(g, mean, [blocks, features])?;
+        let mean = reshape(g, mean, [channels, taps])?;
+        let of_taps = reshape(g, factors, [channels, 1])?;
+        let mean = mul(g, mean, of_taps)?;
+        let mean = reshape(g, mean, [1, channels * taps])?;
+        Ok(Some(Scaled { images, mean }))
+    }
+
+    /// The factors of the columns of D as they meet `rows` rows for each group, a row being what D meets of all blocks
+    /// of a group, and the shape that those rows are to be seen in.
+    fn column_scale(
+        &self,
+        g: &mut Graph,
+        statistics: &Statistics,
+        rows: usize,
+    ) -> Result<Option<(TensorId, Shape)>> {
+        let Some(factors) = statistics.scale else {
+            return Ok(None);
+        };
+        let groups = self.geometry.groups.max(1);
+        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
+        let features = g.shape(statistics.mean).dims()[2];
+        let blocks = channels / groups * taps / features;
+        if self.is_strided() && blocks > 1 {
+            let by_tap = reshape(g, factors, [channels, 1])?;
+            let by_tap = broadcast_to(g, by_tap, [channels, taps])?;
+            let by_feature = reshape(g, by_tap, [features, blocks])?;
+            let by_block = permute(g, by_feature, &[1, 0])?;
+            let by_block = reshape(g, by_block, [1, blocks, features])?;
+            return Ok(Some((by_block, [rows, blocks, features].into())));
+        }
+        if groups > 1 {
+            // Repeated for every row: a product with ones.
+            let ones = constant(g, 1.0, [1, rows, 1])?;
+            let factors = reshape(g, factors, [groups, 1, channels / groups])?;
+            let repeated = matmul(g, ones, factors, Transpose::default())?;
+            let repeated = reshape(g, repeated, [rows * channels, 1])?;
+            return Ok(Some((repeated, [rows * channels, taps].into())));
+        }
+        let factors = reshape(g, factors, [1, channels, 1])?;
+        Ok(Some((factors, [rows, channels, taps].into())))
+    }
+
     fn is_strided(&self) -> bool {
         self.options.layout == Layout::Strided
     }
@@ -115,13 +281,7 @@ impl DeconvConv2d {
         let stride = self.geometry.stride * self.options.sampling_stride;
         let columns = self.in_channels * self.kernel_size * self.kernel_size;
         let patches = if self.kernel_size > 1 {
-            let window = Window {
-                kernel_size: [self.kernel_size; 2],
-                stride,
-                padding: self.geometry.padding,
-                dilation: self.geometry.dilation,
-            };
-            im2col(g, x, window)?
+            im2col(g, x, self.window(stride))?
         } else {
             // Every stride^2-th pixel of the images laid end to end.
             let pixels = permute(g, x, &[0, 2, 3, 1])?;

@@ -1,14 +1,15 @@
 //! Linear layer of deconvolved input: deconvolution with k = 1 over blocks of features.
 
-use super::deconv::{self, DeconvOptions, Running, Statistics, resolve_block};
+use super::deconv::{self, DeconvOptions, Running, Side, Statistics, resolve_block};
 use super::{Linear, Mode, default_init};
 use crate::Result;
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, matmul, matmul_with, reshape, sub};
+use crate::ops::{Transpose, matmul_with, reshape, sub};
+use crate::shape::Shape;
 
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
 /// mean and one covariance. With fewer rows than outputs it is computed as ((x - mean) D) weight^T +
-/// bias, which is the same and less work: D is multiplied by the smaller of x and weight.
+/// bias, which is the same and less work: D is multiplied by the smaller of x and weight (`cheaper_side`).
 ///
 /// States: those of [`Linear`], `running_mean` `[block]`, `running_deconv` [block, block].
 #[derive(Clone, Copy, Debug)]
@@ -64,18 +65,21 @@ impl DeconvLinear {
         let blocks = inputs / block;
         let running = Running::new(g, 1, block, true)?;
         let batch = g.shape(x).dims().first().copied().unwrap_or(0);
-        let statistics = deconv::statistics(g, mode, &running, 1, block, &self.options, |g| {
-            reshape(g, x, [batch * blocks, block])
-        })?;
+        let statistics =
+            deconv::statistics(g, mode, &running, [1, block], &self.options, x, |g, x| {
+                let rows = g.shape(x).len() / block;
+                reshape(g, x, [rows, block])
+            })?;
         let layer = Linear {
             bias: self.bias,
             ..Linear::new(inputs, outputs)
         };
-        if batch < outputs || layer.parts() > 1 {
+        if deconv::cheaper_side(batch, outputs) == Side::Patches || layer.parts() > 1 {
             let rows = reshape(g, x, [1, batch * blocks, block])?;
             let centred = sub(g, rows, statistics.mean)?;
-            let none = Transpose::default();
-            let white = matmul(g, centred, statistics.deconv, none)?;
+            let scale = column_scale(g, &statistics, batch, inputs)?;
+            let centred = deconv::scale_columns(g, centred, scale)?;
+            let white = deconv::times_deconv(g, centred, statistics.deconv)?;
             let white = reshape(g, white, [batch, inputs])?;
             return Ok((layer.forward(g, white)?, statistics));
         }
@@ -85,11 +89,26 @@ impl DeconvLinear {
             false => None,
         };
         let rows = reshape(g, weight, [1, outputs * blocks, block])?;
-        let (weight_eff, shift) = deconv::fold(g, rows, &statistics)?;
+        let scale = column_scale(g, &statistics, outputs, inputs)?;
+        let (weight_eff, shift) = deconv::fold(g, rows, &statistics, scale)?;
         let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;
         let bias_eff = deconv::fold_bias(g, shift, outputs, bias)?;
         let by_rows = Transpose { a: false, b: true };
         let y = matmul_with(g, x, weight_eff, Some(bias_eff), by_rows)?;
         Ok((y, statistics))
     }
+}
+
+/// The factors of the columns of D as they meet `rows` rows of all features.
+fn column_scale(
+    g: &mut Graph,
+    statistics: &Statistics,
+    rows: usize,
+    features: usize,
+) -> Result<Option<(TensorId, Shape)>> {
+    let Some(factors) = statistics.scale else {
+        return Ok(None);
+    };
+    let factors = reshape(g, factors, [1, features])?;
+    Ok(Some((factors, [rows, features].into())))
 }

@@ -7,6 +7,7 @@ mod conv2d;
 mod deconv;
 mod deconv_conv2d;
 mod deconv_linear;
+mod deconv_refresh;
 mod dropout;
 mod linear;
 mod losses;
@@ -30,8 +31,35 @@ pub enum Mode {
     Train,
     /// As `Train`, but layers with `freeze` take their running statistics as constants.
     TrainFrozen,
+    /// As `Train`, between two refreshes: layers with `refresh` above 1 take D of the last one, brought to
+    /// the mean and the variances of the batch, see [`DeconvOptions::refresh`].
+    Between,
+    /// `TrainFrozen` and `Between` together.
+    BetweenFrozen,
     /// Running statistics.
     Eval,
+}
+
+impl Mode {
+    /// Whether layers with `freeze` take their running statistics.
+    pub fn is_frozen(self) -> bool {
+        matches!(self, Self::TrainFrozen | Self::BetweenFrozen)
+    }
+
+    /// Whether layers with `refresh` take D of the last refresh.
+    pub fn is_between(self) -> bool {
+        matches!(self, Self::Between | Self::BetweenFrozen)
+    }
+
+    /// A training step, `frozen` and `between` as above.
+    pub fn train(frozen: bool, between: bool) -> Self {
+        match (frozen, between) {
+            (false, false) => Self::Train,
+            (true, false) => Self::TrainFrozen,
+            (false, true) => Self::Between,
+            (true, true) => Self::BetweenFrozen,
+        }
+    }
 }
 
 /// PyTorch's default for weights and biases of linear and convolution layers: uniform within

@@ -6,6 +6,9 @@ use crate::graph::{Graph, Op, TensorId};
 use crate::ops::slice;
 use crate::shape::Shape;
 
+/// Tensors that one dispatch copies.
+const AT_ONCE: usize = 4;
+
 /// See [`concat()`].
 #[derive(Debug)]
 pub struct Concat {
@@ -63,16 +66,32 @@ impl Op for Concat {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let whole: usize = ctx.output.dims()[self.dim..].iter().product();
+        let per_outer = |shape: &Shape| shape.dims()[self.dim..].iter().product::<usize>();
+        let whole = per_outer(ctx.output);
+        let outer = ctx.output.len() / whole.max(1);
         let mut offset = 0;
         let mut lowered = Lowered::default();
         word(ctx.output.len())?;
-        for (i, shape) in ctx.inputs.iter().enumerate() {
-            let part: usize = shape.dims()[self.dim..].iter().product();
+        let inputs: Vec<usize> = (0..ctx.inputs.len()).collect();
+        for some in inputs.chunks(AT_ONCE) {
+            let parts: Vec<usize> = some.iter().map(|&i| per_outer(ctx.inputs[i])).collect();
+            let joined: usize = parts.iter().sum();
             // Places, in vectors of four where all of them are.
-            let is_vectors = [part, whole, offset].iter().all(|place| place % 4 == 0);
+            let is_vectors = [whole, offset].iter().chain(&parts).all(|at| at % 4 == 0);
             let unit = if is_vectors { 4 } else { 1 };
-            let len = shape.len() / unit;
+            let len = outer * joined / unit;
+            let mut params = Vec::with_capacity(4 + AT_ONCE);
+            for place in [outer * joined, joined, whole, offset] {
+                params.push(word(place / unit)?);
+            }
+            // What is not there is bound, and not read.
+            let mut bindings = vec![Slot::Input(some[0]); AT_ONCE];
+            for (k, (&i, &part)) in some.iter().zip(&parts).enumerate() {
+                bindings[k] = Slot::Input(i);
+                params.push(word(part / unit)?);
+            }
+            params.resize(4 + AT_ONCE, 0);
+            bindings.push(Slot::Output);
             lowered.dispatches.push(Dispatch {
                 kernel: Kernel {
                     name: "concat",
@@ -80,16 +99,11 @@ impl Op for Concat {
                     entry: if is_vectors { "vectors" } else { "elements" },
                     constants: vec![],
                 },
-                params: vec![
-                    word(len)?,
-                    word(part / unit)?,
-                    word(whole / unit)?,
-                    word(offset / unit)?,
-                ],
-                bindings: vec![Slot::Input(i), Slot::Output],
+                params,
+                bindings,
                 workgroups: fold_workgroups(len.div_ceil(64)),
             });
-            offset += part;
+            offset += joined;
         }
         Ok(lowered)
     }

@@ -8,7 +8,9 @@
 //!
 //! Bound: 2 * batch * m * n * k operations; half for a symmetric result.
 
+use super::contraction_tiled::{self, Loops};
 use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, Variants, fold_workgroups, word};
+use crate::graph::tiles::{Class, Tile};
 use crate::{Error, Result};
 
 mod subgroup;
@@ -122,7 +124,7 @@ impl Contraction {
         c: Slot,
     ) -> Result<Lowered> {
         self.check_addresses()?;
-        let kernel = Variant::of(variants, self.m);
+        let kernel = Variant::of(variants, self.m, self.n, self.k.iter().product());
         let tiles = [
             self.m.div_ceil(kernel.tile[0]),
             self.n.div_ceil(kernel.tile[1]),
@@ -130,14 +132,14 @@ impl Contraction {
         let tasks = tiles[0] * tiles[1] * self.batch;
         let is_subgroup = kernel.entry == "direct_subgroup";
         let split = is_subgroup.then(|| subgroup::split(self, tiles)).flatten();
-        let split = split.unwrap_or_else(|| self.split(tasks, kernel));
+        let split = split.unwrap_or_else(|| self.split(tasks, &kernel));
         let bias = bias.unwrap_or(a);
         let arranged = |lowered| match is_subgroup {
             true => subgroup::arrange(self, tiles, lowered),
             false => Ok(lowered),
         };
         if split.parts == 1 {
-            let product = self.product(kernel, tiles, split, [a, c, bias, b], 0)?;
+            let product = self.product(&kernel, tiles, split, [a, c, bias, b], 0)?;
             return arranged(product.into());
         }
         // The parts, [parts, batch, m, n], are dense and bare; the second dispatch does the rest.
@@ -156,7 +158,7 @@ impl Contraction {
             ..*self
         };
         let parts = Slot::Scratch(0);
-        let first = bare.product(kernel, tiles, split, [a, parts, a, b], len)?;
+        let first = bare.product(&kernel, tiles, split, [a, parts, a, b], len)?;
         let second = Dispatch {
             kernel: Kernel {
                 name: "contraction",
@@ -182,29 +184,61 @@ impl Contraction {
         bindings: [Slot; 4],
         c_split: usize,
     ) -> Result<Dispatch> {
-        let mut constants = vec![("BIAS", self.bias.mode())];
-        if variant.entry == "tiled" {
-            // Where k is more than one loop deep, a flat k is taken apart by constant divisors.
-            if self.k[0] * self.k[1] > 1 {
-                constants.push(("K12", word(self.k[1] * self.k[2])?));
-                constants.push(("K2", word(self.k[2])?));
-            }
-            let along_k = |k: [usize; 3], other: [usize; 3]| u32::from(k[2] == 1 && other[2] != 1);
-            constants.push(("ROWS", word(variant.tile[0] / 4)?));
-            constants.push(("A_ALONG_K", along_k(self.a_k, self.a_m)));
-            constants.push(("B_ALONG_K", along_k(self.b_k, self.b_n)));
+        let (mut like, mut constants) = (*self, vec![("BIAS", self.bias.mode())]);
+        if let Text::Tile(tile) = &variant.text {
+            constants.extend(like.specialise(tile, split)?);
         }
         Ok(Dispatch {
             kernel: Kernel {
                 name: variant.name,
-                source: variant.source.into(),
+                source: match &variant.text {
+                    Text::File(source) => (*source).into(),
+                    Text::Tile(tile) => contraction_tiled::source(tile).into(),
+                },
                 entry: variant.entry,
                 constants,
             },
-            params: self.params(tiles, split, c_split)?,
+            params: like.params(tiles, split, c_split)?,
             bindings: bindings.to_vec(),
             workgroups: fold_workgroups(tiles[0] * tiles[1] * self.batch * split.parts),
         })
+    }
+
+    /// The constants of `shaders/contraction_tiled.wgsl` for this product; its strides become those of the
+    /// loops that are left.
+    fn specialise(&mut self, tile: &Tile, split: Split) -> Result<Vec<(&'static str, u32)>> {
+        let along = |len: usize, inner: [usize; 2]| {
+            let block = inner[0] * inner[1];
+            [len.div_ceil(block), inner[0], inner[1]]
+        };
+        let (m, n) = (along(self.m, self.m_extents), along(self.n, self.n_extents));
+        let mut constants = Vec::new();
+        let mut merge = |names: [&'static str; 2], extents, strides: &mut [usize; 3]| {
+            let loops = Loops::merged(extents, *strides);
+            *strides = loops.strides;
+            for (name, extent) in names.into_iter().zip([loops.block, loops.row]) {
+                if let Some(extent) = extent {
+                    constants.push((name, word(extent)?));
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        merge(["A_M12", "A_M2"], m, &mut self.a_m)?;
+        merge(["A_K12", "A_K2"], self.k, &mut self.a_k)?;
+        merge(["B_K12", "B_K2"], self.k, &mut self.b_k)?;
+        merge(["B_N12", "B_N2"], n, &mut self.b_n)?;
+        merge(["C_M12", "C_M2"], m, &mut self.c_m)?;
+        merge(["C_N12", "C_N2"], n, &mut self.c_n)?;
+        let along_k = |k: [usize; 3], other: [usize; 3]| u32::from(k[2] == 1 && other[2] != 1);
+        let k: usize = self.k.iter().product();
+        let even = |len: usize| len.is_multiple_of(tile.k as usize);
+        constants.extend([
+            ("A_ALONG_K", along_k(self.a_k, self.a_m)),
+            ("B_ALONG_K", along_k(self.b_k, self.b_n)),
+            ("K_EVEN", u32::from(even(k) && even(split.k_per_split))),
+            ("SYMMETRIC", u32::from(self.symmetric)),
+        ]);
+        Ok(constants)
     }
 
     /// How k is divided over workgroups where there are too few tiles to fill the adapter.
@@ -213,7 +247,7 @@ impl Contraction {
         let k = self.k_len();
         let most = (k / MIN_PART).min(MAX_PARTS_BYTES / (4 * len).max(1));
         let parts = (variant.wanted / tasks.max(1)).min(most).max(1);
-        Split::of(k, parts)
+        Split::of(k, parts, variant.depth)
     }
 
     fn k_len(&self) -> usize {
@@ -288,6 +322,25 @@ impl Bias {
     }
 }
 
+/// Makes the result of a lowered contraction max(x, 0). `add_parts` finishes it where k is split, else every dispatch
+/// of a product finishes its part of the result.
+pub(crate) fn finish_with_relu(lowered: &mut Lowered) {
+    let is_split = lowered
+        .dispatches
+        .iter()
+        .any(|d| d.kernel.entry == "add_parts");
+    for dispatch in &mut lowered.dispatches {
+        let kernel = &mut dispatch.kernel;
+        let finishes = match is_split {
+            true => kernel.entry == "add_parts",
+            false => kernel.constants.iter().any(|(name, _)| *name == "BIAS"),
+        };
+        if finishes {
+            kernel.constants.push(("RELU", 1));
+        }
+    }
+}
+
 /// A division of the flattened k.
 #[derive(Clone, Copy)]
 struct Split {
@@ -296,9 +349,9 @@ struct Split {
 }
 
 impl Split {
-    /// About `parts` parts, multiples of four: kernels read up to so many numbers along k at once.
-    fn of(k: usize, parts: usize) -> Self {
-        let k_per_split = k.div_ceil(parts).max(1).next_multiple_of(4);
+    /// About `parts` parts, multiples of `depth`: so many numbers along k a kernel reads at once.
+    fn of(k: usize, parts: usize, depth: usize) -> Self {
+        let k_per_split = k.div_ceil(parts).max(1).next_multiple_of(depth);
         Self {
             k_per_split,
             parts: k.div_ceil(k_per_split).max(1),
@@ -309,51 +362,61 @@ impl Split {
 /// A kernel for an adapter.
 struct Variant {
     name: &'static str,
-    source: &'static str,
     entry: &'static str,
     /// Rows and columns of C that a workgroup computes.
     tile: [usize; 2],
-    /// Workgroups that fill the adapter. On 2 cores 16 do; with 32, 128x784x128 takes 1.4 times and
-    /// with 64 1.6 times as long, for a twentieth gained in balance elsewhere at most.
+    /// Parts of k are multiples of this.
+    depth: usize,
+    /// Workgroups that fill the adapter.
     wanted: usize,
+    text: Text,
+}
+
+/// Where a kernel's WGSL is from.
+enum Text {
+    File(&'static str),
+    /// Written for this tile.
+    Tile(Tile),
 }
 
 impl Variant {
-    /// For C with `m` rows.
-    fn of(variants: Variants, m: usize) -> &'static Self {
+    /// For a product of this size.
+    fn of(variants: Variants, m: usize, n: usize, k: usize) -> Self {
         match variants {
+            // On 2 cores 16 workgroups do; with 32, 128x784x128 takes 1.4 times and with 64 1.6 times as
+            // long, for a twentieth gained in balance elsewhere at most.
             Variants {
                 direct: true,
                 subgroups_of_8: true,
-            } => &Self {
+                ..
+            } => Self {
                 name: "contraction_subgroup",
-                source: SUBGROUP_SOURCE,
                 entry: "direct_subgroup",
                 tile: [32, 32],
+                depth: subgroup::DEPTH,
                 wanted: 16,
+                text: Text::File(SUBGROUP_SOURCE),
             },
-            Variants { direct: true, .. } => &Self {
+            Variants { direct: true, .. } => Self {
                 name: "contraction",
-                source: SOURCE,
                 entry: "direct",
                 tile: [16, 64],
+                depth: 1,
                 wanted: 16,
+                text: Text::File(SOURCE),
             },
-            // An image of three channels would have 61 of 64 rows computed for nothing.
-            _ if m <= 16 => &Self {
-                name: "contraction",
-                source: SOURCE,
-                entry: "tiled",
-                tile: [16, 64],
-                wanted: 1024,
-            },
-            _ => &Self {
-                name: "contraction",
-                source: SOURCE,
-                entry: "tiled",
-                tile: [64, 64],
-                wanted: 256,
-            },
+            Variants { tiles, .. } => {
+                let tile = tiles.of(Class::of(m, n, k));
+                Self {
+                    name: "contraction_tiled",
+                    entry: tile.entry,
+                    tile: [tile.m as usize, tile.n as usize],
+                    depth: tile.k as usize,
+                    // 65 536 invocations; no more workgroups than there are in 16 waves of 64 cores.
+                    wanted: (65_536 / tile.invocations() as usize).min(1024),
+                    text: Text::Tile(tile),
+                }
+            }
         }
     }
 }
@@ -361,15 +424,15 @@ impl Variant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::tiles::Tiles;
 
-    const SUBGROUP: Variants = Variants {
-        direct: true,
-        subgroups_of_8: true,
-    };
-    const TILED: Variants = Variants {
-        direct: false,
-        subgroups_of_8: false,
-    };
+    fn subgroup() -> Variants {
+        Variants::direct(true)
+    }
+
+    fn tiled() -> Variants {
+        Variants::tiled(Tiles::default())
+    }
 
     fn lower(contraction: &Contraction, variants: Variants) -> Result<Lowered> {
         contraction.lower(variants, Slot::Input(0), Slot::Input(1), None, Slot::Output)
@@ -404,7 +467,7 @@ mod tests {
             n_extents: out,
             ..Contraction::default()
         };
-        assert!(lower(&contraction, SUBGROUP).is_ok());
+        assert!(lower(&contraction, subgroup()).is_ok());
         let value = |i: usize, salt: usize| ((i * 37 + salt) % 19) as f64 - 9.0;
         let image =
             |n: usize, c: usize, y: usize, x: usize| value(((n * channels + c) * h + y) * w + x, 5);
@@ -449,7 +512,7 @@ mod tests {
     #[test]
     fn a_long_product_is_split_within_bounds() {
         let gram = Contraction::matrix(27, 27, 100_000, [1, 27], [27, 1]);
-        for variants in [SUBGROUP, TILED] {
+        for variants in [subgroup(), tiled()] {
             let lowered = lower(&gram, variants).unwrap();
             let [first, second] = &lowered.dispatches[..] else {
                 panic!("not split");
@@ -463,23 +526,18 @@ mod tests {
             assert_eq!(second.bindings[0], Slot::Scratch(0));
         }
         let square = Contraction::matrix(512, 512, 512, [512, 1], [512, 1]);
-        let lowered = lower(&square, SUBGROUP).unwrap();
-        assert!(
-            lowered
-                .dispatches
-                .iter()
-                .all(|d| d.kernel.entry != "add_parts")
-        );
+        let lowered = lower(&square, subgroup()).unwrap();
+        let names = lowered.dispatches.iter().map(|d| d.kernel.entry);
+        assert!(!names.collect::<Vec<_>>().contains(&"add_parts"));
     }
 
     #[test]
     fn grids_are_folded_and_addresses_limited() {
         let wide = Contraction::matrix(1, 40_000_000, 1, [1, 1], [1, 1]);
-        let lowered = lower(&wide, SUBGROUP).unwrap();
-        // The row is packed before.
-        let [x, y, z] = lowered.dispatches[1].workgroups;
-        assert!(x <= 65_535 && y > 1 && z == 1 && x * y >= 40_000_000 / 32);
+        let lowered = lower(&wide, Variants::direct(false)).unwrap();
+        let [x, y, z] = lowered.dispatches[0].workgroups;
+        assert!(x <= 65_535 && y > 1 && z == 1 && x * y >= 40_000_000 / 64);
         let huge = Contraction::matrix(70_000, 70_000, 1, [1, 1], [70_000, 1]);
-        assert!(matches!(lower(&huge, TILED), Err(Error::Limit(_))));
+        assert!(matches!(lower(&huge, tiled()), Err(Error::Limit(_))));
     }
 }

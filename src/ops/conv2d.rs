@@ -45,6 +45,9 @@ impl Default for Conv2dGeometry {
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2d {
     geometry: Conv2dGeometry,
+    /// The weight, of one tap, is that of the convolution whose gradient this is: in each group its
+    /// rows are channels and its columns outputs.
+    transposed: bool,
 }
 
 /// The gradient of [`Conv2d`] with respect to its kernels.
@@ -84,7 +87,14 @@ pub fn conv2d(
         image = pad2d(g, x, padding)?;
     }
     let inputs: Vec<TensorId> = [image, weight].into_iter().chain(bias).collect();
-    g.add(Conv2d { geometry }, &inputs)
+    let transposed = false;
+    g.add(
+        Conv2d {
+            geometry,
+            transposed,
+        },
+        &inputs,
+    )
 }
 
 /// Sizes of one convolution over a padded image.
@@ -167,7 +177,7 @@ impl Op for Conv2d {
     }
 
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let s = self.geometry.sizes(inputs[0], inputs[1])?;
+        let s = self.sizes(inputs)?;
         let outputs = s.groups * s.outputs;
         if let Some(bias) = inputs.get(2)
             && bias.dims() != [outputs]
@@ -185,6 +195,10 @@ impl Op for Conv2d {
     ) -> Result<Vec<Option<TensorId>>> {
         let inputs = g.node(node).inputs.clone();
         let (image, weight) = (inputs[0], inputs[1]);
+        if self.transposed {
+            let message = "second derivatives of convolutions are not implemented";
+            return Err(Error::shape("conv2d", message));
+        }
         let s = self
             .geometry
             .sizes(g.shape(image), g.shape(weight))
@@ -205,26 +219,29 @@ impl Op for Conv2d {
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
-        cost(&self.geometry.sizes(inputs[0], inputs[1]), inputs, output)
+        cost(&self.sizes(inputs), inputs, output)
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let s = self
-            .geometry
-            .sizes(ctx.inputs[0], ctx.inputs[1])
+            .sizes(ctx.inputs)
             .map_err(|message| Error::shape("conv2d", message))?;
         let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
         let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
         let (k_len, positions) = (s.channels * s.taps(), s.positions());
         let bias = ctx.inputs.get(2).map(|_| Slot::Input(2));
+        let (a_m, a_k) = match self.transposed {
+            false => ([0, 0, k_len], [s.taps(), s.kernel[1], 1]),
+            true => ([0, 0, 1], [s.outputs, 1, 1]),
+        };
         // Row m is the output channel, column n the position, k the tap.
         let contraction = Contraction {
             m: s.outputs,
             n: s.batch * positions,
             batch: s.groups,
             k: [s.channels, s.kernel[0], s.kernel[1]],
-            a_m: [0, 0, k_len],
-            a_k: [s.taps(), s.kernel[1], 1],
+            a_m,
+            a_k,
             a_batch: s.outputs * k_len,
             b_k: [plane, dilation * row, dilation],
             b_n: [s.groups * s.channels * plane, stride * row, stride],
@@ -252,6 +269,18 @@ impl Op for Conv2d {
 }
 
 impl Conv2d {
+    fn sizes(&self, inputs: &[&Shape]) -> Result<Sizes, String> {
+        let (image, weight) = (inputs[0], inputs[1]);
+        match *weight.dims() {
+            [rows, columns, 1, 1] if self.transposed => {
+                let groups = self.geometry.groups.max(1);
+                let turned = Shape::from([groups * columns, rows / groups, 1, 1]);
+                self.geometry.sizes(image, &turned)
+            }
+            _ => self.geometry.sizes(image, weight),
+        }
+    }
+
     /// d(loss)/d(padded image), computed for the pixels inside the padding only: those of the
     /// padding are zero by definition.
     fn image_grad(
@@ -314,6 +343,16 @@ impl Conv2d {
         inner: [usize; 2],
     ) -> Result<TensorId> {
         let (stride, padding) = (self.geometry.stride, self.geometry.padding);
+        if s.kernel == [1, 1] {
+            // One tap meets every stride-th pixel, and nothing the others.
+            let part = self.reversed(g, s, weight, output_grad, 1)?;
+            let apart = Padding2d {
+                before: [-signed(padding); 2],
+                size: inner,
+                spacing: [stride; 2],
+            };
+            return pad2d(g, part, apart);
+        }
         let channels = s.groups * s.channels;
         let planes = s.batch * channels;
         let size = s.image.map(|pixels| pixels.div_ceil(stride));
@@ -362,19 +401,30 @@ impl Conv2d {
         let &[_, _, k_h, k_w] = g.shape(weight).dims() else {
             return Err(Error::shape("conv2d", "the weight is not OIHW"));
         };
+        let transposed = [k_h, k_w] == [1, 1];
         // [O, C, taps] to [C, O, taps reversed], in each group.
-        let split = [s.groups, s.outputs, s.channels, k_h * k_w];
-        let reversed = reshape(g, weight, split)?;
-        let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3])?;
-        let channels = s.groups * s.channels;
-        let reversed = reshape(g, reversed, [channels, s.outputs, k_h, k_w])?;
+        let reversed = if transposed {
+            weight
+        } else if s.groups == 1 {
+            permute_and_reverse_last(g, weight, &[1, 0, 2, 3], 2)?
+        } else {
+            let split = [s.groups, s.outputs, s.channels, k_h * k_w];
+            let reversed = reshape(g, weight, split)?;
+            let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3], 1)?;
+            let channels = s.groups * s.channels;
+            reshape(g, reversed, [channels, s.outputs, k_h, k_w])?
+        };
         let geometry = Conv2dGeometry {
             stride: 1,
             padding: 0,
             dilation,
             groups: s.groups,
         };
-        g.add(Self { geometry }, &[image, reversed])
+        let op = Self {
+            geometry,
+            transposed,
+        };
+        g.add(op, &[image, reversed])
     }
 }
 

@@ -5,7 +5,7 @@
 //! Bound: rows * features^2 operations (half of the product, by symmetry).
 
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Graph, Op, Symmetry, TensorId};
 use crate::ops::contraction::Contraction;
 use crate::ops::{MatMul, add, matmul_with, permute};
 use crate::shape::Shape;
@@ -46,14 +46,23 @@ impl Op for Covariance {
     ) -> Result<Vec<Option<TensorId>>> {
         let centred = g.node(node).inputs[0];
         let rows = g.shape(centred).dims()[1] as f32;
-        let transposed = permute(g, cov_grad, &[0, 2, 1])?;
-        let both = add(g, cov_grad, transposed)?;
+        // The sum of the gradient and its transpose.
+        let (both, factor) = if g.is_symmetric(cov_grad) {
+            (cov_grad, 2.0)
+        } else {
+            let transposed = permute(g, cov_grad, &[0, 2, 1])?;
+            (add(g, cov_grad, transposed)?, 1.0)
+        };
         let op = MatMul {
-            alpha: 1.0 / rows,
+            alpha: factor / rows,
             ..MatMul::default()
         };
         let grad = matmul_with(g, centred, both, None, op)?;
         Ok(vec![Some(grad)])
+    }
+
+    fn symmetry(&self) -> Symmetry {
+        Symmetry::Certain
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

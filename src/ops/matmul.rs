@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Graph, Op, Symmetry, TensorId};
 use crate::ops::contraction::{Bias, Contraction};
 use crate::ops::{reduce_sum, scale, sum_to};
 use crate::shape::Shape;
@@ -31,6 +31,9 @@ pub struct MatMul {
     /// C is known to be symmetric: only what is on and below the diagonal is computed (of the bias
     /// too, where it is a matrix), and mirrored.
     pub symmetric: bool,
+    /// B is symmetric, and only the symmetric part of its gradient is wanted: that is computed as two
+    /// products by half, the work of one, and nothing is transposed. Not with transposed operands.
+    pub b_is_symmetric: bool,
 }
 
 impl Default for MatMul {
@@ -40,6 +43,7 @@ impl Default for MatMul {
             alpha: 1.0,
             diag: 0.0,
             symmetric: false,
+            b_is_symmetric: false,
         }
     }
 }
@@ -125,6 +129,9 @@ impl MatMul {
         if a.rank() != b.rank() || (a_batch != b_batch && a_batch != 1 && b_batch != 1) {
             return Err(format!("batches of {a} and {b} differ"));
         }
+        if self.b_is_symmetric && (b_rows != b_columns || self.transpose != Transpose::default()) {
+            return Err(format!("B {b} is not symmetric, or an operand transposed"));
+        }
         if self.symmetric && m != n {
             return Err(format!("a result of {m} x {n} is not symmetric"));
         }
@@ -146,9 +153,27 @@ impl MatMul {
     }
 }
 
+/// The symmetric part of `alpha` `a`^T `c_grad`: (a^T c' + c'^T a) `alpha` / 2, each by half.
+fn symmetric_part(g: &mut Graph, a: TensorId, c_grad: TensorId, alpha: f32) -> Result<TensorId> {
+    let op = MatMul {
+        alpha: alpha / 2.0,
+        symmetric: true,
+        ..Transpose { a: true, b: false }.into()
+    };
+    let first = matmul_with(g, a, c_grad, None, op)?;
+    matmul_with(g, c_grad, a, Some(first), op)
+}
+
 impl Op for MatMul {
     fn name(&self) -> &'static str {
         "matmul"
+    }
+
+    fn symmetry(&self) -> Symmetry {
+        match self.symmetric {
+            true => Symmetry::Certain,
+            false => Symmetry::Unknown,
+        }
     }
 
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -177,6 +202,7 @@ impl Op for MatMul {
             true => product(b, output_grad, tb, true)?,
         };
         let b_grad = match tb {
+            _ if self.b_is_symmetric => symmetric_part(g, a, output_grad, self.alpha)?,
             false => product(a, output_grad, !ta, false)?,
             true => product(output_grad, a, true, ta)?,
         };

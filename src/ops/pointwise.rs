@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::pointwise::Pointwise;
+use crate::graph::pointwise::{Joint, Pointwise};
 use crate::shape::{Broadcast, Shape};
 use crate::{Error, Result};
 
@@ -26,23 +26,67 @@ pub(crate) enum Width {
 
 /// Dispatches `program` over the output of `ctx`.
 pub(crate) fn lower(program: &Pointwise, ctx: &Lowering<'_>) -> Result<Lowered> {
-    let operands = Operands::new(program, ctx.inputs, ctx.output, Width::Four, ctx.in_place)?;
-    let mut generated = operands.bindings;
+    let overwritten: Vec<_> = ctx.in_place.iter().map(|&k| (k, "y".to_string())).collect();
+    let operands = Operands::new(ctx.inputs, ctx.output, Width::Four, &overwritten)?;
+    let mut generated = operands.bindings.clone();
     let output = operands.slots.len() + 1;
     let _ = writeln!(
         generated,
         "@group(0) @binding({output}) var<storage, read_write> y: array<vec4<f32>>;"
     );
-    generated.push_str(&operands.value);
-    let vectors = ctx.output.len().div_ceil(4);
-    let mut params = vec![word(vectors)?, 0, 0, 0];
-    params.extend(operands.maps);
+    generated.push_str(&operands.value(program));
+    generated.push_str("\nfn store(v: u32) {\n    y[v] = value(v * 4u);\n}\n");
     let mut bindings = operands.slots;
     bindings.push(Slot::Output);
+    dispatch(&generated, &operands.maps, bindings, ctx.output.len())
+}
+
+/// Dispatches `joint` over a tensor of `len` elements. `shared` says of each input whether it is one
+/// number; the others are of that size. Result j, where `in_place` has a number, is written over that
+/// input. Bindings are inputs first; result j is `Slot::Input(shared.len() + j)`.
+pub(crate) fn lower_joint(
+    joint: &Joint,
+    shared: &[bool],
+    in_place: &[Option<usize>],
+    len: usize,
+) -> Result<Lowered> {
+    let (domain, one) = (Shape::from([len]), Shape::default());
+    let inputs: Vec<&Shape> = shared
+        .iter()
+        .map(|&s| if s { &one } else { &domain })
+        .collect();
+    let outputs = |(j, k): (usize, &Option<usize>)| k.map(|k| (k, format!("y{j}")));
+    let overwritten: Vec<(usize, String)> =
+        in_place.iter().enumerate().filter_map(outputs).collect();
+    let operands = Operands::new(&inputs, &domain, Width::Four, &overwritten)?;
+    let (mut generated, mut bindings) = (operands.bindings, operands.slots);
+    let (body, results) = joint.wgsl();
+    let mut stores = String::new();
+    for (j, result) in results.iter().enumerate() {
+        bindings.push(Slot::Input(shared.len() + j));
+        let _ = writeln!(
+            generated,
+            "@group(0) @binding({}) var<storage, read_write> y{j}: array<vec4<f32>>;",
+            bindings.len()
+        );
+        let _ = writeln!(stores, "    y{j}[v] = {result};");
+    }
+    let _ = write!(
+        generated,
+        "\nfn store(v: u32) {{\n    let i = v * 4u;\n{}{body}{stores}}}\n",
+        operands.loads
+    );
+    dispatch(&generated, &operands.maps, bindings, len)
+}
+
+fn dispatch(generated: &str, maps: &[u32], bindings: Vec<Slot>, len: usize) -> Result<Lowered> {
+    let vectors = len.div_ceil(4);
+    let mut params = vec![word(vectors)?, 0, 0, 0];
+    params.extend(maps);
     Ok(Dispatch {
         kernel: Kernel {
             name: "pointwise",
-            source: Cow::Owned(insert_generated(SOURCE, &generated)),
+            source: Cow::Owned(insert_generated(SOURCE, generated)),
             entry: "main",
             constants: vec![],
         },
@@ -62,12 +106,12 @@ pub(crate) fn insert_generated(source: &str, generated: &str) -> String {
     }
 }
 
-/// The generated part of a kernel that evaluates a [`Pointwise`] program.
+/// The generated part of a kernel that reads the inputs of a [`Pointwise`] program.
 pub(crate) struct Operands {
     /// WGSL bindings of the inputs, from binding 1.
     pub(crate) bindings: String,
-    /// WGSL `fn value(i: u32) -> vec4<f32>`.
-    pub(crate) value: String,
+    /// WGSL statements `let x0 = ...;` of the elements from index `i` on.
+    pub(crate) loads: String,
     /// The inputs in binding order.
     pub(crate) slots: Vec<Slot>,
     /// Words of `maps: array<vec4<u32>, 8>`.
@@ -75,13 +119,13 @@ pub(crate) struct Operands {
 }
 
 impl Operands {
-    /// `domain` is what the program's index runs over. The input at `in_place` is read from `y`.
+    /// `domain` is what the program's index runs over. Inputs in `overwritten` have no binding of their
+    /// own but are read from the variable beside them.
     pub(crate) fn new(
-        program: &Pointwise,
         inputs: &[&Shape],
         domain: &Shape,
         width: Width,
-        in_place: Option<usize>,
+        overwritten: &[(usize, String)],
     ) -> Result<Self> {
         if inputs.len() > MAX_INPUTS {
             return Err(Error::Limit(format!(
@@ -95,8 +139,8 @@ impl Operands {
             let broadcast = shape.broadcast_to(domain).ok_or_else(|| {
                 Error::shape("pointwise", format!("{shape} does not repeat to {domain}"))
             })?;
-            let name = if in_place == Some(k) {
-                "y".to_string()
+            let name = if let Some((_, name)) = overwritten.iter().find(|(i, _)| *i == k) {
+                name.clone()
             } else {
                 slots.push(Slot::Input(k));
                 let element = element_type(broadcast, width);
@@ -116,15 +160,18 @@ impl Operands {
             }
         }
         maps.resize(8 * 4, 0);
-        let (body, result) = program.wgsl();
-        let value =
-            format!("\nfn value(i: u32) -> vec4<f32> {{\n{loads}{body}    return {result};\n}}\n");
         Ok(Self {
             bindings,
-            value,
+            loads,
             slots,
             maps,
         })
+    }
+
+    /// WGSL `fn value(i: u32) -> vec4<f32>` of `program`.
+    fn value(&self, program: &Pointwise) -> String {
+        let (loads, (body, result)) = (&self.loads, program.wgsl());
+        format!("\nfn value(i: u32) -> vec4<f32> {{\n{loads}{body}    return {result};\n}}\n")
     }
 }
 

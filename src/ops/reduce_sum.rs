@@ -9,8 +9,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::pointwise::Pointwise;
+use crate::graph::op::{
+    Dispatch, Kernel, Lowered, Lowering, Slot, Variants, fold_workgroups, word,
+};
+use crate::graph::pointwise::{Joint, Pointwise, Source};
 use crate::graph::{Cost, Graph, Op, TensorId};
 use crate::ops::pointwise::{Operands, Width, insert_generated};
 use crate::ops::{broadcast_to, reshape, scale};
@@ -119,6 +121,57 @@ impl Op for ReduceSum {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let inputs: Vec<Source> = (0..ctx.inputs.len()).map(Source::Input).collect();
+        let mut summands = Joint::default();
+        summands.push(&self.prologue, &inputs);
+        self.lower_sums(&summands, ctx.inputs, &[Slot::Output], ctx.variants)
+    }
+
+    fn prologue(&self) -> Option<&Pointwise> {
+        Some(&self.prologue)
+    }
+
+    fn with_prologue(&self, prologue: Pointwise) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self {
+            prologue,
+            ..self.clone()
+        }))
+    }
+}
+
+impl ReduceSum {
+    /// Whether [`ReduceSum::lower_pair`] can compute both.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.domain == other.domain && self.to == other.to && self.scale == other.scale
+    }
+
+    /// This sum and `other` in the same dispatches: what both read is read once. `sources` are the
+    /// places of their inputs in `inputs`; results are `Slot::Input(inputs.len())` and the next.
+    ///
+    /// # Errors
+    /// As `Op::lower`.
+    pub(crate) fn lower_pair(
+        &self,
+        other: &Self,
+        sources: [&[Source]; 2],
+        inputs: &[&Shape],
+        variants: Variants,
+    ) -> Result<Lowered> {
+        let mut summands = Joint::default();
+        summands.push(&self.prologue, sources[0]);
+        summands.push(&other.prologue, sources[1]);
+        let outputs = [0, 1].map(|j| Slot::Input(inputs.len() + j));
+        self.lower_sums(&summands, inputs, &outputs, variants)
+    }
+
+    /// A sum of each of `summands`, one or two, into `outputs`.
+    fn lower_sums(
+        &self,
+        summands: &Joint,
+        inputs: &[&Shape],
+        outputs: &[Slot],
+        variants: Variants,
+    ) -> Result<Lowered> {
         let [outer, mid, inner] = extents(&self.to, &self.domain).unwrap_or([1, 1, 1]);
         let by_columns = inner == 1;
         let vectors = if by_columns { mid % 4 } else { inner % 4 } == 0;
@@ -134,85 +187,97 @@ impl Op for ReduceSum {
         } else {
             (outer * (inner / lanes), mid)
         };
-        let wanted = if ctx.variants.direct { 8 } else { 256 };
+        let wanted = if variants.direct { 8 } else { 256 };
         let shortest = if by_columns { 64 } else { 512 };
         let splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
         let per_split = steps.div_ceil(splits);
         let splits = steps.div_ceil(per_split);
 
-        let operands = Operands::new(&self.prologue, ctx.inputs, &self.domain, width, None)?;
-        let mut generated = operands.bindings;
-        let _ = writeln!(
-            generated,
-            "@group(0) @binding({}) var<storage, read_write> parts: array<f32>;",
-            operands.slots.len() + 1
-        );
-        generated.push_str(&operands.value);
+        let operands = Operands::new(inputs, &self.domain, width, &[])?;
         let mut params = vec![word(outer)?, word(mid)?, word(inner)?, word(splits)?];
         params.extend([word(per_split)?, self.scale.to_bits(), 0, 0]);
-        params.extend(operands.maps);
-        let target = if splits > 1 {
-            Slot::Scratch(0)
-        } else {
-            Slot::Output
-        };
-        let mut bindings = operands.slots;
-        bindings.push(target);
+        params.extend(&operands.maps);
+        let parts: Vec<Slot> = (0..outputs.len()).map(Slot::Scratch).collect();
+        let targets = if splits > 1 { &parts } else { outputs };
         let first = Dispatch {
-            kernel: Kernel {
-                name: "reduce_sum",
-                source: Cow::Owned(insert_generated(SOURCE, &generated)),
-                entry: if by_columns { "columns" } else { "rows" },
-                constants: vec![("WIDTH", lanes as u32)],
-            },
+            kernel: kernel(
+                &operands,
+                summands,
+                lanes,
+                if by_columns { "columns" } else { "rows" },
+            )?,
             params,
-            bindings,
+            bindings: [&operands.slots, targets].concat(),
             workgroups: fold_workgroups(groups * splits),
         };
         let mut lowered = Lowered::from(first);
         if splits > 1 {
-            lowered.scratch.push(splits * mid);
-            lowered.dispatches.push(add_parts(mid, splits)?);
+            lowered.scratch = vec![splits * mid; parts.len()];
+            lowered
+                .dispatches
+                .push(add_parts(mid, splits, &parts, outputs)?);
         }
         Ok(lowered)
     }
-
-    fn prologue(&self) -> Option<&Pointwise> {
-        Some(&self.prologue)
-    }
-
-    fn with_prologue(&self, prologue: Pointwise) -> Option<Arc<dyn Op>> {
-        Some(Arc::new(Self {
-            prologue,
-            ..self.clone()
-        }))
-    }
 }
 
-/// Adds the `splits` parts of `len` sums: itself a sum over columns, of one split.
-fn add_parts(len: usize, splits: usize) -> Result<Dispatch> {
+/// The shader with what it sums: `values`, and where the sums go: `put`.
+fn kernel(
+    operands: &Operands,
+    summands: &Joint,
+    lanes: usize,
+    entry: &'static str,
+) -> Result<Kernel> {
+    let (body, results) = summands.wgsl();
+    let mut generated = operands.bindings.clone();
+    let mut puts = String::new();
+    for j in 0..results.len() {
+        let binding = operands.slots.len() + 1 + j;
+        let _ = writeln!(
+            generated,
+            "@group(0) @binding({binding}) var<storage, read_write> parts{j}: array<f32>;"
+        );
+        let _ = write!(
+            puts,
+            "    if (sum == {j}u) {{\n        parts{j}[at] = total;\n    }}\n"
+        );
+    }
+    let zero = "vec4<f32>(0.0)".to_string();
+    let [first, second] = [0, 1].map(|j| results.get(j).unwrap_or(&zero));
+    let _ = write!(
+        generated,
+        "\nfn values(i: u32) -> Values {{\n{}{body}    return Values({first}, {second});\n}}\n\n\
+         fn put(sum: u32, at: u32, total: f32) {{\n{puts}}}\n",
+        operands.loads
+    );
+    Ok(Kernel {
+        name: "reduce_sum",
+        source: Cow::Owned(insert_generated(SOURCE, &generated)),
+        entry,
+        constants: vec![("WIDTH", word(lanes)?), ("SUMS", word(results.len())?)],
+    })
+}
+
+/// Adds the `splits` parts of `len` sums of each of `parts`: itself a sum over columns, of one split.
+fn add_parts(len: usize, splits: usize, parts: &[Slot], outputs: &[Slot]) -> Result<Dispatch> {
     let domain = Shape::from([splits, len]);
     let (width, lanes) = if len.is_multiple_of(4) {
         (Width::Four, 4)
     } else {
         (Width::One, 1)
     };
-    let operands = Operands::new(&Pointwise::identity(), &[&domain], &domain, width, None)?;
-    let mut generated = operands.bindings;
-    generated.push_str("@group(0) @binding(2) var<storage, read_write> parts: array<f32>;\n");
-    generated.push_str(&operands.value);
+    let operands = Operands::new(&vec![&domain; parts.len()], &domain, width, &[])?;
+    let mut same = Joint::default();
+    for j in 0..parts.len() {
+        same.push(&Pointwise::identity(), &[Source::Input(j)]);
+    }
     let mut params = vec![word(splits)?, word(len)?, 1, 1, word(splits)?];
     params.extend([1f32.to_bits(), 0, 0]);
-    params.extend(operands.maps);
+    params.extend(&operands.maps);
     Ok(Dispatch {
-        kernel: Kernel {
-            name: "reduce_sum",
-            source: Cow::Owned(insert_generated(SOURCE, &generated)),
-            entry: "columns",
-            constants: vec![("WIDTH", lanes)],
-        },
+        kernel: kernel(&operands, &same, lanes, "columns")?,
         params,
-        bindings: vec![Slot::Scratch(0), Slot::Output],
-        workgroups: fold_workgroups((len / lanes as usize).div_ceil(64)),
+        bindings: [parts, outputs].concat(),
+        workgroups: fold_workgroups((len / lanes).div_ceil(64)),
     })
 }

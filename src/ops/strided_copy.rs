@@ -116,8 +116,8 @@ pub fn pad2d(g: &mut Graph, x: TensorId, padding: Padding2d) -> Result<TensorId>
     strided_copy(g, x, dims)
 }
 
-/// Dimensions in the order `order`, with the last of them reversed. For the kernels of the
-/// gradient of convolutions.
+/// Dimensions in the order `order`, with the `reversed` last of them reversed. For the kernels of
+/// the gradient of convolutions.
 ///
 /// # Errors
 /// As [`permute`].
@@ -125,13 +125,14 @@ pub(crate) fn permute_and_reverse_last(
     g: &mut Graph,
     x: TensorId,
     order: &[usize],
+    reversed: usize,
 ) -> Result<TensorId> {
     let source = g.shape(x).clone();
     let mut dims: Vec<Dim> = order
         .iter()
         .map(|&d| Dim::whole(d, source.dims()[d]))
         .collect();
-    if let Some(last) = dims.last_mut() {
+    for last in dims.iter_mut().rev().take(reversed) {
         last.mul = -1;
         last.add = to_i64(last.size) - 1;
     }
@@ -156,11 +157,17 @@ fn strided_copy(g: &mut Graph, x: TensorId, dims: Vec<Dim>) -> Result<TensorId> 
     // Undoing a padding (or another copy that loses nothing) gives back its source.
     if let Kind::Op(before) = &g.node(x).kind {
         let before: &dyn Any = before.as_ref();
-        if let Some(before) = before.downcast_ref::<StridedCopy>()
+        let before = before.downcast_ref::<StridedCopy>();
+        if let Some(before) = before
             && before.loses_nothing()
             && before.adjoint() == op
         {
             return Ok(g.node(x).inputs[0]);
+        }
+        // A copy of a copy is one copy.
+        if let Some(both) = before.and_then(|before| before.then(&op)) {
+            let source = g.node(x).inputs[0];
+            return strided_copy(g, source, both.dims);
         }
     }
     g.add(op, &[x])
@@ -169,6 +176,30 @@ fn strided_copy(g: &mut Graph, x: TensorId, dims: Vec<Dim>) -> Result<TensorId> 
 impl StridedCopy {
     fn shape(&self) -> Shape {
         self.dims.iter().map(|d| d.size).collect::<Vec<_>>().into()
+    }
+
+    /// This copy and then `next` as one, if `next` puts no zeros in: these would have to stand
+    /// where this one may have elements.
+    fn then(&self, next: &Self) -> Option<Self> {
+        let reads_only_elements = |outer: &Dim| {
+            let size = to_i64(next.source.dims()[outer.source]);
+            let last = (to_i64(outer.size) - 1) * outer.mul + outer.add;
+            outer.div == 1 && (0..size).contains(&outer.add) && (0..size).contains(&last)
+        };
+        let both = |outer: &Dim| {
+            let inner = self.dims[outer.source];
+            Dim {
+                source: inner.source,
+                size: outer.size,
+                mul: outer.mul * inner.mul,
+                add: outer.add * inner.mul + inner.add,
+                div: inner.div,
+            }
+        };
+        next.dims.iter().all(reads_only_elements).then(|| Self {
+            dims: next.dims.iter().map(both).collect(),
+            source: self.source.clone(),
+        })
     }
 
     /// The copy that takes the gradient of the output to that of the input.
@@ -403,6 +434,24 @@ mod tests {
         assert_eq!(loops_of(&g, y), (vec![8, 3, 3], true));
         let y = permute(&mut g, x, &[0, 1, 3, 2]).unwrap();
         assert_eq!(loops_of(&g, y), (vec![24, 6, 2], false));
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_is_one() {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 3, 5, 4]);
+        let some = slice(&mut g, x, 2, 1, 2, 2).unwrap();
+        let turned = permute_and_reverse_last(&mut g, some, &[1, 0, 2, 3], 2).unwrap();
+        assert_eq!(g.node(turned).inputs, [x]);
+        assert_eq!(g.shape(turned).dims(), [3, 2, 2, 4]);
+        // Zeros around a slice stand where the source has elements.
+        let padding = Padding2d {
+            before: [1, 0],
+            size: [4, 4],
+            spacing: [1, 1],
+        };
+        let padded = pad2d(&mut g, some, padding).unwrap();
+        assert_eq!(g.node(padded).inputs, [some]);
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub enum Optimizer {
     Adam(Adam),
 }
 
+/// Names of the nodes that updates are made of begin with this; the name of the state that a node is
+/// the next value of follows.
+pub const UPDATE_SCOPE: &str = "update";
+
 /// Appends the update of each of `parameters` (states) by its gradient. `lr`: one number.
 ///
 /// # Errors
@@ -31,8 +35,16 @@ pub fn update(
     grads: &[TensorId],
     lr: TensorId,
 ) -> Result<()> {
+    let (first, first_assign) = (g.nodes().len(), g.assigns().len());
     match optimizer {
-        Optimizer::Sgd(sgd) => sgd.update(g, parameters, grads, lr),
-        Optimizer::Adam(adam) => adam.update(g, parameters, grads, lr),
+        Optimizer::Sgd(sgd) => sgd.update(g, parameters, grads, lr)?,
+        Optimizer::Adam(adam) => adam.update(g, parameters, grads, lr)?,
     }
+    let assigned = g.assigns()[first_assign..].to_vec();
+    for (state, value) in assigned {
+        let name = g.node(state).name.clone();
+        g.rename(value, &name);
+    }
+    g.move_into_scope(first, UPDATE_SCOPE);
+    Ok(())
 }

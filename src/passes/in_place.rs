@@ -19,47 +19,38 @@ pub enum InPlace {
 /// A value may be written over its state if no later node reads the old one, and the node that
 /// writes it reads it element by element, or not at all.
 pub fn in_place(graph: &Graph, roots: &[usize]) -> Vec<InPlace> {
-    graph
-        .assigns()
-        .iter()
-        .map(|&(state, value)| one(graph, roots, state, value))
-        .collect()
-}
-
-fn one(graph: &Graph, roots: &[usize], state: TensorId, value: TensorId) -> InPlace {
-    let writer = roots[value.index()];
-    let Kind::Op(op) = &graph.nodes()[writer].kind else {
-        return InPlace::Copy;
-    };
-    // Two states may take the same value, and then only one can be its home.
-    let claims = |&&(_, v): &&(TensorId, TensorId)| roots[v.index()] == writer;
-    if graph.assigns().iter().filter(claims).count() > 1 {
-        return InPlace::Copy;
-    }
-    let reads_state = |i: usize| {
-        let node = &graph.nodes()[i];
-        node.inputs
-            .iter()
-            .any(|x| roots[x.index()] == state.index())
-    };
-    let is_view = |i: usize| roots[i] != i;
-    let read_later = (writer + 1..graph.nodes().len()).any(|i| reads_state(i) && !is_view(i));
-    if read_later {
-        return InPlace::Copy;
-    }
-    let node = &graph.nodes()[writer];
-    let readers: Vec<usize> = (0..node.inputs.len())
-        .filter(|&k| roots[node.inputs[k].index()] == state.index())
-        .collect();
-    match readers.as_slice() {
-        [] => InPlace::Direct(None),
-        &[k] if op.pointwise().is_some() => {
-            let input = graph.shape(node.inputs[k]);
-            match input.broadcast_to(&node.shape) {
-                Some(Broadcast::Same) => InPlace::Direct(Some(k)),
-                _ => InPlace::Copy,
-            }
+    let nodes = graph.nodes();
+    let mut last_reader: Vec<Option<usize>> = vec![None; nodes.len()];
+    for (i, node) in nodes.iter().enumerate().filter(|(i, _)| roots[*i] == *i) {
+        for input in &node.inputs {
+            last_reader[roots[input.index()]] = Some(i);
         }
-        _ => InPlace::Copy,
     }
+    // Two states may take the same value, and then only one can be its home.
+    let mut claims = vec![0; nodes.len()];
+    for (_, value) in graph.assigns() {
+        claims[roots[value.index()]] += 1;
+    }
+    let one = |&(state, value): &(TensorId, TensorId)| {
+        let writer = roots[value.index()];
+        let Kind::Op(op) = &nodes[writer].kind else {
+            return InPlace::Copy;
+        };
+        if claims[writer] > 1 || last_reader[state.index()] > Some(writer) {
+            return InPlace::Copy;
+        }
+        let inputs = &nodes[writer].inputs;
+        let mut readers = (0..inputs.len()).filter(|&k| roots[inputs[k].index()] == state.index());
+        match (readers.next(), readers.next()) {
+            (None, _) => InPlace::Direct(None),
+            (Some(k), None) if op.pointwise().is_some() => {
+                match graph.shape(inputs[k]).broadcast_to(&nodes[writer].shape) {
+                    Some(Broadcast::Same) => InPlace::Direct(Some(k)),
+                    _ => InPlace::Copy,
+                }
+            }
+            _ => InPlace::Copy,
+        }
+    };
+    graph.assigns().iter().map(one).collect()
 }

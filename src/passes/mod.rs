@@ -2,21 +2,27 @@
 
 mod common_subexpr;
 mod dead_code;
+mod epilogue;
 mod fuse;
 mod in_place;
+mod joined_sums;
 mod liveness;
 mod memory_plan;
 mod old_values;
 mod select_variant;
+mod updates;
 
 pub use common_subexpr::common_subexpr;
 pub use dead_code::dead_code;
+pub use epilogue::epilogue;
 pub use fuse::fuse;
 pub use in_place::{InPlace, in_place};
+pub use joined_sums::{JoinedSums, as_sum, joined_sums};
 pub use liveness::{Lifetime, liveness, storage_roots};
-pub use memory_plan::{MemoryPlan, Request, memory_plan};
+pub use memory_plan::{MemoryPlan, Request, largest_live_set, memory_plan};
 pub use old_values::old_values;
 pub use select_variant::select_variant;
+pub use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
 
 use crate::Result;
 use crate::graph::Graph;
@@ -29,10 +35,16 @@ pub struct Passes {
     pub dead_code: bool,
     /// Compute equal expressions once.
     pub common_subexpr: bool,
+    /// Add to a product, and take `ReLU` of it, in its own kernel.
+    pub epilogue: bool,
     /// Merge element-wise chains into one kernel.
     pub fuse: bool,
     /// Write updates of states over the old value.
     pub in_place: bool,
+    /// Compute two sums over the same tensors in one dispatch.
+    pub join_sums: bool,
+    /// Write several states, and small ones of many layers, in one dispatch. Needs `in_place`.
+    pub join_updates: bool,
     /// Reuse memory of tensors that are dead.
     pub reuse_memory: bool,
 }
@@ -48,8 +60,11 @@ impl Passes {
     pub const ALL: Self = Self {
         dead_code: true,
         common_subexpr: true,
+        epilogue: true,
         fuse: true,
         in_place: true,
+        join_sums: true,
+        join_updates: true,
         reuse_memory: true,
     };
 
@@ -57,8 +72,11 @@ impl Passes {
     pub const NONE: Self = Self {
         dead_code: false,
         common_subexpr: false,
+        epilogue: false,
         fuse: false,
         in_place: false,
+        join_sums: false,
+        join_updates: false,
         reuse_memory: false,
     };
 }
@@ -74,6 +92,9 @@ pub fn optimise(graph: &Graph, passes: Passes) -> Result<Graph> {
     }
     if passes.common_subexpr {
         graph = common_subexpr(&graph)?;
+    }
+    if passes.epilogue {
+        graph = epilogue(&graph)?;
     }
     if passes.fuse {
         graph = fuse(&graph)?;

@@ -1,10 +1,11 @@
 //! Plan to program: buffers, pipelines, bind groups.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use wgpu::BufferUsages;
 
-use super::plan::{Plan, padded};
+use super::plan::{Plan, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
@@ -12,7 +13,6 @@ use crate::graph::op::{Dispatch, Lowering, Slot, Variants};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Cost, Graph, Kind};
 use crate::passes::{InPlace, Passes};
-use crate::shape::Shape;
 use crate::{Error, Result, ops};
 
 /// How to compile.
@@ -20,7 +20,7 @@ use crate::{Error, Result, ops};
 pub struct CompileOptions {
     /// Which passes run.
     pub passes: Passes,
-    /// Kernel variants; the default is what suits the adapter.
+    /// Kernel variants; the default is the store's, see [`Store::variants`].
     pub variants: Option<Variants>,
 }
 
@@ -40,32 +40,30 @@ impl Program {
     /// [`Error::Shader`] for bugs of this crate.
     pub fn compile(graph: &Graph, store: &mut Store, options: CompileOptions) -> Result<Self> {
         let gpu = Arc::clone(store.gpu());
-        let plan = Plan::new(graph, &gpu, options)?;
+        let variants = options.variants.unwrap_or(store.variants());
+        let plan = Plan::new(graph, &gpu, options.passes, variants, &store.made_states())?;
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 
         let mut binder = Binder::new(&gpu, store.pipelines());
         for planned in &plan.kernels {
-            let node = &graph.nodes()[planned.node];
-            let Kind::Op(op) = &node.kind else { continue };
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-            let mut cost = op.cost(&shapes, &node.shape);
+            let mut cost = planned.cost;
             for dispatch in &planned.lowered.dispatches {
                 let mut bindings = Vec::new();
                 for slot in &dispatch.bindings {
                     bindings.push(match *slot {
-                        Slot::Input(k) => places.of(node.inputs[k].index())?,
-                        Slot::Output => places.of(planned.node)?,
+                        Slot::Input(k) => places.region(planned.inputs[k])?,
+                        Slot::Output => places.region(planned.output)?,
                         Slot::Scratch(k) => places.request(planned.scratch + k),
                     });
                 }
-                let shape = node.shape.to_string();
-                binder.add(&node.name, op.name(), shape, cost, dispatch, &bindings)?;
+                let (name, shape) = (&planned.name, planned.shape.clone());
+                binder.add(name, planned.op, shape, cost, dispatch, &bindings)?;
                 // The work of a node is counted with its first dispatch.
                 cost = Cost::default();
             }
         }
-        for (&(state, value), update) in graph.assigns().iter().zip(&plan.updates) {
+        for (&(state, value), update) in graph.assigns().iter().zip(&plan.assigned) {
             if *update == InPlace::Copy {
                 let node = graph.node(state);
                 let copy = ops::pointwise::lower(
@@ -147,11 +145,15 @@ impl<'a> Places<'a> {
     fn new(plan: &'a Plan, store: &mut Store) -> Result<Self> {
         let graph = &plan.graph;
         let mut storage: Vec<Option<Storage>> = vec![None; graph.nodes().len()];
+        for run in &plan.state_runs {
+            store.make_run(graph, run, plan.alignment)?;
+        }
         for (i, node) in graph.nodes().iter().enumerate() {
             if let Kind::State(state) = &node.kind {
+                let (buffer, offset) = store.ensure(node, state)?;
                 storage[i] = Some(Storage {
-                    buffer: store.ensure(&node.name, &node.shape, state.role, &state.init)?,
-                    offset: 0,
+                    buffer,
+                    offset,
                     size: padded(node.shape.size_bytes()),
                 });
             }
@@ -181,8 +183,13 @@ impl<'a> Places<'a> {
             storage,
         };
         for (i, request) in plan.request_of.iter().enumerate() {
-            if let Some(request) = *request {
-                places.storage[i] = Some(places.request(request));
+            if let Some((request, offset)) = *request {
+                let whole = places.request(request);
+                places.storage[i] = Some(Storage {
+                    offset: whole.offset + offset,
+                    size: padded(plan.graph.nodes()[i].shape.size_bytes()),
+                    ..whole
+                });
             }
         }
         Ok(places)
@@ -196,6 +203,13 @@ impl<'a> Places<'a> {
             offset,
             size: self.plan.requests[request].size_bytes,
         }
+    }
+
+    fn region(&self, region: Region) -> Result<Storage> {
+        Ok(Storage {
+            size: region.size_bytes,
+            ..self.of(region.node)?
+        })
     }
 
     /// Of a node.
@@ -286,10 +300,18 @@ impl<'a> Binder<'a> {
         let params = self
             .gpu
             .buffer("parameters", self.params.len() as u64, usage)?;
-        self.gpu.upload(&params, &self.params)?;
+        self.gpu.upload(&params, 0, &self.params)?;
         let mut dispatches = Vec::new();
+        #[allow(
+            clippy::mutable_key_type,
+            reason = "wgpu's buffers hash and compare by their identity"
+        )]
+        let mut used = HashSet::new();
         for pending in self.pending {
             let parts = pending.bound;
+            let buffers = || pending.bindings.iter().map(|storage| &storage.buffer);
+            let waits = buffers().any(|buffer| used.contains(buffer));
+            used.extend(buffers().cloned());
             let mut entries = vec![entry(
                 0,
                 &params,
@@ -323,6 +345,7 @@ impl<'a> Binder<'a> {
                 pipeline: parts.pipeline,
                 bind_group,
                 workgroups: parts.workgroups,
+                waits,
             });
         }
         Ok((dispatches, params))

@@ -48,6 +48,8 @@ struct Bound {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
+    /// Whether wgpu puts a barrier before it: one of its buffers was used earlier in the step.
+    waits: bool,
 }
 
 /// A host-written tensor in the input buffer.
@@ -72,6 +74,8 @@ struct OutputCopy {
 pub struct Memory {
     /// Arenas of computed tensors.
     pub arenas: u64,
+    /// The most that computed tensors need at one time: what arenas cannot be less than.
+    pub live: u64,
     /// What computed tensors would need if none shared memory.
     pub unshared: u64,
     /// States that this program uses.
@@ -96,6 +100,13 @@ impl Program {
     /// Number of dispatches in a step.
     pub fn dispatch_count(&self) -> usize {
         self.dispatches.len()
+    }
+
+    /// Dispatches of a step that wait for a barrier. wgpu follows whole buffers and takes every
+    /// storage buffer that a kernel may write to as written, so those are nearly all that share an
+    /// arena, whether or not one reads what another wrote.
+    pub fn barrier_count(&self) -> usize {
+        self.dispatches.iter().filter(|d| d.waits).count()
     }
 
     /// Number of different pipelines.

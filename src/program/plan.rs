@@ -6,10 +6,12 @@ use std::fmt::Display;
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Lowered, Lowering, Variants};
-use crate::graph::{Graph, Kind};
+use crate::graph::{Cost, Graph, Kind, Node, Op};
+use crate::ops::pointwise;
 use crate::passes::{
-    self, InPlace, Lifetime, MemoryPlan, Request, in_place, liveness, memory_plan, old_values,
-    optimise, storage_roots,
+    self, InPlace, JoinedSums, Lifetime, MadeStates, MemoryPlan, Passes, Request, Runs, Update,
+    UpdateInput, in_place, largest_live_set, liveness, memory_plan, old_values, optimise,
+    storage_of, storage_roots, updates,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -22,13 +24,16 @@ pub(super) struct Plan {
     /// The node whose memory each node has: another one's for views.
     pub(super) roots: Vec<usize>,
     /// How each assignment is done.
-    pub(super) updates: Vec<InPlace>,
+    pub(super) assigned: Vec<InPlace>,
     /// Nodes that write a state's memory: the state, and the input that reads it in the same kernel.
     pub(super) written_in_place: HashMap<usize, (usize, Option<usize>)>,
     pub(super) kernels: Vec<PlannedKernels>,
     pub(super) requests: Vec<Request>,
-    /// By node; `None` for what is in no arena.
-    pub(super) request_of: Vec<Option<usize>>,
+    /// By node, with the offset in it in bytes; `None` for what is in no arena.
+    pub(super) request_of: Vec<Option<(usize, u64)>>,
+    /// States that must lie side by side in one buffer, each from a multiple of `alignment` on.
+    pub(super) state_runs: Vec<Vec<usize>>,
+    pub(super) alignment: u64,
     pub(super) layout: MemoryPlan,
     /// All host-written tensors lie side by side in one buffer, so that one copy brings them.
     pub(super) inputs: BTreeMap<String, Placed>,
@@ -37,13 +42,26 @@ pub(super) struct Plan {
     pub(super) memory: Memory,
 }
 
-/// A node's dispatches, before memory is known.
+/// Dispatches of a node, or of the nodes of an update, before memory is known.
 #[derive(Debug)]
 pub(super) struct PlannedKernels {
-    pub(super) node: usize,
+    pub(super) name: String,
+    pub(super) op: &'static str,
+    pub(super) shape: String,
+    pub(super) cost: Cost,
     pub(super) lowered: Lowered,
+    /// What the slots are.
+    pub(super) inputs: Vec<Region>,
+    pub(super) output: Region,
     /// Index of its first scratch request.
     pub(super) scratch: usize,
+}
+
+/// Memory of a tensor, or of a run of tensors that begins with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Region {
+    pub(super) node: usize,
+    pub(super) size_bytes: u64,
 }
 
 impl Program {
@@ -52,16 +70,23 @@ impl Program {
     /// # Errors
     /// [`Error::Limit`] for tensors that the device cannot bind.
     pub fn plan(graph: &Graph, gpu: &Gpu, options: CompileOptions) -> Result<Memory> {
-        Ok(Plan::new(graph, gpu, options)?.memory)
+        let own = || passes::select_variant(gpu);
+        let variants = options.variants.unwrap_or_else(own);
+        let made = MadeStates::new();
+        Ok(Plan::new(graph, gpu, options.passes, variants, &made)?.memory)
     }
 }
 
 impl Plan {
-    pub(super) fn new(graph: &Graph, gpu: &Gpu, options: CompileOptions) -> Result<Self> {
-        let variants = options
-            .variants
-            .unwrap_or_else(|| passes::select_variant(gpu));
-        let graph = old_values(&optimise(graph, options.passes)?)?;
+    /// `made`: the states that are in the store already.
+    pub(super) fn new(
+        graph: &Graph,
+        gpu: &Gpu,
+        passes: Passes,
+        variants: Variants,
+        made: &MadeStates,
+    ) -> Result<Self> {
+        let graph = old_values(&optimise(graph, passes)?)?;
         let limits = gpu.limits();
         let max_binding = limits.max_storage_buffer_binding_size;
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment).max(16);
@@ -70,48 +95,58 @@ impl Plan {
             check_binding(&node.name, &node.shape, size_bytes, max_binding)?;
         }
         let roots = storage_roots(&graph);
-        let updates = if options.passes.in_place {
+        let assigned = if passes.in_place {
             in_place(&graph, &roots)
         } else {
             vec![InPlace::Copy; graph.assigns().len()]
         };
         let mut written_in_place = HashMap::new();
-        for (&(state, value), update) in graph.assigns().iter().zip(&updates) {
+        for (&(state, value), update) in graph.assigns().iter().zip(&assigned) {
             if let InPlace::Direct(reader) = update {
                 written_in_place.insert(roots[value.index()], (state.index(), *reader));
             }
         }
+        let (joined, runs) = if passes.join_updates {
+            updates(&graph, &roots, &written_in_place, made, alignment)
+        } else {
+            Default::default()
+        };
+        let sums = if passes.join_sums {
+            passes::joined_sums(&graph, &roots, &written_in_place)
+        } else {
+            Vec::new()
+        };
         let (inputs, inputs_bytes) = place_inputs(&graph, alignment)?;
 
-        let lifetimes = liveness(&graph, &roots);
-        let mut requests = Vec::new();
-        let mut request_of: Vec<Option<usize>> = vec![None; graph.nodes().len()];
-        for (i, node) in graph.nodes().iter().enumerate() {
-            let is_computed =
-                matches!(node.kind, Kind::Op(_)) && !written_in_place.contains_key(&i);
-            if let (Some(lifetime), true) = (lifetimes[i], is_computed) {
-                request_of[i] = Some(requests.len());
-                requests.push(Request {
-                    size_bytes: padded(node.shape.size_bytes()),
-                    lifetime,
-                });
+        let lifetimes = lifetimes(&graph, &roots, &written_in_place, &joined, &sums);
+        let (mut requests, request_of) = requests(&graph, &lifetimes, &runs, alignment);
+        let mut kernels = Vec::new();
+        let mut update_at: Vec<Option<&Update>> = vec![None; graph.nodes().len()];
+        let mut is_joined = vec![false; graph.nodes().len()];
+        for update in &joined {
+            update_at[update.position] = Some(update);
+            for &node in update.members.iter().flatten() {
+                is_joined[node] = true;
             }
         }
-        let mut kernels = Vec::new();
+        let mut sums_at: Vec<Option<&JoinedSums>> = vec![None; graph.nodes().len()];
+        for pair in &sums {
+            sums_at[pair.nodes[1]] = Some(pair);
+            is_joined[pair.nodes[0]] = true;
+        }
         for (i, node) in graph.nodes().iter().enumerate() {
             let Kind::Op(op) = &node.kind else { continue };
-            if op.is_view() {
-                continue;
-            }
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-            let lowered = op.lower(&Lowering {
-                inputs: &shapes,
-                output: &node.shape,
-                in_place: written_in_place.get(&i).and_then(|(_, reader)| *reader),
-                variants,
-            })?;
-            let scratch = requests.len();
-            for &len in &lowered.scratch {
+            let mut planned = match (update_at[i], sums_at[i]) {
+                (Some(update), _) => update_kernel(&graph, update, &written_in_place)?,
+                (_, Some(pair)) => sums_kernel(&graph, pair, variants)?,
+                _ if op.is_view() || is_joined[i] => continue,
+                _ => {
+                    let reader = written_in_place.get(&i).and_then(|(_, reader)| *reader);
+                    node_kernel(&graph, i, op.as_ref(), reader, variants)?
+                }
+            };
+            planned.scratch = requests.len();
+            for &len in &planned.lowered.scratch {
                 let size_bytes = padded(len as u64 * 4);
                 check_binding(&node.name, "scratch memory", size_bytes, max_binding)?;
                 requests.push(Request {
@@ -119,22 +154,20 @@ impl Plan {
                     lifetime: Lifetime { first: i, last: i },
                 });
             }
-            kernels.push(PlannedKernels {
-                node: i,
-                lowered,
-                scratch,
-            });
+            kernels.push(planned);
         }
 
         // An arena of the largest possible size may be more than a driver gives at once.
         let max_arena = limits.max_buffer_size.min(1 << 30);
-        let layout = memory_plan(&requests, alignment, max_arena, options.passes.reuse_memory)?;
+        let layout = memory_plan(&requests, alignment, max_arena, passes.reuse_memory)?;
         let unshared = requests
             .iter()
             .map(|r| r.size_bytes.next_multiple_of(alignment));
         let outputs_bytes = outputs_bytes(&graph)?;
+        let state_runs = runs_of_states(&graph, &runs);
         let memory = Memory {
-            arenas: layout.arenas.iter().sum(),
+            arenas: layout.arenas_bytes(),
+            live: largest_live_set(&requests, alignment),
             unshared: unshared.sum(),
             states: states_bytes(&graph),
             other: inputs_bytes + RING_SLOTS * (inputs_bytes + outputs_bytes),
@@ -143,17 +176,217 @@ impl Plan {
             graph,
             variants,
             roots,
-            updates,
+            assigned,
             written_in_place,
             kernels,
             requests,
             request_of,
+            state_runs,
+            alignment,
             layout,
             inputs,
             inputs_bytes,
             memory,
         })
     }
+}
+
+/// When the memory of each computed tensor is needed; `None` for what is in no arena.
+fn lifetimes(
+    graph: &Graph,
+    roots: &[usize],
+    written_in_place: &HashMap<usize, (usize, Option<usize>)>,
+    joined: &[Update],
+    sums: &[JoinedSums],
+) -> Vec<Option<Lifetime>> {
+    let mut lifetimes = liveness(graph, roots);
+    for &node in written_in_place.keys() {
+        lifetimes[node] = None;
+    }
+    // What is joined reads its inputs, and writes its results, later than its nodes would.
+    for JoinedSums { nodes, inputs, .. } in sums {
+        let position = nodes[1];
+        for input in inputs {
+            if let Some(lifetime) = &mut lifetimes[roots[input.index()]] {
+                lifetime.last = lifetime.last.max(position);
+            }
+        }
+        if let Some(lifetime) = &mut lifetimes[nodes[0]] {
+            lifetime.first = position;
+            lifetime.last = lifetime.last.max(position);
+        }
+    }
+    for update in joined {
+        for input in &update.inputs {
+            let read = match input {
+                UpdateInput::Shared(node) => std::slice::from_ref(node),
+                UpdateInput::Each(nodes) => nodes,
+            };
+            for &node in read {
+                if let Some(lifetime) = &mut lifetimes[node] {
+                    lifetime.last = lifetime.last.max(update.position);
+                }
+            }
+        }
+    }
+    lifetimes
+}
+
+/// The memory of all computed tensors, and where in it each node is. Those of a run are one request.
+fn requests(
+    graph: &Graph,
+    lifetimes: &[Option<Lifetime>],
+    runs: &Runs,
+    alignment: u64,
+) -> (Vec<Request>, Vec<Option<(usize, u64)>>) {
+    let (mut requests, mut request_of) = (Vec::new(), vec![None; graph.nodes().len()]);
+    let computed = |run: &&Vec<usize>| lifetimes[run[0]].is_some();
+    for run in runs.new_runs().iter().filter(computed) {
+        let (mut size_bytes, mut whole) = (0, None::<Lifetime>);
+        for &node in run {
+            request_of[node] = Some((requests.len(), size_bytes));
+            size_bytes += padded(graph.nodes()[node].shape.size_bytes());
+            size_bytes = size_bytes.next_multiple_of(alignment);
+            if let Some(Lifetime { first, last }) = lifetimes[node] {
+                let whole = whole.get_or_insert(Lifetime { first, last });
+                whole.first = whole.first.min(first);
+                whole.last = whole.last.max(last);
+            }
+        }
+        requests.extend(whole.map(|lifetime| Request {
+            size_bytes,
+            lifetime,
+        }));
+    }
+    for (i, node) in graph.nodes().iter().enumerate() {
+        if let (Some(lifetime), None) = (lifetimes[i], request_of[i]) {
+            request_of[i] = Some((requests.len(), 0));
+            requests.push(Request {
+                size_bytes: padded(node.shape.size_bytes()),
+                lifetime,
+            });
+        }
+    }
+    (requests, request_of)
+}
+
+fn runs_of_states(graph: &Graph, runs: &Runs) -> Vec<Vec<usize>> {
+    let is_state = |run: &&Vec<usize>| matches!(graph.nodes()[run[0]].kind, Kind::State(_));
+    runs.new_runs().iter().filter(is_state).cloned().collect()
+}
+
+fn region(graph: &Graph, node: usize) -> Region {
+    Region {
+        node,
+        size_bytes: padded(graph.nodes()[node].shape.size_bytes()),
+    }
+}
+
+/// The kernels of node `i`, whose input `in_place` is the state that it overwrites.
+fn node_kernel(
+    graph: &Graph,
+    i: usize,
+    op: &dyn Op,
+    in_place: Option<usize>,
+    variants: Variants,
+) -> Result<PlannedKernels> {
+    let node = &graph.nodes()[i];
+    let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
+    let lowered = op.lower(&Lowering {
+        inputs: &shapes,
+        output: &node.shape,
+        in_place,
+        variants,
+    })?;
+    let inputs = node.inputs.iter().map(|x| region(graph, x.index()));
+    Ok(PlannedKernels {
+        name: node.name.clone(),
+        op: op.name(),
+        shape: node.shape.to_string(),
+        cost: op.cost(&shapes, &node.shape),
+        lowered,
+        inputs: inputs.collect(),
+        output: region(graph, i),
+        scratch: 0,
+    })
+}
+
+/// The kernels of two sums.
+fn sums_kernel(graph: &Graph, pair: &JoinedSums, variants: Variants) -> Result<PlannedKernels> {
+    let [first, second] = pair.nodes.map(|i| passes::as_sum(graph, i));
+    let (Some(first), Some(second)) = (first, second) else {
+        return Err(Error::shape("plan", "a joined node is no sum: a bug"));
+    };
+    let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
+    let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
+    let own = |node: &Node| {
+        node.inputs
+            .iter()
+            .map(|&x| graph.shape(x))
+            .collect::<Vec<_>>()
+    };
+    let sources = [&*pair.sources[0], &*pair.sources[1]];
+    let read: u64 = shapes.iter().map(|s| s.size_bytes()).sum();
+    let inputs = pair.inputs.iter().map(|x| x.index()).chain(pair.nodes);
+    Ok(PlannedKernels {
+        name: format!("{} and 1 more", node.name),
+        op: first.name(),
+        shape: node.shape.to_string(),
+        cost: Cost {
+            flops: first.cost(&own(node), &node.shape).flops
+                + second.cost(&own(other), &other.shape).flops,
+            bytes: read + 2 * node.shape.size_bytes(),
+        },
+        lowered: first.lower_pair(second, sources, &shapes, variants)?,
+        inputs: inputs.map(|i| region(graph, i)).collect(),
+        output: region(graph, pair.nodes[1]),
+        scratch: 0,
+    })
+}
+
+/// The kernel of an update of several nodes.
+fn update_kernel(
+    graph: &Graph,
+    update: &Update,
+    written_in_place: &HashMap<usize, (usize, Option<usize>)>,
+) -> Result<PlannedKernels> {
+    let size_bytes = padded(update.size_bytes);
+    let one = padded(4);
+    let is_shared = |input: &UpdateInput| matches!(input, UpdateInput::Shared(_));
+    let shared: Vec<bool> = update.inputs.iter().map(is_shared).collect();
+    let region = |node, size_bytes| Region { node, size_bytes };
+    let mut inputs: Vec<Region> = update
+        .inputs
+        .iter()
+        .map(|input| match input {
+            UpdateInput::Shared(node) => region(*node, one),
+            UpdateInput::Each(nodes) => region(nodes[0], size_bytes),
+        })
+        .collect();
+    let first = &update.members[0];
+    let states = first.iter().map(|&node| storage_of(node, written_in_place));
+    inputs.extend(states.map(|state| region(state, size_bytes)));
+    let len = (update.size_bytes / 4) as usize;
+    let output = region(first[0], size_bytes);
+    let last = &graph.nodes()[first[first.len() - 1]];
+    let more = match update.members.len() {
+        1 => String::new(),
+        members => format!(" and {} more", members - 1),
+    };
+    let moved = shared.iter().filter(|s| !**s).count() + first.len();
+    Ok(PlannedKernels {
+        name: format!("{}{more}", last.name),
+        op: "update",
+        shape: format!("[{len}]"),
+        cost: Cost {
+            flops: (len * update.program.program.steps.len()) as u64,
+            bytes: moved as u64 * update.size_bytes,
+        },
+        lowered: pointwise::lower_joint(&update.program, &shared, &update.in_place, len)?,
+        inputs,
+        output,
+        scratch: 0,
+    })
 }
 
 /// Kernels may read and write whole vectors of 16 bytes at a tensor's end.

@@ -3,8 +3,8 @@
 use wgpu::BufferUsages;
 
 use super::Program;
+use crate::Result;
 use crate::gpu::read_back;
-use crate::{Error, Result};
 
 /// Queries of one set (WebGPU's limit is 4096).
 const MAX_QUERIES: usize = 4096;
@@ -12,10 +12,16 @@ const MAX_QUERIES: usize = 4096;
 /// What one dispatch took.
 #[derive(Clone, Debug)]
 pub struct KernelTime {
-    /// Tensor and kernel.
+    /// Tensor and kernel: "conv1.cov (contraction)".
     pub label: String,
     /// Name of the op.
     pub op: &'static str,
+    /// Entry point of the kernel.
+    pub entry: &'static str,
+    /// Shape of the tensor.
+    pub shape: String,
+    /// Seconds after the first kernel of the step began.
+    pub start: f64,
     /// Seconds on the GPU.
     pub seconds: f64,
     /// Floating-point operations.
@@ -24,8 +30,17 @@ pub struct KernelTime {
     pub bytes: u64,
 }
 
+impl KernelTime {
+    /// Name of the tensor, and of the kernel.
+    pub fn names(&self) -> (&str, &str) {
+        let (tensor, kernel) = self.label.split_once(" (").unwrap_or((&self.label, ""));
+        (tensor, kernel.trim_end_matches(')'))
+    }
+}
+
 impl Program {
-    /// The least time of each kernel in five steps, after one that warms up.
+    /// The least time of each kernel in five steps, after one that warms up. When they begin is that of
+    /// the first of the five.
     ///
     /// # Errors
     /// As [`Program::profile`].
@@ -43,15 +58,13 @@ impl Program {
     /// Runs one step with a pass of its own for every dispatch and returns what each took.
     ///
     /// # Errors
-    /// [`Error::Adapter`] if the adapter has no timestamps; as [`Program::step`].
+    /// [`crate::Error::Adapter`] if the adapter has no timestamps; as [`Program::step`].
     pub fn profile(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
-        if !self.gpu.has_timestamps() {
-            let message = format!("{} cannot time kernels", self.gpu.name());
-            return Err(Error::Adapter(message));
-        }
+        self.gpu.need_timestamps()?;
         let parts = self.locate(inputs)?;
         let gpu = std::sync::Arc::clone(&self.gpu);
         let mut times = Vec::new();
+        let mut first_stamp = None;
         let mut first_encoder = Some(gpu.device.create_command_encoder(&Default::default()));
         if let Some(encoder) = &mut first_encoder {
             self.upload
@@ -97,9 +110,13 @@ impl Program {
                 read_back(&gpu, read, submission, |b| bytemuck::cast_slice(b).to_vec())?;
             let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
             for (dispatch, pair) in chunk.iter().zip(stamps.chunks(2)) {
+                let first = *first_stamp.get_or_insert(pair[0]);
                 times.push(KernelTime {
                     label: dispatch.label.clone(),
                     op: dispatch.op,
+                    entry: dispatch.entry,
+                    shape: dispatch.shape.clone(),
+                    start: pair[0].saturating_sub(first) as f64 * period,
                     seconds: pair[1].saturating_sub(pair[0]) as f64 * period,
                     flops: dispatch.cost.flops,
                     bytes: dispatch.cost.bytes,

@@ -7,8 +7,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wgpu::BufferUsages;
 
+use super::plan::padded;
 use crate::gpu::{Gpu, PipelineCache, read_back};
-use crate::graph::{Init, Role};
+use crate::graph::op::Variants;
+use crate::graph::{Graph, Init, Kind, Node, Role, State};
+use crate::passes::{MadeStates, select_variant};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -18,8 +21,11 @@ pub struct Store {
     gpu: Arc<Gpu>,
     seed: u64,
     entries: BTreeMap<String, Entry>,
+    /// Buffers of states made so far.
+    buffers: usize,
     arenas: Vec<wgpu::Buffer>,
     pipelines: PipelineCache,
+    variants: Variants,
 }
 
 #[derive(Debug)]
@@ -27,6 +33,9 @@ struct Entry {
     shape: Shape,
     role: Role,
     buffer: wgpu::Buffer,
+    offset_bytes: u64,
+    /// The number of its buffer, and how many states lie before it there.
+    place: (usize, usize),
 }
 
 impl Store {
@@ -36,8 +45,10 @@ impl Store {
             gpu: Arc::clone(gpu),
             seed,
             entries: BTreeMap::new(),
+            buffers: 0,
             arenas: Vec::new(),
             pipelines: PipelineCache::default(),
+            variants: select_variant(gpu),
         }
     }
 
@@ -47,8 +58,20 @@ impl Store {
         Self {
             arenas: other.arenas.clone(),
             pipelines: other.pipelines.clone(),
+            variants: other.variants,
             ..Self::new(&other.gpu, seed)
         }
+    }
+
+    /// The kernels of programs that are compiled for this store and do not say which they want: what suits
+    /// the adapter, if [`Store::set_variants`] did not change it.
+    pub fn variants(&self) -> Variants {
+        self.variants
+    }
+
+    /// Kernels of programs that are compiled from now on.
+    pub fn set_variants(&mut self, variants: Variants) {
+        self.variants = variants;
     }
 
     /// The device that holds it.
@@ -64,7 +87,9 @@ impl Store {
 
     /// Bytes of all states and of the memory that the programs share.
     pub fn size_bytes(&self) -> u64 {
-        let states = self.entries.values().map(|e| &e.buffer);
+        // Each buffer once, with the first of its states.
+        let states = self.entries.values().filter(|e| e.place.1 == 0);
+        let states = states.map(|e| &e.buffer);
         states.chain(&self.arenas).map(wgpu::Buffer::size).sum()
     }
 
@@ -79,7 +104,7 @@ impl Store {
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         let copy = self.gpu.buffer("read state", size, usage)?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&entry.buffer, 0, &copy, 0, size);
+        encoder.copy_buffer_to_buffer(&entry.buffer, entry.offset_bytes, &copy, 0, size);
         let submission = self.gpu.queue.submit([encoder.finish()]);
         read_back(&self.gpu, copy, submission, |bytes| {
             bytemuck::cast_slice::<u8, f32>(bytes)[..len].to_vec()
@@ -89,9 +114,14 @@ impl Store {
     /// The buffer of a state, row-major f32: to draw from on the same device, not to write to.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such state.
+    /// [`Error::Config`] if there is no such state, or if it lies in a buffer behind others: a small
+    /// one that a step updates.
     pub fn buffer(&self, name: &str) -> Result<&wgpu::Buffer> {
-        Ok(&self.entry(name)?.buffer)
+        let entry = self.entry(name)?;
+        match entry.offset_bytes {
+            0 => Ok(&entry.buffer),
+            _ => Err(Error::Config(format!("{name} has no buffer of its own"))),
+        }
     }
 
     /// Overwrites a state.
@@ -106,7 +136,7 @@ impl Store {
             return Err(Error::shape("store", message));
         }
         let bytes = bytemuck::cast_slice(values);
-        self.gpu.upload(&entry.buffer, bytes)
+        self.gpu.upload(&entry.buffer, entry.offset_bytes, bytes)
     }
 
     /// Memory for the computed tensors of a program: arena `k` of at least this size. Programs of
@@ -133,41 +163,90 @@ impl Store {
         &mut self.pipelines
     }
 
-    /// The buffer of a state, made with its first value if it is new.
+    /// Where the states are that there are.
+    pub(super) fn made_states(&self) -> MadeStates {
+        let entries = self.entries.iter();
+        entries.map(|(name, e)| (name.clone(), e.place)).collect()
+    }
+
+    /// Makes states of `graph`, none of which may be there, side by side in one buffer, each from a multiple of
+    /// `alignment` on.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(super) fn make_run(
+        &mut self,
+        graph: &Graph,
+        states: &[usize],
+        alignment: u64,
+    ) -> Result<()> {
+        let nodes = || states.iter().map(|&i| &graph.nodes()[i]);
+        let aligned = |node: &Node| padded(node.shape.size_bytes()).next_multiple_of(alignment);
+        let name = format!(
+            "{} and {} more",
+            nodes().next().map_or("", |n| &n.name),
+            states.len() - 1
+        );
+        let buffer = self.state_buffer(&name, nodes().map(aligned).sum())?;
+        let mut offset = 0;
+        for (before, node) in nodes().enumerate() {
+            if let Kind::State(state) = &node.kind {
+                self.insert(node, state, (buffer.clone(), offset), before)?;
+            }
+            offset += aligned(node);
+        }
+        Ok(())
+    }
+
+    /// The buffer of a state and its offset in bytes there, made with its first value if it is new.
     ///
     /// # Errors
     /// [`Error::Shape`] if it is there with another shape; what the device reported.
-    pub(super) fn ensure(
-        &mut self,
-        name: &str,
-        shape: &Shape,
-        role: Role,
-        init: &Init,
-    ) -> Result<wgpu::Buffer> {
-        if let Some(entry) = self.entries.get(name) {
-            if entry.shape != *shape {
+    pub(super) fn ensure(&mut self, node: &Node, state: &State) -> Result<(wgpu::Buffer, u64)> {
+        if let Some(entry) = self.entries.get(&node.name) {
+            if entry.shape != node.shape {
                 let message = format!(
-                    "{name} is {} in the store, {shape} in the graph",
-                    entry.shape
+                    "{} is {} in the store, {} in the graph",
+                    node.name, entry.shape, node.shape
                 );
                 return Err(Error::shape("store", message));
             }
-            return Ok(entry.buffer.clone());
+            return Ok((entry.buffer.clone(), entry.offset_bytes));
         }
+        let buffer = self.state_buffer(&node.name, node.shape.size_bytes())?;
+        self.insert(node, state, (buffer.clone(), 0), 0)?;
+        Ok((buffer, 0))
+    }
+
+    fn state_buffer(&mut self, name: &str, size_bytes: u64) -> Result<wgpu::Buffer> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-        let buffer = self.gpu.buffer(name, shape.size_bytes(), usage)?;
+        self.buffers += 1;
+        self.gpu.buffer(name, size_bytes, usage)
+    }
+
+    /// Adds a state that lies in the newest buffer, at this offset, with so many `before` it.
+    fn insert(
+        &mut self,
+        node: &Node,
+        state: &State,
+        (buffer, offset_bytes): (wgpu::Buffer, u64),
+        before: usize,
+    ) -> Result<()> {
         // Buffers begin as zeros.
-        if !matches!(init, Init::Constant(0.0)) {
-            let values = first_values(name, shape, init, self.seed);
-            self.gpu.upload(&buffer, bytemuck::cast_slice(&values))?;
+        if !matches!(state.init, Init::Constant(0.0)) {
+            let values = first_values(&node.name, &node.shape, &state.init, self.seed);
+            let bytes = bytemuck::cast_slice(&values);
+            self.gpu.upload(&buffer, offset_bytes, bytes)?;
         }
         let entry = Entry {
-            shape: shape.clone(),
-            role,
-            buffer: buffer.clone(),
+            shape: node.shape.clone(),
+            role: state.role,
+            buffer,
+            offset_bytes,
+            place: (self.buffers, before),
         };
-        self.entries.insert(name.to_string(), entry);
-        Ok(buffer)
+        self.entries.insert(node.name.clone(), entry);
+        Ok(())
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::presets::preset;
 use crate::data::{self, DataOptions, DataSet};
+use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Form, Model, Norm, networks};
 use crate::nn::Loss;
 use crate::optim::{Adam, Optimizer, Schedule, Sgd};
+use crate::program::Store;
 use crate::{Error, Result};
 
 /// What is done to training images at random.
@@ -163,9 +165,11 @@ options! {
     first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
     sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
+    refresh: usize = Some(1), "With --norm deconv, steps from one covariance and D to the next: 1 is the paper's layer; with more, the steps between take the last D with each step's mean and variances, for a fraction of the work [default: 1]";
     freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
+    kernels: String = None, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, as tiled:128x128x8), or measured (the fastest tiles here, see `decorr tune`) [default: measured on a GPU, on a CPU adapter what suits it]";
     seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
     out: PathBuf = Some(PathBuf::from("runs/run")), "Folder for results [default: runs/run]";
 }
@@ -203,6 +207,8 @@ pub struct TrainConfig {
     pub save_every: u64,
     /// See [`crate::nn::FreezeCounter`].
     pub freeze_iter: u64,
+    /// Kernels, if the options name them: [`Store::set_variants`] is given those.
+    pub kernels: Option<Variants>,
     /// Folder of results.
     pub out: PathBuf,
 }
@@ -303,6 +309,7 @@ impl TrainConfig {
             first_n_iter: *o.first_n_iter.get_or_insert(defaults.first_n_iter),
             momentum: *o.stat_momentum.get_or_insert(defaults.momentum),
             sampling_stride: *o.sampling_stride.get_or_insert(defaults.sampling_stride),
+            refresh: need(&o.refresh, "refresh")?,
         };
         let DeconvSettings { block, eps, .. } = deconv;
         rule(block > 0, "--block must be at least 1".into())?;
@@ -314,6 +321,11 @@ impl TrainConfig {
         rule(
             deconv.sampling_stride > 0,
             "--sampling-stride must be at least 1".into(),
+        )?;
+        rule(deconv.refresh > 0, "--refresh must be at least 1".into())?;
+        rule(
+            deconv.refresh == 1 || norm == Norm::Deconv,
+            format!("--refresh {} is for --norm deconv", deconv.refresh),
         )?;
         rule(
             positive(eps),
@@ -361,6 +373,7 @@ impl TrainConfig {
             log_every,
             save_every,
             freeze_iter: need(&o.freeze_iter, "freeze-iter")?,
+            kernels: o.kernels.as_deref().map(str::parse).transpose()?,
             out: need(&o.out, "out")?,
             options: o,
         })
@@ -384,6 +397,55 @@ impl TrainConfig {
             classes,
             ..self.model
         }
+    }
+
+    /// Names the kernels, so that config.toml and checkpoints hold them and a resumed run takes the same.
+    pub fn set_kernels(&mut self, variants: Variants) {
+        self.kernels = Some(variants);
+        self.options.kernels = Some(variants.to_string());
+    }
+
+    /// Has programs of `store` take [`TrainConfig::kernels`], if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the adapter cannot run them.
+    pub fn choose_kernels(&self, store: &mut Store) -> Result<()> {
+        if let Some(variants) = self.kernels {
+            if variants == Variants::direct(true) && !store.gpu().has_subgroups_of_8() {
+                return Err(Error::Config(format!(
+                    "--kernels {variants}: {} has no subgroups of 8 invocations",
+                    store.gpu().name()
+                )));
+            }
+            store.set_variants(variants);
+        }
+        Ok(())
+    }
+
+    /// The network and what normalises it, in a line: what the run is about.
+    pub fn summary(&self) -> String {
+        let Model {
+            network,
+            norm,
+            deconv,
+            ..
+        } = self.model;
+        let mut text = format!("{} with --norm {}", network.name, norm.name());
+        if norm == Norm::Deconv {
+            let DeconvSettings {
+                block,
+                sampling_stride,
+                refresh,
+                ..
+            } = deconv;
+            text +=
+                &format!(", block {block}, sampling stride {sampling_stride}: covariance and D ");
+            text += &match refresh {
+                1 => "of every step".to_string(),
+                _ => format!("of every {refresh} steps, scale and mean of every step"),
+            };
+        }
+        text
     }
 
     /// Steps of the whole run.
@@ -549,6 +611,22 @@ mod tests {
                 ..none()
             },
             "--eps",
+        );
+        let norm = Some(NormName::Batch);
+        refuse(
+            TrainOptions {
+                norm,
+                refresh: Some(8),
+                ..none()
+            },
+            "--refresh",
+        );
+        refuse(
+            TrainOptions {
+                refresh: Some(0),
+                ..none()
+            },
+            "--refresh",
         );
         refuse(
             TrainOptions {

@@ -146,6 +146,10 @@ pub fn evaluate_checkpoint(
     let config = TrainConfig::resolve(options.over(below))?;
     let set = config.open_data()?;
     let mut store = Store::new(gpu, config.seed);
+    // Those of a training on a GPU would take minutes to compile for a CPU.
+    if !gpu.is_software() {
+        config.choose_kernels(&mut store)?;
+    }
     let model = config.model(set.test.classes);
     let batch_size = (config.batch_size / config.accumulate).min(set.test.len());
     let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;

@@ -7,7 +7,9 @@ use super::step::evaluation_step;
 use super::stepper::step_graphs;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
+use crate::graph::op::Variants;
 use crate::models::Model;
+use crate::nn::Mode;
 use crate::program::{CompileOptions, Program};
 use crate::{Error, Result};
 
@@ -22,16 +24,16 @@ pub(super) fn with_advice(
     model: &Model,
     config: &TrainConfig,
     shape: [usize; 4],
-    with_frozen: bool,
+    modes: &[Mode],
 ) -> Result<Error> {
     let [batch, channels, height, width] = shape;
     let fits = |images: usize, accumulate: usize| -> Result<bool> {
         let mut part = config.clone();
         part.accumulate = accumulate;
         let shape = [images, channels, height, width];
-        let mut graphs = step_graphs(model, &part, shape, with_frozen)?;
+        let mut graphs = step_graphs(model, &part, shape, modes)?;
         graphs.push(evaluation_step(model, config.loss, shape)?);
-        match planned_bytes(gpu, &graphs) {
+        match planned_bytes(gpu, &graphs, config.kernels) {
             Ok(bytes) => gpu.has_room(bytes),
             Err(Error::Limit(_)) => Ok(false),
             Err(other) => Err(other),
@@ -70,10 +72,14 @@ pub(super) fn with_advice(
 }
 
 /// Device memory of programs of one store: they share arenas and states.
-fn planned_bytes(gpu: &Gpu, graphs: &[Graph]) -> Result<u64> {
+fn planned_bytes(gpu: &Gpu, graphs: &[Graph], kernels: Option<Variants>) -> Result<u64> {
     let (mut arenas, mut other, mut states) = (0, 0, BTreeMap::new());
+    let options = CompileOptions {
+        variants: kernels,
+        ..CompileOptions::default()
+    };
     for graph in graphs {
-        let memory = Program::plan(graph, gpu, CompileOptions::default())?;
+        let memory = Program::plan(graph, gpu, options)?;
         arenas = memory.arenas.max(arenas);
         other += memory.other;
         for (name, &id) in graph.states() {

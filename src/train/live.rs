@@ -12,7 +12,7 @@ use super::stepper::Stepper;
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
-use crate::nn::{FreezeCounter, Mode};
+use crate::nn::FreezeCounter;
 use crate::program::Store;
 use crate::{Error, Result};
 
@@ -65,13 +65,15 @@ impl Live {
                 Some(first) => Store::sharing_memory_of(&first.store, config.seed),
                 None => Store::new(gpu, config.seed),
             };
+            config.choose_kernels(&mut store)?;
             let shape = [
                 config.batch_size,
                 images.channels,
                 images.height,
                 images.width,
             ];
-            let stepper = Stepper::new(&mut store, &model, &config, shape, model.has_freeze())?;
+            let modes = model.modes(u64::MAX, FreezeCounter::new(config.freeze_iter));
+            let stepper = Stepper::new(&mut store, &model, &config, shape, &modes)?;
             runs.push(LiveRun {
                 norm,
                 losses: Vec::new(),
@@ -111,8 +113,8 @@ impl Live {
         let batch = self.loader.next_batch()?;
         let batch = batch.ok_or_else(|| Error::Config("there are no more images".into()))?;
         for run in &mut self.runs {
-            let frozen = run.model.has_freeze() && self.freeze.mode(self.step) == Mode::TrainFrozen;
-            run.stepper.step(&batch, self.lr, frozen)?;
+            let mode = run.model.mode(self.step, self.freeze);
+            run.stepper.step(&batch, self.lr, mode)?;
         }
         self.loader.recycle(batch);
         self.step += 1;

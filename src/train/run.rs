@@ -16,7 +16,7 @@ use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
 use crate::files::{prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
-use crate::nn::{FreezeCounter, Mode};
+use crate::nn::FreezeCounter;
 use crate::optim::Schedule;
 use crate::program::Store;
 use crate::{Error, Result};
@@ -125,6 +125,7 @@ pub fn train(
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
+    config.choose_kernels(&mut store)?;
     let model = config.model(images.classes);
     let shape = [
         config.batch_size,
@@ -133,11 +134,9 @@ pub fn train(
         images.width,
     ];
     let freeze = FreezeCounter::new(config.freeze_iter);
-    let is_frozen = |step| model.has_freeze() && freeze.mode(step) == Mode::TrainFrozen;
-    let first_frozen = config.freeze_iter.saturating_add(1);
-    let with_frozen = first_frozen < total_steps && is_frozen(first_frozen);
+    let modes = model.modes(total_steps, freeze);
     let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
-    let made = Stepper::new(&mut store, &model, config, shape, with_frozen).and_then(|stepper| {
+    let made = Stepper::new(&mut store, &model, config, shape, &modes).and_then(|stepper| {
         let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
         Ok((stepper, evaluator))
     });
@@ -150,7 +149,7 @@ pub fn train(
             }
             drop(store);
             tell(Event::Begin("looking for the largest batch that fits"));
-            return Err(with_advice(error, gpu, &model, config, shape, with_frozen)?);
+            return Err(with_advice(error, gpu, &model, config, shape, &modes)?);
         }
     };
     let other = stepper.other_bytes() + evaluator.other_bytes();
@@ -209,7 +208,7 @@ pub fn train(
             tell(Event::Notice(&format!("skipped: {skipped}")));
         }
         let lr = run.schedule.lr(config.lr, submitted);
-        stepper.step(&batch, lr, is_frozen(submitted))?;
+        stepper.step(&batch, lr, model.mode(submitted, freeze))?;
         submitted += 1;
         let ends_epoch = batch.is_last;
         loader.recycle(batch);
@@ -407,8 +406,12 @@ fn title(config: &TrainConfig) -> String {
         .map(Path::new)
         .unwrap_or(Path::new(""));
     let model = config.model(0);
+    let refresh = match model.deconv.refresh {
+        1 => String::new(),
+        steps => format!(", refresh {steps}"),
+    };
     format!(
-        "{}: {}, norm {}, lr {}",
+        "{}: {}, norm {}{refresh}, lr {}",
         name.display(),
         model.network.name,
         model.norm.name(),

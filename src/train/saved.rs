@@ -70,12 +70,15 @@ impl Saved {
             let parsed = value.parse();
             parsed.map_err(|_| fail(format!("its `{key}` is {value:?}, no number")))
         };
-        let options = toml::from_str(entry("config")?);
+        let options: Result<TrainOptions, _> = toml::from_str(entry("config")?);
+        let mut options = options.map_err(|e| fail(format!("its `config` is damaged: {e}")))?;
+        // Written before there was this option.
+        options.refresh.get_or_insert(1);
         Ok(Self {
             path: path.to_path_buf(),
             step: number("step")? as u64,
             seconds: number("seconds")?,
-            options: options.map_err(|e| fail(format!("its `config` is damaged: {e}")))?,
+            options,
             tensors,
             damaged: Vec::new(),
         })

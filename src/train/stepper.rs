@@ -22,8 +22,8 @@ pub(super) struct StepResult {
 /// Runs training steps and collects their results in order.
 #[derive(Debug)]
 pub(super) struct Stepper {
-    /// For [`Mode::Train`] and, where it differs and is needed, [`Mode::TrainFrozen`].
-    programs: Vec<Program>,
+    /// One for each mode of the run, see [`Model::modes`].
+    programs: Vec<(Mode, Program)>,
     /// With more than one part.
     update: Option<Program>,
     parts: usize,
@@ -44,14 +44,15 @@ impl Stepper {
         model: &Model,
         config: &TrainConfig,
         shape: [usize; 4],
-        with_frozen: bool,
+        modes: &[Mode],
     ) -> Result<Self> {
         let parts = config.accumulate;
-        let mut programs = Vec::new();
-        for graph in step_graphs(model, config, part_of(shape, parts), with_frozen)? {
-            programs.push(Program::compile(&graph, store, CompileOptions::default())?);
+        let mut compiled = Vec::new();
+        for graph in step_graphs(model, config, part_of(shape, parts), modes)? {
+            compiled.push(Program::compile(&graph, store, CompileOptions::default())?);
         }
-        let update = if parts > 1 { programs.pop() } else { None };
+        let update = if parts > 1 { compiled.pop() } else { None };
+        let programs = modes.iter().copied().zip(compiled).collect();
         Ok(Self {
             programs,
             update,
@@ -64,28 +65,26 @@ impl Stepper {
 
     /// Bytes that its programs take beside what they share in the store.
     pub(super) fn other_bytes(&self) -> u64 {
-        let programs = self.programs.iter().chain(&self.update);
-        programs.map(|p| p.memory().other).sum()
+        let programs = self.programs.iter().map(|(_, program)| program);
+        programs.chain(&self.update).map(|p| p.memory().other).sum()
     }
 
-    /// Submits a step.
+    /// Submits a step in one of the modes that it was made for.
     ///
     /// # Errors
     /// What the device reported.
-    pub(super) fn step(&mut self, batch: &Batch, lr: f32, frozen: bool) -> Result<()> {
-        let which = usize::from(frozen);
-        if which >= self.programs.len() {
-            return Err(Error::shape(
-                "stepper",
-                "no program for frozen layers: a bug",
-            ));
-        }
+    pub(super) fn step(&mut self, batch: &Batch, lr: f32, mode: Mode) -> Result<()> {
+        let which = self.programs.iter().position(|(m, _)| *m == mode);
+        let Some(which) = which else {
+            let message = format!("no program for steps of mode {mode:?}: a bug");
+            return Err(Error::shape("stepper", message));
+        };
         // Results come in the order of steps: those of the other program first.
         if which != self.last {
             self.gather(true)?;
             self.last = which;
         }
-        let program = &mut self.programs[which];
+        let (_, program) = &mut self.programs[which];
         let lr = [lr];
         let Some(update) = &mut self.update else {
             let inputs = [
@@ -117,7 +116,7 @@ impl Stepper {
     }
 
     fn gather(&mut self, wait: bool) -> Result<()> {
-        let program = &mut self.programs[self.last];
+        let (_, program) = &mut self.programs[self.last];
         let outputs = if wait {
             program.finish()?
         } else {
@@ -149,8 +148,8 @@ fn part_of([n, c, h, w]: [usize; 4], parts: usize) -> [usize; 4] {
     [n / parts, c, h, w]
 }
 
-/// The graphs of a step on parts of this shape: for [`Mode::Train`], if wanted for
-/// [`Mode::TrainFrozen`], and with more than one part the update.
+/// The graphs of a step on parts of this shape: one for each of `modes`, and with more than one part the
+/// update.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not take such images.
@@ -158,11 +157,10 @@ pub(super) fn step_graphs(
     model: &Model,
     config: &TrainConfig,
     part: [usize; 4],
-    with_frozen: bool,
+    modes: &[Mode],
 ) -> Result<Vec<Graph>> {
-    let modes = [Mode::Train, Mode::TrainFrozen];
     let mut graphs = Vec::new();
-    for &mode in &modes[..1 + usize::from(with_frozen)] {
+    for &mode in modes {
         graphs.push(match config.accumulate {
             1 => training_step(model, config.loss, &config.optimizer, part, mode)?,
             parts => accumulation_step(model, config.loss, part, mode, parts)?,

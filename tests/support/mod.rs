@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 use decorr::Result;
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::Graph;
-use decorr::graph::op::Variants;
 use decorr::program::{CompileOptions, Program, Store};
 
 /// The adapter that the environment chooses.
@@ -40,20 +39,16 @@ pub fn gpu() -> Arc<Gpu> {
     Arc::clone(GPU.get_or_init(open))
 }
 
-/// Kernels of the adapter's own kind, or those that `DECORR_KERNELS` names: `tiled` or `direct`.
+/// Kernels of the adapter's own kind, or those that `DECORR_KERNELS` names, as `--kernels` does: `direct`,
+/// `tiled`, `tiled:128x128x8`.
 pub fn compile_options() -> CompileOptions {
-    let variants = std::env::var("DECORR_KERNELS").ok().map(|name| {
-        assert!(
-            name == "tiled" || name == "direct",
-            "DECORR_KERNELS is {name:?}"
-        );
-        Variants {
-            direct: name == "direct",
-            subgroups_of_8: false,
-        }
+    let named = std::env::var("DECORR_KERNELS").ok();
+    let parsed = named.map(|name| {
+        name.parse()
+            .unwrap_or_else(|e| panic!("DECORR_KERNELS: {e}"))
     });
     CompileOptions {
-        variants,
+        variants: parsed,
         ..CompileOptions::default()
     }
 }

@@ -13,6 +13,9 @@ use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, fold_workgroups, word};
 /// Rows and columns of a tile of the kernel.
 const TILE: usize = 32;
 
+/// Numbers along k that the kernel takes at once.
+pub(super) const DEPTH: usize = 4;
+
 /// Vectors along k of a row that an invocation of `contraction_pack.wgsl` writes.
 const PACKED_AT_ONCE: usize = 32;
 
@@ -68,7 +71,7 @@ pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<Split> {
     if most < LEAST_PART || parts < 2 || parts_bytes > MAX_PARTS_BYTES {
         return None;
     }
-    Some(Split::of(of.k_len(), parts))
+    Some(Split::of(of.k_len(), parts, DEPTH))
 }
 
 /// Makes the bare product that `lowered` begins with one of the subgroup kernel's.
@@ -220,7 +223,7 @@ impl Arranged<'_> {
             a_batch: operand.batch,
             ..*of
         };
-        let mut params = source.params([0; 2], Split::of(of.k_len(), 1), 0)?;
+        let mut params = source.params([0; 2], Split::of(of.k_len(), 1, DEPTH), 0)?;
         let share = Share {
             first_tile_n: first,
             ..share
@@ -352,10 +355,7 @@ mod tests {
     use crate::graph::op::Variants;
 
     fn entries(contraction: &Contraction) -> (Vec<&'static str>, Vec<usize>) {
-        let variants = Variants {
-            direct: true,
-            subgroups_of_8: true,
-        };
+        let variants = Variants::direct(true);
         let slots = [Slot::Input(0), Slot::Input(1)];
         let lowered = contraction.lower(variants, slots[0], slots[1], None, Slot::Output);
         let lowered = lowered.unwrap();

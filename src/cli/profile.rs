@@ -1,0 +1,109 @@
+//! `decorr profile`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use decorr::bench::{LayerTimes, StepTrace, times_by_op, trace_step};
+use decorr::files::{prepare_out, write_atomically};
+use decorr::program::Store;
+use decorr::train::TrainOptions;
+use decorr::{Error, Result};
+
+use super::step::Step;
+use super::times::print_by_op;
+use super::{AdapterArgs, print};
+
+/// Layers that are printed, the longest first.
+const LAYERS: usize = 15;
+
+/// The end of `decorr profile --help`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  decorr profile --model vgg11 --norm deconv --batch-size 32 --out trace.json
+  decorr profile --model cnn --norm batch --out batch.json
+
+Each kernel is an event on the track of its phase (forward, backward, update) and layer. Its arguments
+are op, tensor, kernel, shape, FLOPs, bytes, GFLOP/s, GB/s, and its share of the adapter's multiply-add
+peak and of its memory stream, both measured in the same run. Timestamps need an adapter with the
+feature timestamp-query: see `decorr devices`.";
+
+#[derive(Debug, Args)]
+pub(super) struct ProfileArgs {
+    #[command(flatten)]
+    options: TrainOptions,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
+    let out = args.options.out.take();
+    let out = out.unwrap_or_else(|| PathBuf::from("trace.json"));
+    prove_writable(&out)?;
+    let gpu = args.adapter.open_to_run()?;
+    let step = Step::new(args.options, &gpu)?;
+    let mut store = Store::new(&gpu, step.config.seed);
+    step.config.choose_kernels(&mut store)?;
+    let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {
+        eprintln!("{what}");
+    })?;
+    let model = &step.model;
+    let about = [
+        ("model", model.network.name.to_string()),
+        ("norm", model.norm.name().to_string()),
+        ("block", model.deconv.block.to_string()),
+        ("batch size", step.config.batch_size.to_string()),
+    ];
+    let text = trace.to_json(&about).to_string();
+    write_atomically(&out, text.as_bytes())?;
+    print_summary(&trace);
+    print(format_args!(
+        "\nwrote {}: {} kernels on tracks by phase and layer. Open it at https://ui.perfetto.dev or in \
+         chrome://tracing",
+        out.display(),
+        trace.kernels.len()
+    ));
+    Ok(())
+}
+
+/// Refuses a file that could not be written, before any work; makes its folder.
+fn prove_writable(out: &Path) -> Result<()> {
+    if out.is_dir() {
+        let message = format!("--out {} is a folder, not a file", out.display());
+        return Err(Error::Config(message));
+    }
+    match out.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => prepare_out(dir, true),
+        _ => prepare_out(Path::new("."), true),
+    }
+}
+
+fn print_summary(trace: &StepTrace) {
+    let kernels: f64 = trace.kernels.iter().map(|k| k.seconds).sum();
+    print(format_args!(
+        "{}\na step of {:.3} ms: {} kernels take {:.3} ms, the rest lies between them\n\
+         multiply-add peak {:.1} GFLOP/s, memory stream {:.2} GB/s\n",
+        trace.adapter,
+        1e3 * trace.seconds(),
+        trace.kernels.len(),
+        1e3 * kernels,
+        trace.peaks.flops_per_s / 1e9,
+        trace.peaks.bytes_per_s / 1e9
+    ));
+    print_by_op(&times_by_op(&trace.kernels), kernels, Some(trace.peaks));
+    let layers = trace.times_by_layer();
+    print(format_args!(
+        "\n{:<36} {:>10} {:>10} {:>10} {:>7}",
+        "time by layer, ms", "forward", "backward", "update", "share"
+    ));
+    for LayerTimes { layer, seconds } in layers.iter().take(LAYERS) {
+        let [forward, backward, update] = seconds.map(|s| 1e3 * s);
+        print(format_args!(
+            "{layer:<36} {forward:>10.3} {backward:>10.3} {update:>10.3} {:>6.1}%",
+            100.0 * seconds.iter().sum::<f64>() / kernels
+        ));
+    }
+    if layers.len() > LAYERS {
+        let more = layers.len() - LAYERS;
+        print(format_args!("and {more} more layers"));
+    }
+}

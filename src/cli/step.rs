@@ -1,0 +1,68 @@
+//! The training step that `describe` and `profile` are about.
+
+use std::sync::Arc;
+
+use decorr::Result;
+use decorr::data;
+use decorr::gpu::Gpu;
+use decorr::graph::Graph;
+use decorr::graph::op::Variants;
+use decorr::models::Model;
+use decorr::nn::Mode;
+use decorr::train::{TrainConfig, TrainOptions, training_step};
+
+use super::tune;
+
+/// A step of what the options of `train` describe, and values for its inputs.
+pub(super) struct Step {
+    pub(super) config: TrainConfig,
+    pub(super) model: Model,
+    pub(super) graph: Graph,
+    images: Vec<f32>,
+    labels: Vec<f32>,
+}
+
+impl Step {
+    /// Without a data set, on the images that the network is usually for.
+    pub(super) fn new(mut options: TrainOptions, gpu: &Arc<Gpu>) -> Result<Self> {
+        let data_given = options.data.is_some();
+        let measured = options.kernels.take_if(|kernels| kernels == "measured");
+        let mut config = TrainConfig::resolve(options)?;
+        // Nothing is measured for a description: it would print more kernels than it describes.
+        if measured.is_some() {
+            config.set_kernels(Variants::tiled(tune::measured(gpu)?));
+        } else if config.kernels.is_none()
+            && !gpu.is_software()
+            && let Some(tiles) = tune::kept(gpu)
+        {
+            config.set_kernels(Variants::tiled(tiles));
+        }
+        let image_size = config.data_options.image_size;
+        let ([c, h, w], classes) = if data_given {
+            data::shape(&config.data, config.options.data_dir.as_deref(), image_size)?
+        } else {
+            let model = config.model(0);
+            model.network.usual_images(model.form)
+        };
+        let model = config.model(classes);
+        let shape = [config.batch_size, c, h, w];
+        let graph = training_step(&model, config.loss, &config.optimizer, shape, Mode::Train)?;
+        let len: usize = shape.iter().product();
+        Ok(Self {
+            images: (0..len).map(|i| (i * 37 % 256) as f32 / 255.0).collect(),
+            labels: (0..shape[0]).map(|i| (i % classes) as f32).collect(),
+            config,
+            model,
+            graph,
+        })
+    }
+
+    /// As a program takes them.
+    pub(super) fn inputs(&self) -> [(&str, &[f32]); 3] {
+        [
+            ("images", &self.images),
+            ("labels", &self.labels),
+            ("lr", &[1e-3]),
+        ]
+    }
+}

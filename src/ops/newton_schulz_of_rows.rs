@@ -1,0 +1,276 @@
+//! D of the covariance of few rows, by way of their Gram matrix: the iteration of [`newton_schulz`] on
+//! rows x rows in place of features x features.
+//!
+//! With X the centred rows, R of them, Cov / s = a I + X^T X / (R s) where s = |Cov|_F and a = eps / s. Let
+//! K = X X^T / (R s). For a polynomial p
+//!
+//! p(a I + X^T X / (R s)) = p(a) I + X^T q(K) X / (R s), q(K) = (p(a + K) - p(a)) / K,
+//!
+//! and q, the divided difference of p, is a polynomial too. No quotient is formed: q is carried along by the rule of
+//! products, (f g)^ = f^ g(a + K) + f(a) g^. s comes from the Gram matrix as well: s^2 = |X X^T / R|_F^2 +
+//! 2 eps tr(X X^T / R) + eps^2 features. All of it is ordinary nodes, differentiated by the rules of their ops.
+//!
+//! In f32 it is the more exact way of the two: nothing of size 1 is added to the part of D that the rows
+//! span.
+//!
+//! Bound: see [`flops`].
+//!
+//! [`newton_schulz`]: super::newton_schulz()
+
+use super::newton_schulz::{ROOT, WHOLE_FEATURES, identity_times};
+use crate::graph::{Graph, TensorId};
+use crate::ops::{
+    MatMul, Transpose, add, affine, matmul, matmul_with, mul, recip, reduce_sum, rsqrt, scale,
+    sqrt, square,
+};
+use crate::{Error, Result};
+
+/// Most iterations that are computed so. Beyond, products by half are no longer stable, and nobody
+/// has looked at this order of products.
+const MAX_ITER: usize = 7;
+
+/// Operations of covariance, D and their gradients with [`newton_schulz_of_rows`] (`true`) and without, for one
+/// group. A product by half counts m^2 k.
+///
+/// By rows: the divided differences take `products` products by half, 16 for 5 iterations, and their gradients
+/// two whole ones each, 5 R^3 in all; X X^T, q X and their gradients 9 R^2 F; X^T q X and its
+/// gradient 5 R F^2. By features: 10 products by half, 20 in the gradient; covariance and its gradient 3 R F^2.
+fn flops(by_rows: bool, rows: usize, features: usize, n_iter: usize) -> f64 {
+    let (r, f) = (rows as f64, features as f64);
+    let pairs = n_iter / 2;
+    let is_odd = n_iter % 2 == 1;
+    if by_rows {
+        // Two iterations take 6 (3 at the first P), the way to the next two 4 (3). What only the next
+        // would need is left out at the end.
+        let products = match (pairs, is_odd) {
+            (0, _) => 0,
+            (1, false) => 2,
+            (1, true) => 3 + 2 + 1,
+            (pairs, false) => 3 + 3 + 6 * (pairs - 1) + 4 * (pairs - 2) - 2,
+            (pairs, true) => 3 + 3 + 6 * (pairs - 1) + 4 * (pairs - 2) + 3 + 1,
+        };
+        return 5.0 * products as f64 * r.powi(3) + 9.0 * r * r * f + 5.0 * r * f * f;
+    }
+    let products = (5 * pairs + 2 * usize::from(is_odd)).saturating_sub(2 + usize::from(!is_odd));
+    3.0 * products as f64 * f.powi(3) + 3.0 * r * f * f
+}
+
+/// Whether D of this many centred rows is cheaper by way of their Gram matrix.
+pub fn is_cheaper_by_rows(rows: usize, features: usize, n_iter: usize) -> bool {
+    let by = |by_rows| flops(by_rows, rows, features, n_iter);
+    n_iter > 1 && n_iter <= MAX_ITER && by(true) < by(false)
+}
+
+/// `newton_schulz(covariance(centred, eps), n_iter)` for few rows.
+///
+/// `centred`: [groups, rows, features], columns with mean zero. Returns [groups, features, features].
+///
+/// # Errors
+/// [`Error::Shape`] if `centred` does not have 3 dimensions or `n_iter` is not in 2 to 7.
+pub fn newton_schulz_of_rows(
+    g: &mut Graph,
+    centred: TensorId,
+    eps: f32,
+    n_iter: usize,
+) -> Result<TensorId> {
+    let &[groups, rows, features] = g.shape(centred).dims() else {
+        let message = format!("{} is not [groups, rows, features]", g.shape(centred));
+        return Err(Error::shape("newton_schulz_of_rows", message));
+    };
+    if !(2..=MAX_ITER).contains(&n_iter) {
+        let message = format!("n_iter {n_iter} is not in 2 to {MAX_ITER}");
+        return Err(Error::shape("newton_schulz_of_rows", message));
+    }
+    g.scope("newton_schulz", |g| {
+        let one = [groups, 1, 1];
+        let per_row = 1.0 / rows as f32;
+        let product = MatMul {
+            alpha: per_row,
+            symmetric: rows > WHOLE_FEATURES,
+            ..Transpose { a: false, b: true }.into()
+        };
+        let gram = matmul_with(g, centred, centred, None, product)?;
+        // |Cov|_F
+        let gram_squared = square(g, gram)?;
+        let gram_norm_squared = reduce_sum(g, gram_squared, one, 1.0)?;
+        let squared = square(g, centred)?;
+        let trace = reduce_sum(g, squared, one, per_row)?;
+        let trace = affine(g, trace, 2.0 * eps, eps * eps * features as f32)?;
+        let norm_squared = add(g, gram_norm_squared, trace)?;
+        let norm = sqrt(g, norm_squared)?;
+        let inverse_norm = recip(g, norm)?;
+        // P = a I + K
+        let shift = scale(g, inverse_norm, eps)?;
+        let scaled = mul(g, gram, inverse_norm)?;
+        let identity = identity_times(g, gram, 1.0)?;
+        let on_diagonal = mul(g, identity, shift)?;
+        let at = add(g, scaled, on_diagonal)?;
+        let p = Shifted {
+            at,
+            quotient: None,
+            shift,
+        };
+        let z = iterate(g, p, identity, n_iter)?;
+        // D = (p(a) I + X^T q(K) X / (R s)) / sqrt(s)
+        let quotient = z.quotient.unwrap_or(identity);
+        let weighted = matmul(g, quotient, centred, Transpose::default())?;
+        let product = MatMul {
+            alpha: per_row,
+            symmetric: features > WHOLE_FEATURES,
+            ..Transpose { a: true, b: false }.into()
+        };
+        let spanned = matmul_with(g, centred, weighted, None, product)?;
+        let spanned = mul(g, spanned, inverse_norm)?;
+        let identity = identity_times(g, spanned, 1.0)?;
+        let rest = mul(g, identity, z.shift)?;
+        let sum = add(g, rest, spanned)?;
+        let inverse_root_norm = rsqrt(g, norm)?;
+        mul(g, sum, inverse_root_norm)
+    })
+}
+
+/// A polynomial f of P = a I + K.
+#[derive(Clone, Copy)]
+struct Shifted {
+    /// f(P), [groups, rows, rows].
+    at: TensorId,
+    /// (f(P) - f(a)) / K; `None` for the identity, which is that of P itself.
+    quotient: Option<TensorId>,
+    /// f(a), [groups, 1, 1].
+    shift: TensorId,
+}
+
+/// Z after `n_iter` iterations, two at once as in `newton_schulz`. M = P Z^2.
+fn iterate(g: &mut Graph, p: Shifted, identity: TensorId, n_iter: usize) -> Result<Shifted> {
+    let (mut m, mut z) = (p, None);
+    for first in (0..n_iter).step_by(2) {
+        let factor = if first + 1 < n_iter {
+            let n = times(g, m, m)?;
+            let u = [(n, 1.0 / 4.0), (m, -(3.0 + ROOT) / 4.0)];
+            let v = [(n, 1.0 / 4.0), (m, (ROOT - 6.0) / 4.0)];
+            let u = combine(g, &u, 0.75 * ROOT, identity)?;
+            let v = combine(g, &v, 3.0 / ROOT, identity)?;
+            times(g, u, v)?
+        } else {
+            combine(g, &[(m, -0.5)], 1.5, identity)?
+        };
+        z = Some(match z {
+            None => factor,
+            Some(z) => times(g, factor, z)?,
+        });
+        // Nodes that are not used are left out by the passes.
+        let squared = times(g, factor, factor)?;
+        m = times(g, m, squared)?;
+    }
+    // There is at least one iteration, so there is a Z.
+    Ok(z.unwrap_or(m))
+}
+
+/// f h. If the quotient of one is the identity, it is f's.
+fn times(g: &mut Graph, f: Shifted, h: Shifted) -> Result<Shifted> {
+    let product = MatMul {
+        symmetric: g.shape(f.at).dims()[1] > WHOLE_FEATURES,
+        ..MatMul::default()
+    };
+    let at = matmul_with(g, f.at, h.at, None, product)?;
+    let h_quotient = match h.quotient {
+        Some(quotient) => mul(g, quotient, f.shift)?,
+        None => {
+            let identity = identity_times(g, h.at, 1.0)?;
+            mul(g, identity, f.shift)?
+        }
+    };
+    let quotient = match f.quotient {
+        Some(quotient) => matmul_with(g, quotient, h.at, Some(h_quotient), product)?,
+        None => add(g, h.at, h_quotient)?,
+    };
+    Ok(Shifted {
+        at,
+        quotient: Some(quotient),
+        shift: mul(g, f.shift, h.shift)?,
+    })
+}
+
+/// The sum of `terms`, each times its factor, plus `constant`.
+fn combine(
+    g: &mut Graph,
+    terms: &[(Shifted, f64)],
+    constant: f64,
+    identity: TensorId,
+) -> Result<Shifted> {
+    let mut weighted = |part: fn(&Shifted) -> Option<TensorId>| -> Result<TensorId> {
+        let mut sum = None;
+        for (term, factor) in terms {
+            let value = part(term).unwrap_or(identity);
+            let value = scale(g, value, *factor as f32)?;
+            sum = Some(match sum {
+                None => value,
+                Some(sum) => add(g, sum, value)?,
+            });
+        }
+        sum.ok_or_else(|| Error::shape("newton_schulz_of_rows", "a sum of nothing: a bug"))
+    };
+    let at = weighted(|term| Some(term.at))?;
+    let quotient = weighted(|term| term.quotient)?;
+    let shift = weighted(|term| Some(term.shift))?;
+    let diagonal = scale(g, identity, constant as f32)?;
+    Ok(Shifted {
+        at: add(g, at, diagonal)?,
+        quotient: Some(quotient),
+        shift: affine(g, shift, 1.0, constant as f32)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Kind;
+    use crate::passes::dead_code;
+
+    /// The operations of the products that are left after the passes.
+    fn counted(n_iter: usize, rows: usize, features: usize) -> f64 {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, rows, features]);
+        let deconv = newton_schulz_of_rows(&mut g, x, 1e-5, n_iter).unwrap();
+        g.output("deconv", deconv);
+        let g = dead_code(&g).unwrap();
+        let mut flops = 0.0;
+        for node in g.nodes() {
+            if let Kind::Op(op) = &node.kind
+                && op.name() == "matmul"
+            {
+                let shapes: Vec<_> = node.inputs.iter().map(|&i| g.shape(i)).collect();
+                // The identity is a product of nothing.
+                if shapes[0].dims()[2] > 1 {
+                    flops += op.cost(&shapes, &node.shape).flops as f64;
+                }
+            }
+        }
+        flops
+    }
+
+    #[test]
+    fn the_forward_products_are_those_of_the_formula() {
+        let (rows, features) = (100, 300);
+        let (r, f) = (rows as f64, features as f64);
+        // X X^T by half, q X, X^T (q X) by half.
+        let around = r * r * f + 2.0 * r * r * f + r * f * f;
+        for n_iter in 2..=7 {
+            let backward = 4.0 / 5.0;
+            let products = flops(true, rows, features, n_iter) - 9.0 * r * r * f - 5.0 * r * f * f;
+            let expected = products * (1.0 - backward) + around;
+            let got = counted(n_iter, rows, features);
+            assert!(
+                (got / expected - 1.0).abs() < 1e-9,
+                "{n_iter}: {got} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn few_rows_go_by_the_gram_matrix() {
+        assert!(is_cheaper_by_rows(288, 576, 5) && is_cheaper_by_rows(380, 576, 5));
+        assert!(!is_cheaper_by_rows(420, 576, 5) && !is_cheaper_by_rows(2000, 576, 5));
+        assert!(!is_cheaper_by_rows(100, 576, 8) && !is_cheaper_by_rows(100, 576, 1));
+    }
+}

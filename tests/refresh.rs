@@ -1,0 +1,564 @@
+//! Steps between refreshes against float64, and D on either side, by rows or by features.
+
+mod support;
+
+use std::sync::Arc;
+
+use decorr::autodiff::gradients_from;
+use decorr::graph::{Graph, Init, Role, TensorId};
+use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layout, Mode};
+use decorr::ops::Conv2dGeometry;
+use decorr::program::{Program, Store};
+use decorr::{Result, models};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use support::reference::{self, Geometry, Tensor};
+
+/// A layer and the images it is given.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    /// [N, C, H, W]; for a linear layer H = W = 1 and `kernel_size` 0.
+    x: [usize; 4],
+    outputs: usize,
+    kernel_size: usize,
+    geometry: Conv2dGeometry,
+    options: DeconvOptions,
+}
+
+const EPS: f32 = 0.05;
+
+fn geometry(stride: usize, padding: usize, groups: usize) -> Conv2dGeometry {
+    Conv2dGeometry {
+        stride,
+        padding,
+        dilation: 1,
+        groups,
+    }
+}
+
+fn options(block: usize, sampling_stride: usize) -> DeconvOptions {
+    DeconvOptions {
+        block,
+        eps: EPS,
+        sampling_stride,
+        refresh: 4,
+        ..DeconvOptions::default()
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let strided = DeconvOptions {
+        layout: Layout::Strided,
+        ..options(2, 1)
+    };
+    let row = |name, x, outputs, kernel_size, geometry, options| Case {
+        name,
+        x,
+        outputs,
+        kernel_size,
+        geometry,
+        options,
+    };
+    vec![
+        row(
+            "k 3, sampled",
+            [3, 6, 9, 7],
+            5,
+            3,
+            geometry(1, 1, 1),
+            options(3, 3),
+        ),
+        row(
+            "k 3, stride 2",
+            [3, 4, 9, 8],
+            7,
+            3,
+            geometry(2, 1, 1),
+            options(4, 1),
+        ),
+        row("k 1", [2, 6, 5, 5], 4, 1, geometry(1, 0, 1), options(2, 1)),
+        row(
+            "groups",
+            [2, 6, 7, 5],
+            4,
+            3,
+            geometry(1, 1, 2),
+            options(64, 1),
+        ),
+        row(
+            "strided layout",
+            [2, 6, 7, 5],
+            4,
+            3,
+            geometry(1, 1, 1),
+            strided,
+        ),
+        row(
+            "on patches",
+            [2, 4, 3, 3],
+            37,
+            3,
+            geometry(2, 1, 1),
+            options(2, 1),
+        ),
+        row(
+            "strided layout on patches",
+            [2, 6, 2, 3],
+            37,
+            3,
+            geometry(1, 1, 1),
+            strided,
+        ),
+        row(
+            "blocks of more than 64",
+            [2, 16, 6, 5],
+            9,
+            3,
+            geometry(1, 1, 1),
+            options(8, 1),
+        ),
+        row(
+            "blocks of more than 64 on patches",
+            [2, 16, 2, 2],
+            19,
+            3,
+            geometry(1, 1, 1),
+            options(8, 1),
+        ),
+        row(
+            "fewer pixels than weights",
+            [2, 8, 5, 5],
+            20,
+            3,
+            geometry(1, 1, 1),
+            options(4, 3),
+        ),
+        row(
+            "fewer pixels than weights, stride 2",
+            [3, 8, 6, 5],
+            17,
+            3,
+            geometry(2, 1, 1),
+            options(2, 1),
+        ),
+        row(
+            "fewer pixels than weights, on patches",
+            [2, 8, 3, 2],
+            17,
+            3,
+            geometry(1, 1, 1),
+            options(2, 1),
+        ),
+        row(
+            "linear",
+            [11, 12, 1, 1],
+            5,
+            0,
+            geometry(1, 0, 1),
+            options(4, 1),
+        ),
+        row(
+            "linear on rows",
+            [5, 12, 1, 1],
+            9,
+            0,
+            geometry(1, 0, 1),
+            options(6, 1),
+        ),
+    ]
+}
+
+impl Case {
+    fn taps(&self) -> usize {
+        self.kernel_size.max(1).pow(2)
+    }
+
+    fn groups(&self) -> usize {
+        self.geometry.groups
+    }
+
+    /// Features of a block.
+    fn features(&self) -> usize {
+        let per_group = self.x[1] / self.groups();
+        self.options.block.min(per_group) * self.taps()
+    }
+
+    fn is_linear(&self) -> bool {
+        self.kernel_size == 0
+    }
+
+    fn weight_shape(&self) -> Vec<usize> {
+        let [_, c, ..] = self.x;
+        match self.is_linear() {
+            true => vec![self.outputs, c],
+            false => vec![
+                self.outputs,
+                c / self.groups(),
+                self.kernel_size,
+                self.kernel_size,
+            ],
+        }
+    }
+
+    fn x_shape(&self) -> Vec<usize> {
+        let dims = if self.is_linear() { 2 } else { 4 };
+        self.x[..dims].to_vec()
+    }
+
+    fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+        if self.is_linear() {
+            return DeconvLinear::new(self.x[1], self.outputs, self.options).forward(g, x, mode);
+        }
+        let layer = DeconvConv2d {
+            in_channels: self.x[1],
+            out_channels: self.outputs,
+            kernel_size: self.kernel_size,
+            geometry: self.geometry,
+            bias: true,
+            options: self.options,
+        };
+        layer.forward(g, x, mode)
+    }
+
+    /// D of the last refresh, symmetric; the variances then.
+    fn last_refresh(&self) -> (Tensor, Tensor) {
+        let (groups, f) = (self.groups(), self.features());
+        let random = tensor(7, &[groups, f, f]);
+        let d = Tensor::from_fn(&[groups, f, f], |i| {
+            let (group, row, column) = (i / (f * f), i / f % f, i % f);
+            let mirrored = (group * f + column) * f + row;
+            let both = random.data[i] + random.data[mirrored];
+            both * 0.2 + f64::from(u8::from(row == column))
+        });
+        (d, tensor(8, &[self.x[1]]).map(|v| 0.4 + 0.3 * v))
+    }
+
+    /// A step between refreshes in float64, from its definition: the weight times D of all blocks times f.
+    fn reference(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let [n, c, h, w] = self.x;
+        let x = x.reshape(&[n, c, h, w]);
+        let (d, var_then) = self.last_refresh();
+        let (groups, taps, f) = (self.groups(), self.taps(), self.features());
+        let blocks = c / groups * taps / f;
+        let per_group = c / groups * taps;
+        let strided = self.options.layout == Layout::Strided;
+        // Block and feature of column j of a group's patches.
+        let place = |j: usize| match strided {
+            true => (j % blocks, j / blocks),
+            false => (j / f, j % f),
+        };
+        let count = (n * h * w) as f64;
+        let of_channel = [1, c, 1, 1];
+        let mean = x.sum_to(&of_channel).map(|v| v / count);
+        let centred = x.zip(&mean, |a, b| a - b);
+        let var = centred
+            .map(|v| v * v)
+            .sum_to(&of_channel)
+            .map(|v| v / count);
+        let eps = f64::from(EPS);
+        let layer = |v: &Tensor| v.data.iter().sum::<f64>() / c as f64 + eps;
+        let of_layer = layer(&var_then) / layer(&var);
+        let factor = |channel: usize| {
+            let ratio = (var_then.data[channel] + eps) / (var.data[channel] + eps);
+            (ratio * of_layer).powf(0.25)
+        };
+        // The mean patch, and of it the mean over blocks.
+        let mean_image = x.sum_to(&[1, c, h, w]).map(|v| v / n as f64);
+        let k = self.kernel_size.max(1);
+        let stride = match k {
+            1 => 1,
+            _ => self.geometry.stride * self.options.sampling_stride,
+        };
+        let window = Geometry {
+            stride,
+            padding: self.geometry.padding,
+            dilation: 1,
+            groups: 1,
+        };
+        let patches = reference::im2col(&mean_image, [k, k], window);
+        let rows = patches.shape[0] as f64;
+        let mean_patch = patches.sum_to(&[1, c * taps]).map(|v| v / rows);
+        let mut block_mean = vec![0.0; groups * f];
+        for (j, value) in mean_patch.data.iter().enumerate() {
+            let (group, (_, feature)) = (j / per_group, place(j % per_group));
+            block_mean[group * f + feature] += value / blocks as f64;
+        }
+        let outputs = self.outputs / groups;
+        let folded = Tensor::from_fn(&[self.outputs, c / groups, k, k], |i| {
+            let (o, column) = (i / per_group, i % per_group);
+            let group = o / outputs;
+            let (block, feature) = place(column);
+            let mut sum = 0.0;
+            for other in 0..per_group {
+                let (other_block, other_feature) = place(other);
+                if other_block == block {
+                    sum += weight.data[o * per_group + other]
+                        * d.data[(group * f + other_feature) * f + feature];
+                }
+            }
+            sum * factor(group * (c / groups) + column / taps)
+        });
+        let shifted = Tensor::from_fn(&[self.outputs], |o| {
+            let mut sum = bias.data[o];
+            for column in 0..per_group {
+                let (_, feature) = place(column);
+                sum -= folded.data[o * per_group + column] * block_mean[o / outputs * f + feature];
+            }
+            sum
+        });
+        let g = Geometry {
+            stride: self.geometry.stride,
+            padding: self.geometry.padding,
+            dilation: 1,
+            groups,
+        };
+        reference::conv2d(&x, &folded, &shifted, g)
+    }
+}
+
+/// Numbers in [-1, 1) that f32 holds exactly.
+fn tensor(seed: u64, shape: &[usize]) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    Tensor::from_fn(shape, |_| f64::from(rng.random::<f32>() * 2.0 - 1.0))
+}
+
+fn f32s(t: &Tensor) -> Vec<f32> {
+    t.data.iter().map(|&v| v as f32).collect()
+}
+
+fn values(t: &Tensor) -> Init {
+    Init::Values(Arc::new(f32s(t)))
+}
+
+fn close(name: &str, what: &str, actual: &[f32], expected: &[f32], tolerance: f64) {
+    let (error, at) = support::relative_error(actual, expected);
+    assert!(
+        error <= tolerance,
+        "{name}: {what}[{at}] is {}, not {}: error {error:.1e}",
+        actual[at],
+        expected[at]
+    );
+}
+
+#[test]
+fn steps_between_refreshes_and_their_gradients_in_float64() {
+    let cases = cases();
+    for case in &cases {
+        let (d, var) = case.last_refresh();
+        let x0 = tensor(1, &case.x_shape()).map(|v| v + 0.3);
+        let weight0 = tensor(2, &case.weight_shape());
+        let bias0 = tensor(3, &[case.outputs]);
+        let mut g = Graph::new();
+        let d0 = g.state(
+            "refresh_deconv",
+            d.shape.clone(),
+            Role::Optimizer,
+            values(&d),
+        );
+        d0.unwrap();
+        let var0 = g.state(
+            "refresh_var",
+            var.shape.clone(),
+            Role::Optimizer,
+            values(&var),
+        );
+        var0.unwrap();
+        let weight = g.parameter("weight", case.weight_shape(), values(&weight0));
+        let weight = weight.unwrap();
+        let bias = g.parameter("bias", [case.outputs], values(&bias0)).unwrap();
+        let x = g.input("x", case.x_shape());
+        let y = case.forward(&mut g, x, Mode::Between).unwrap();
+        let seed = g.input("seed", g.shape(y).clone());
+        let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight, bias]).unwrap();
+        g.output("y", y);
+        for (name, grad) in ["x", "weight", "bias"].into_iter().zip(&grads) {
+            g.output(name, *grad);
+        }
+        let seed0 = tensor(4, g.shape(y).dims());
+        let inputs = [("x", f32s(&x0)), ("seed", f32s(&seed0))];
+        let inputs = inputs.each_ref().map(|(n, v)| (*n, v.as_slice()));
+        let out = support::run(&g, &inputs).unwrap();
+        let expected = case.reference(&x0, &weight0, &bias0);
+        close(case.name, "y", &out["y"], &f32s(&expected), 1e-5);
+        let objective = |t: &[Tensor; 3]| {
+            let y = case.reference(&t[0], &t[1], &t[2]);
+            y.data
+                .iter()
+                .zip(&seed0.data)
+                .map(|(a, b)| a * b)
+                .sum::<f64>()
+        };
+        let mut at = [x0, weight0, bias0];
+        for (i, name) in ["x", "weight", "bias"].into_iter().enumerate() {
+            let actual = &out[name];
+            let largest = actual.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let len = actual.len();
+            for j in 0..len.min(29) {
+                let k = j * (len - 1) / (len.min(29) - 1).max(1);
+                let value = at[i].data[k];
+                let mut objective_at = |v: f64| {
+                    at[i].data[k] = v;
+                    objective(&at)
+                };
+                let slope = (objective_at(value + 1e-6) - objective_at(value - 1e-6)) / 2e-6;
+                at[i].data[k] = value;
+                let error = (f64::from(actual[k]) - slope).abs() / f64::from(largest);
+                assert!(
+                    error < 2e-5,
+                    "{}: gradient of {name}[{k}] is {}, not {slope}",
+                    case.name,
+                    actual[k]
+                );
+            }
+        }
+    }
+    support::report(&format!(
+        "{} layers between refreshes in float64",
+        cases.len()
+    ));
+}
+
+/// A refresh is the layer as it is defined, and right after it, on the same images, nothing has changed. (Layers with
+/// k 1 take the mean of a step between of all pixels, which here are the sampled ones too.)
+#[test]
+fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
+    for case in cases() {
+        let x0 = f32s(&tensor(1, &case.x_shape()).map(|v| v + 0.3));
+        let run = |refresh: usize, modes: &[Mode]| {
+            let mut store = Store::new(&support::gpu(), 1);
+            let mut last = Vec::new();
+            for &mode in modes {
+                let case = Case {
+                    options: DeconvOptions {
+                        refresh,
+                        ..case.options
+                    },
+                    ..case
+                };
+                let mut g = Graph::new();
+                let x = g.input("x", case.x_shape());
+                let y = case.forward(&mut g, x, mode).unwrap();
+                let seed = g.input("seed", g.shape(y).clone());
+                let weight = g.states()["weight"];
+                let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight]).unwrap();
+                g.output("y", y);
+                g.output("x_grad", grads[0]);
+                g.output("weight_grad", grads[1]);
+                let seed0 = f32s(&tensor(4, g.shape(y).dims()));
+                let options = support::compile_options();
+                let mut program = Program::compile(&g, &mut store, options).unwrap();
+                last.push(program.run(&[("x", &x0), ("seed", &seed0)]).unwrap().values);
+            }
+            (last, store)
+        };
+        let (exact, _) = run(1, &[Mode::Train]);
+        let (steps, store) = run(4, &[Mode::Train, Mode::Between]);
+        for name in ["y", "x_grad", "weight_grad"] {
+            assert_eq!(steps[0][name], exact[0][name], "{}: {name}", case.name);
+        }
+        close(case.name, "y", &steps[1]["y"], &exact[0]["y"], 1e-5);
+        let weight_grad = &exact[0]["weight_grad"];
+        close(
+            case.name,
+            "weight_grad",
+            &steps[1]["weight_grad"],
+            weight_grad,
+            1e-5,
+        );
+        // The running D is .9 of the identity and .1 of the D that is kept.
+        let running = store.read("running_deconv").unwrap();
+        let kept = store.read("refresh_deconv").unwrap();
+        let f = case.features();
+        for (i, (running, kept)) in running.iter().zip(&kept).enumerate() {
+            let identity = f32::from(u8::from(i / f % f == i % f));
+            let expected = 0.9 * identity + 0.1 * kept;
+            assert!(
+                (running - expected).abs() < 1e-5,
+                "{}: running_deconv[{i}] is {running}, not {expected}",
+                case.name
+            );
+        }
+    }
+}
+
+/// Twice the same images have the statistics of once: the layer gives each the same result, although D goes into the
+/// patches of few images and into the weights for more, and few rows go by their Gram matrix.
+#[test]
+fn results_do_not_depend_on_the_side_that_is_computed() {
+    let row = |x, outputs, kernel_size, padding, block, n_iter| Case {
+        name: "either side",
+        x,
+        outputs,
+        kernel_size,
+        geometry: geometry(1, padding, 1),
+        options: DeconvOptions {
+            block,
+            n_iter,
+            sampling_stride: 1,
+            ..DeconvOptions::default()
+        },
+    };
+    let cases = [
+        row([2, 16, 2, 2], 19, 3, 1, 8, 5),
+        row([2, 6, 2, 3], 23, 3, 1, 3, 4),
+        row([5, 30, 2, 2], 37, 1, 0, 30, 5),
+        row([9, 40, 1, 1], 12, 0, 0, 20, 3),
+    ];
+    for case in cases {
+        let once = f32s(&tensor(1, &case.x_shape()));
+        let twice = [once.clone(), once.clone()].concat();
+        let run = |x0: &[f32], images: usize| {
+            let mut shape = case.x_shape();
+            shape[0] = images;
+            let mut g = Graph::new();
+            let x = g.input("x", shape);
+            let y = case.forward(&mut g, x, Mode::Train).unwrap();
+            let seed = g.input("seed", g.shape(y).clone());
+            let weight = g.states()["weight"];
+            let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight]).unwrap();
+            g.output("y", y);
+            g.output("x_grad", grads[0]);
+            g.output("weight_grad", grads[1]);
+            let len = g.shape(y).len();
+            let mut dims = g.shape(y).dims().to_vec();
+            assert_eq!(dims[0], images);
+            dims[0] = case.x[0];
+            let one = f32s(&tensor(4, &dims));
+            let seed0: Vec<f32> = one.iter().copied().cycle().take(len).collect();
+            support::run(&g, &[("x", x0), ("seed", &seed0)]).unwrap()
+        };
+        let few = run(&once, case.x[0]);
+        let more = run(&twice, 2 * case.x[0]);
+        let half = |name: &str| more[name][..more[name].len() / 2].to_vec();
+        close(case.name, "y", &few["y"], &half("y"), 2e-5);
+        close(case.name, "x_grad", &few["x_grad"], &half("x_grad"), 5e-5);
+        let halved: Vec<f32> = more["weight_grad"].iter().map(|v| v / 2.0).collect();
+        close(case.name, "weight_grad", &few["weight_grad"], &halved, 5e-5);
+    }
+}
+
+#[test]
+fn a_run_has_a_program_for_every_mode_it_comes_to() {
+    let mut model = models::Model::new("cnn", models::Norm::Deconv, 10).unwrap();
+    for refresh in [1, 2, 3, 8, 11] {
+        model.deconv.refresh = refresh;
+        for freeze_iter in [0, 1, 2, 5] {
+            let freeze = FreezeCounter::new(freeze_iter);
+            for steps in [1, 2, 3, 9, 40, 200] {
+                let modes = model.modes(steps, freeze);
+                for step in 0..steps {
+                    let mode = model.mode(step, freeze);
+                    assert!(
+                        modes.contains(&mode),
+                        "{refresh} {freeze_iter} {steps}: {mode:?}"
+                    );
+                    assert_eq!(mode.is_between(), step % refresh as u64 != 0);
+                    assert_eq!(mode.is_frozen(), freeze.mode(step) == Mode::TrainFrozen);
+                }
+            }
+        }
+    }
+    model.norm = models::Norm::Batch;
+    assert_eq!(model.modes(100, FreezeCounter::new(2)), [Mode::Train]);
+}
