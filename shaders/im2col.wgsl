@@ -117,17 +117,19 @@ fn adjoint(
     let n = plane / CHANNELS;
     let columns = CHANNELS * K_H * K_W;
     var sum = 0.0;
-    // Zeros are added rather than taps left out: a branch costs a CPU adapter more.
     for (var ky = 0u; ky < K_H; ky++) {
         let top = y + PADDING - ky * DILATION;
         let oh = top / STRIDE;
+        if (oh >= OUT_H || oh * STRIDE != top) {
+            continue;
+        }
         for (var kx = 0u; kx < K_W; kx++) {
             let left = x + PADDING - kx * DILATION;
             let ow = left / STRIDE;
-            let exists = oh < OUT_H && oh * STRIDE == top && ow < OUT_W && ow * STRIDE == left;
-            let row = (n * OUT_H + oh) * OUT_W + ow;
-            let at = row * columns + (c * K_H + ky) * K_W + kx;
-            sum += select(0.0, source[select(0u, at, exists)], exists);
+            if (ow < OUT_W && ow * STRIDE == left) {
+                let row = (n * OUT_H + oh) * OUT_W + ow;
+                sum += source[row * columns + (c * K_H + ky) * K_W + kx];
+            }
         }
     }
     target_[i] = sum;

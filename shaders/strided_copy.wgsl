@@ -6,8 +6,10 @@
 // copies one.
 //
 // `elements`: for all others. An invocation writes four elements, which lie side by side in the output
-// only: it divides once for them and stores them at once. On lavapipe (2 cores, 16 images of 64 x 32 x 32
-// padded by 1) MEASURED.
+// only: it divides once for them and stores them at once.
+//
+// On lavapipe (2 cores), GB/s with one element an invocation and now: 16 images of 64 x 32 x 32 padded by 1
+// 1.5 and 4.2; 64 of 256 channels of 16 x 16 (vectors) 1.6 and 3.8; channels last 1.6 and 3.9.
 
 #import grid
 

@@ -140,7 +140,7 @@ impl Arranged<'_> {
             slots[0] = self.scratch(tiles[0] * tile_bytes / 4);
             self.pack(&a, 0, tiles[0], share, slots[0])?;
         }
-        let most = MAX_PACKED_BYTES / tile_bytes;
+        let most = MAX_PACKED_BYTES / tile_bytes.max(1);
         let fills = most.min(tiles[1]) * tiles[0] * of.batch * share.splits >= ENOUGH_TILES;
         if of.pays(&b, tiles[0], tiles) && most > 0 && fills {
             lies[1] = Lies::Packed;
@@ -148,7 +148,7 @@ impl Arranged<'_> {
             share.count = tiles[1].div_ceil(tiles[1].div_ceil(most));
             slots[1] = self.scratch(share.count * tile_bytes / 4);
         }
-        for first_tile_n in (0..tiles[1]).step_by(share.count) {
+        for first_tile_n in (0..tiles[1]).step_by(share.count.max(1)) {
             share.first_tile_n = first_tile_n;
             share.count = share.count.min(tiles[1] - first_tile_n);
             if lies[1] == Lies::Packed {
@@ -347,4 +347,75 @@ fn strides_of_four(extents: [usize; 3], strides: [usize; 3]) -> bool {
 
 fn is_aligned((extent, stride): (usize, usize)) -> bool {
     extent == 1 || stride % 4 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::op::Variants;
+
+    fn entries(contraction: &Contraction) -> (Vec<&'static str>, Vec<usize>) {
+        let variants = Variants::direct(true);
+        let slots = [Slot::Input(0), Slot::Input(1)];
+        let lowered = contraction.lower(variants, slots[0], slots[1], None, Slot::Output);
+        let lowered = lowered.unwrap();
+        for dispatch in &lowered.dispatches {
+            for slot in &dispatch.bindings {
+                assert!(!matches!(slot, Slot::Scratch(i) if *i >= lowered.scratch.len()));
+            }
+        }
+        let entries = lowered.dispatches.iter().map(|d| d.kernel.entry).collect();
+        (entries, lowered.scratch)
+    }
+
+    #[test]
+    fn operands_are_packed_where_enough_tiles_read_them() {
+        let square = |n: usize| Contraction::matrix(n, n, n, [n, 1], [n, 1]);
+        assert_eq!(entries(&square(144)).0, ["direct_subgroup"]);
+        let (dispatches, scratch) = entries(&square(512));
+        assert_eq!(dispatches, ["pack", "pack", "direct_subgroup"]);
+        assert_eq!(scratch, [512 * 512; 2]);
+    }
+
+    #[test]
+    fn what_is_packed_is_bounded_and_taken_in_parts() {
+        // B takes four times the bound, A less than it.
+        let wide = Contraction::matrix(400, 2048, 2048, [2048, 1], [2048, 1]);
+        let (dispatches, scratch) = entries(&wide);
+        assert_eq!(
+            dispatches
+                .iter()
+                .filter(|&&e| e == "direct_subgroup")
+                .count(),
+            4
+        );
+        assert!(scratch.iter().all(|len| len * 4 <= MAX_PACKED_BYTES));
+        // Both are far longer than the bound allows, and lie loose.
+        let long = Contraction::matrix(150, 170, 50_001, [50_001, 1], [170, 1]);
+        let (dispatches, scratch) = entries(&long);
+        let products = dispatches
+            .iter()
+            .filter(|&&e| e == "direct_subgroup")
+            .count();
+        assert!(products > 1);
+        assert_eq!(
+            dispatches.iter().filter(|&&e| e == "pack").count(),
+            2 * products
+        );
+        assert_eq!(dispatches.last(), Some(&"add_parts"));
+        assert_eq!(scratch[0], products * 150 * 170);
+        assert!(scratch[1] + scratch[2] <= 2 * MAX_PACKED_BYTES / 4);
+    }
+
+    #[test]
+    fn vectors_are_found_where_they_lie_whole() {
+        assert!(runs_of_four([1, 1, 8], [0, 0, 1]));
+        // An image of 4 rows of 3, read row after row, in planes.
+        assert!(runs_of_four([5, 4, 3], [12, 3, 1]));
+        assert!(runs_of_four([5, 2, 4], [100, 12, 1]));
+        assert!(!runs_of_four([5, 2, 4], [100, 11, 1]));
+        assert!(!runs_of_four([1, 1, 6], [0, 0, 1]));
+        assert!(!runs_of_four([1, 1, 8], [0, 0, 2]));
+        assert!(!runs_of_four([1, 1, 1], [0, 0, 0]));
+    }
 }
