@@ -32,7 +32,11 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// The real root of r^3 - 6 r^2 + 9 r - 12, see above.
-pub(super) const ROOT: f64 = 4.612_887_864_717_544;
+const ROOT: f64 = 4.612_887_864_717_544;
+
+/// U and V of two iterations: what N, M and the identity are multiplied by.
+pub(super) const U: [f64; 3] = [0.25, -(3.0 + ROOT) / 4.0, 0.75 * ROOT];
+pub(super) const V: [f64; 3] = [0.25, (ROOT - 6.0) / 4.0, 3.0 / ROOT];
 
 /// Most iterations for which M, N and G are computed by half, as Y and Z always are.
 ///
@@ -169,8 +173,8 @@ fn quartic(g: &mut Graph, m: TensorId, product: MatMul) -> Result<Quartic> {
     let n = matmul_with(g, m, m, None, product)?;
     Ok(Quartic {
         m,
-        u: combine(g, &[(n, 1.0 / 4.0), (m, -(3.0 + ROOT) / 4.0)], 0.75 * ROOT)?,
-        v: combine(g, &[(n, 1.0 / 4.0), (m, (ROOT - 6.0) / 4.0)], 3.0 / ROOT)?,
+        u: combine(g, &[(n, U[0]), (m, U[1])], U[2])?,
+        v: combine(g, &[(n, V[0]), (m, V[1])], V[2])?,
     })
 }
 
@@ -256,8 +260,8 @@ impl Op for NewtonSchulz {
                 Some(Quartic { m, u, v }) => {
                     let (dm, m) = (dm(g, 1.0)?, *m);
                     let dn = sum(g, 1.0, half_factor, [dm, m], [m, dm])?;
-                    let du = combine(g, &[(dn, 1.0 / 4.0), (dm, -(3.0 + ROOT) / 4.0)], 0.0)?;
-                    let dv = combine(g, &[(dn, 1.0 / 4.0), (dm, (ROOT - 6.0) / 4.0)], 0.0)?;
+                    let du = combine(g, &[(dn, U[0]), (dm, U[1])], 0.0)?;
+                    let dv = combine(g, &[(dn, V[0]), (dm, V[1])], 0.0)?;
                     sum(g, 1.0, half_factor, [du, *v], [*u, dv])?
                 }
             };

@@ -17,7 +17,7 @@
 //!
 //! [`newton_schulz`]: super::newton_schulz()
 
-use super::newton_schulz::{ROOT, WHOLE_FEATURES, identity_times};
+use super::newton_schulz::{U, V, WHOLE_FEATURES, identity_times};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
     MatMul, Transpose, add, affine, matmul, matmul_with, mul, recip, reduce_sum, rsqrt, scale,
@@ -148,10 +148,8 @@ fn iterate(g: &mut Graph, p: Shifted, identity: TensorId, n_iter: usize) -> Resu
     for first in (0..n_iter).step_by(2) {
         let factor = if first + 1 < n_iter {
             let n = times(g, m, m)?;
-            let u = [(n, 1.0 / 4.0), (m, -(3.0 + ROOT) / 4.0)];
-            let v = [(n, 1.0 / 4.0), (m, (ROOT - 6.0) / 4.0)];
-            let u = combine(g, &u, 0.75 * ROOT, identity)?;
-            let v = combine(g, &v, 3.0 / ROOT, identity)?;
+            let u = combine(g, &[(n, U[0]), (m, U[1])], U[2], identity)?;
+            let v = combine(g, &[(n, V[0]), (m, V[1])], V[2], identity)?;
             times(g, u, v)?
         } else {
             combine(g, &[(m, -0.5)], 1.5, identity)?
