@@ -8,16 +8,15 @@ use decorr::Result;
 use decorr::files::write_atomically;
 use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::TrainOptions;
 
 use super::AdapterArgs;
-use super::step::Step;
+use super::step::{Step, StepArgs};
 use super::times::print_times;
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
     #[command(flatten)]
-    options: TrainOptions,
+    step: StepArgs,
     /// Also write the graph, after the passes, for Graphviz
     #[arg(long, value_name = "FILE")]
     dot: Option<PathBuf>,
@@ -30,7 +29,7 @@ pub(super) struct DescribeArgs {
 
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
-    let step = Step::new(args.options, &gpu)?;
+    let step = Step::new(args.step, &gpu)?;
     if let Some(path) = &args.dot {
         let optimised = optimise(&step.graph, Passes::ALL)?;
         write_atomically(path, optimised.to_dot().as_bytes())?;

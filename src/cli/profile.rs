@@ -6,10 +6,9 @@ use clap::Args;
 use decorr::bench::{LayerTimes, StepTrace, times_by_op, trace_step};
 use decorr::files::{prepare_out, write_atomically};
 use decorr::program::Store;
-use decorr::train::TrainOptions;
 use decorr::{Error, Result};
 
-use super::step::Step;
+use super::step::{Step, StepArgs};
 use super::times::print_by_op;
 use super::{AdapterArgs, print};
 
@@ -20,7 +19,7 @@ const LAYERS: usize = 15;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   decorr profile --model vgg11 --norm deconv --batch-size 32 --out trace.json
-  decorr profile --model cnn --norm batch --out batch.json
+  decorr profile --model vgg11 --norm deconv --refresh 8 --between --out between.json
 
 Each kernel is an event on the track of its phase (forward, backward, update) and layer. Its arguments
 are op, tensor, kernel, shape, FLOPs, bytes, GFLOP/s, GB/s, and its share of the adapter's multiply-add
@@ -30,17 +29,17 @@ feature timestamp-query: see `decorr devices`.";
 #[derive(Debug, Args)]
 pub(super) struct ProfileArgs {
     #[command(flatten)]
-    options: TrainOptions,
+    step: StepArgs,
     #[command(flatten)]
     adapter: AdapterArgs,
 }
 
 pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
-    let out = args.options.out.take();
+    let out = args.step.options.out.take();
     let out = out.unwrap_or_else(|| PathBuf::from("trace.json"));
     prove_writable(&out)?;
     let gpu = args.adapter.open_to_run()?;
-    let step = Step::new(args.options, &gpu)?;
+    let step = Step::new(args.step, &gpu)?;
     let mut store = Store::new(&gpu, step.config.seed);
     step.config.choose_kernels(&mut store)?;
     let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {

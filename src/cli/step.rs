@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use decorr::Result;
+use clap::Args;
 use decorr::data;
 use decorr::gpu::Gpu;
 use decorr::graph::Graph;
@@ -10,8 +10,33 @@ use decorr::graph::op::Variants;
 use decorr::models::Model;
 use decorr::nn::Mode;
 use decorr::train::{TrainConfig, TrainOptions, training_step};
+use decorr::{Error, Result};
 
 use super::tune;
+
+/// Which step.
+#[derive(Debug, Args)]
+pub(super) struct StepArgs {
+    #[command(flatten)]
+    pub(super) options: TrainOptions,
+    /// With --refresh K: a step between two refreshes in place of the refresh
+    #[arg(long)]
+    between: bool,
+}
+
+impl StepArgs {
+    fn mode(&self) -> Result<Mode> {
+        match (self.between, self.options.refresh) {
+            (false, _) => Ok(Mode::Train),
+            (true, Some(2..)) => Ok(Mode::Between),
+            (true, _) => {
+                let message = "--between is of deconvolution with --refresh above 1: every other step \
+                               is a refresh";
+                Err(Error::Config(message.into()))
+            }
+        }
+    }
+}
 
 /// A step of what the options of `train` describe, and values for its inputs.
 pub(super) struct Step {
@@ -24,7 +49,9 @@ pub(super) struct Step {
 
 impl Step {
     /// Without a data set, on the images that the network is usually for.
-    pub(super) fn new(mut options: TrainOptions, gpu: &Arc<Gpu>) -> Result<Self> {
+    pub(super) fn new(args: StepArgs, gpu: &Arc<Gpu>) -> Result<Self> {
+        let mode = args.mode()?;
+        let mut options = args.options;
         let data_given = options.data.is_some();
         let measured = options.kernels.take_if(|kernels| kernels == "measured");
         let mut config = TrainConfig::resolve(options)?;
@@ -46,7 +73,7 @@ impl Step {
         };
         let model = config.model(classes);
         let shape = [config.batch_size, c, h, w];
-        let graph = training_step(&model, config.loss, &config.optimizer, shape, Mode::Train)?;
+        let graph = training_step(&model, config.loss, &config.optimizer, shape, mode)?;
         let len: usize = shape.iter().product();
         Ok(Self {
             images: (0..len).map(|i| (i * 37 % 256) as f32 / 255.0).collect(),
