@@ -16,6 +16,9 @@ const STRIDE: u32 = 1u;
 const PADDING: u32 = 0u;
 const DILATION: u32 = 1u;
 
+// Numbers of `mean`, which is repeated along the columns; 0: nothing is subtracted.
+const MEAN: u32 = 0u;
+
 struct Params {
     batch: u32,
     _0: u32,
@@ -28,6 +31,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> target_: array<f32>;
 
 @group(0) @binding(2) var<storage, read_write> target_vectors: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> mean: array<f32>;
 
 // An element of the patch matrix.
 struct Place {
@@ -80,6 +84,14 @@ fn pixel(p: Place) -> f32 {
     return select(0.0, source[select(0u, at, exists)], exists);
 }
 
+fn element(p: Place) -> f32 {
+    if (MEAN == 0u) {
+        return pixel(p);
+    }
+    let column = (p.c * K_H + p.ky) * K_W + p.kx;
+    return pixel(p) - mean[column % max(MEAN, 1u)];
+}
+
 // Each invocation writes four elements of the patch matrix that lie side by side: it divides once for
 // them and stores them at once.
 @compute @workgroup_size(64)
@@ -94,7 +106,7 @@ fn forward(
         let p1 = next(p0);
         let p2 = next(p1);
         let p3 = next(p2);
-        target_vectors[i] = vec4<f32>(pixel(p0), pixel(p1), pixel(p2), pixel(p3));
+        target_vectors[i] = vec4<f32>(element(p0), element(p1), element(p2), element(p3));
     }
 }
 

@@ -3,8 +3,8 @@
 // itself or the element-wise chain that fusion put before the sum; and that of a second sum of the
 // same domain where a dispatch computes two. `put` stores a sum.
 //
-// Order of summation is fixed, so two runs give the same bits: each invocation adds its stride,
-// one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
+// Order of summation is fixed, so two runs give the same bits: each invocation adds its stride (of a short
+// sum all), one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
 
 #import grid
 
@@ -17,8 +17,10 @@ struct Params {
     // Columns: rows per split. Rows: vectors (or elements) per split.
     per_split: u32,
     scale: f32,
+    // Columns: rows whose sum is added to that of the others, for fewer roundings on the way of each summand than
+    // in one long sum.
+    block: u32,
     _0: u32,
-    _1: u32,
     maps: array<vec4<u32>, 8>,
 }
 
@@ -99,6 +101,35 @@ fn rows(
     }
 }
 
+// Few summands of many sums: each invocation adds all outer x inner of one.
+@compute @workgroup_size(64)
+fn short_rows(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let m = linear_workgroup(workgroup, workgroups) * 64u + local;
+    if (m >= params.mid) {
+        return;
+    }
+    var first_sum = vec4<f32>(0.0);
+    var second_sum = vec4<f32>(0.0);
+    for (var o = 0u; o < params.outer; o++) {
+        let row = (o * params.mid + m) * params.inner;
+        for (var j = 0u; j < params.inner; j += WIDTH) {
+            let summands = values(row + j);
+            first_sum += summands.first;
+            if (SUMS == 2u) {
+                second_sum += summands.second;
+            }
+        }
+    }
+    put(0u, m, across(first_sum) * params.scale);
+    if (SUMS == 2u) {
+        put(1u, m, across(second_sum) * params.scale);
+    }
+}
+
 // inner = 1, mid a multiple of WIDTH: each invocation sums WIDTH neighbouring columns over the
 // rows of one split.
 @compute @workgroup_size(64)
@@ -118,12 +149,18 @@ fn columns(
     let end = min((split + 1u) * params.per_split, params.outer);
     var first_sum = vec4<f32>(0.0);
     var second_sum = vec4<f32>(0.0);
-    for (var row = split * params.per_split; row < end; row++) {
-        let summands = values(row * params.mid + column * WIDTH);
-        first_sum += summands.first;
-        if (SUMS == 2u) {
-            second_sum += summands.second;
+    for (var block = split * params.per_split; block < end; block += params.block) {
+        var first_part = vec4<f32>(0.0);
+        var second_part = vec4<f32>(0.0);
+        for (var row = block; row < min(block + params.block, end); row++) {
+            let summands = values(row * params.mid + column * WIDTH);
+            first_part += summands.first;
+            if (SUMS == 2u) {
+                second_part += summands.second;
+            }
         }
+        first_sum += first_part;
+        second_sum += second_part;
     }
     for (var j = 0u; j < WIDTH; j++) {
         let at = split * params.mid + column * WIDTH + j;

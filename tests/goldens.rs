@@ -125,6 +125,8 @@ struct Judge<'a> {
     case: &'a Case,
     failures: Vec<String>,
     compared: usize,
+    /// The largest error as a share of its tolerance, and the tensor.
+    nearest: (f64, String),
 }
 
 impl Judge<'_> {
@@ -147,6 +149,9 @@ impl Judge<'_> {
         }
         self.compared += 1;
         let (error, at) = support::relative_error(actual, expected);
+        if error / tolerance > self.nearest.0 {
+            self.nearest = (error / tolerance, name.to_string());
+        }
         if error.is_nan() || error > tolerance {
             self.failures.push(format!(
                 "{name}: error {error:.2e} over {tolerance:.2e} at {at}: {} is not {}",
@@ -796,12 +801,14 @@ impl TinyNet {
     }
 }
 
-fn judge(path: &Path) -> Result<usize, String> {
+/// How many tensors were compared, and which came nearest to its tolerance.
+fn judge(path: &Path) -> Result<(usize, (f64, String)), String> {
     let case = Case::load(path).map_err(|e| e.to_string())?;
     let mut judge = Judge {
         case: &case,
         failures: Vec::new(),
         compared: 0,
+        nearest: (0.0, String::new()),
     };
     let kind = case.text("op").map_err(|e| e.to_string())?;
     let done = match kind {
@@ -828,7 +835,7 @@ fn judge(path: &Path) -> Result<usize, String> {
         judge.failures.push("nothing was compared".into());
     }
     match judge.failures.is_empty() {
-        true => Ok(judge.compared),
+        true => Ok((judge.compared, judge.nearest)),
         false => Err(judge.failures.join("\n    ")),
     }
 }
@@ -844,10 +851,16 @@ fn goldens() {
         .collect();
     paths.sort();
     let (mut compared, mut failed) = (0, 0);
+    let mut nearest = (0.0, String::new());
     for path in &paths {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         match judge(path) {
-            Ok(count) => compared += count,
+            Ok((count, (share, tensor))) => {
+                compared += count;
+                if share > nearest.0 {
+                    nearest = (share, format!("{name} {tensor}"));
+                }
+            }
             Err(message) => {
                 failed += 1;
                 println!("FAILED {name}\n    {message}");
@@ -855,9 +868,11 @@ fn goldens() {
         }
     }
     support::report(&format!(
-        "{} of {} cases passed, {compared} tensors compared",
+        "{} of {} cases passed, {compared} tensors compared; nearest to its tolerance: {} with {:.2} of it",
         paths.len() - failed,
-        paths.len()
+        paths.len(),
+        nearest.1,
+        nearest.0
     ));
     assert!(!paths.is_empty(), "no case in {}", dir.display());
     assert_eq!(failed, 0, "failed cases");

@@ -141,12 +141,14 @@ fn binary_cases() -> Vec<Case> {
 }
 
 fn sum_cases() -> Vec<Case> {
-    let table: [(&[usize], &[usize]); 9] = [
+    let table: [(&[usize], &[usize]); 11] = [
         (&[3, 5, 7, 9], &[1, 5, 1, 1]),
         (&[3, 5, 4, 8], &[1, 5, 1, 1]),
         (&[37, 13], &[1, 13]),
         (&[1201, 12], &[1, 12]),
         (&[13, 37], &[13, 1]),
+        (&[3, 131, 5], &[1, 131, 1]),
+        (&[2, 130, 4], &[1, 130, 1]),
         (&[5, 40], &[5, 1]),
         (&[3, 4, 5], &[3, 4, 1]),
         (&[9001], &[1]),
@@ -458,6 +460,18 @@ fn convolution_cases() -> Vec<Case> {
             move |graph, t| ops::im2col(graph, t[0], window),
             move |t| reference::im2col(&t[0], [3, 2], g),
         ));
+        for len in [18, 6] {
+            cases.push(case(
+                &format!("im2col minus a mean of {len} {g:?}"),
+                &[&image, &[1, len]],
+                move |graph, t| ops::im2col_centred(graph, t[0], t[1], window),
+                move |t| {
+                    let patches = reference::im2col(&t[0], [3, 2], g);
+                    let mean = &t[1];
+                    Tensor::from_fn(&patches.shape, |i| patches.data[i] - mean.data[i % len])
+                },
+            ));
+        }
         cases.push(case(
             &format!("col2im {g:?}"),
             &[&columns],
@@ -491,11 +505,12 @@ fn convolution_cases() -> Vec<Case> {
         |g, x| ops::global_avg_pool(g, x[0]),
         |x| x[0].sum_to(&[2, 3, 1, 1]).map(|v| v / 35.0),
     ));
-    for shape in [&[3, 5, 7, 3][..], &[17, 5]] {
+    for shape in [&[3, 5, 7, 3][..], &[17, 5], &[3, 131, 2, 2]] {
+        let channels = shape[1];
         cases.push(
             case(
                 &format!("batch_norm {shape:?}"),
-                &[shape, &[5], &[5]],
+                &[shape, &[channels], &[channels]],
                 |g, x| {
                     let statistics = ops::batch_statistics(g, x[0])?;
                     ops::batch_norm(g, x[0], statistics, x[1], x[2], 1e-3)

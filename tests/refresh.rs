@@ -357,13 +357,15 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
             values(&d),
         );
         d0.unwrap();
-        let var0 = g.state(
-            "refresh_var",
+        let with_eps = var.map(|v| v + f64::from(EPS));
+        let of_layer = with_eps.data.iter().sum::<f64>() / with_eps.data.len() as f64;
+        let scale0 = g.state(
+            "refresh_scale",
             var.shape.clone(),
             Role::Optimizer,
-            values(&var),
+            values(&with_eps.map(|v| (v * of_layer).powf(0.25))),
         );
-        var0.unwrap();
+        scale0.unwrap();
         let weight = g.parameter("weight", case.weight_shape(), values(&weight0));
         let weight = weight.unwrap();
         let bias = g.parameter("bias", [case.outputs], values(&bias0)).unwrap();

@@ -233,7 +233,7 @@ pub(super) fn statistics(
     running.update_mean(g, statistics.mean, options.momentum)?;
     running.update_deconv(g, statistics.deconv, momentum)?;
     if let Some((last, moments)) = refresh {
-        last.update(g, statistics.deconv, &moments)?;
+        last.update(g, statistics.deconv, &moments, options.eps)?;
     }
     Ok(statistics)
 }

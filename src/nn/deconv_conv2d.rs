@@ -4,8 +4,8 @@ use super::deconv::{self, DeconvOptions, Layout, Running, Side, Statistics, reso
 use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
-    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, matmul, matmul_with,
-    mul, permute, reshape, slice, sub,
+    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, im2col_centred, matmul,
+    matmul_with, mul, permute, reshape, slice, sub,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -109,10 +109,11 @@ impl DeconvConv2d {
                 deconv::fold(g, rows, &statistics, scale)?
             }
             Some(Scaled { mean, .. }) => {
+                // As the product of the mean takes it, so that the gradients of both uses meet in one product.
                 let weight_eff = deconv::times_deconv(g, rows, statistics.deconv)?;
                 let by_output = reshape(g, weight_eff, [outputs, blocks * features])?;
                 let by_rows = Transpose { a: false, b: true };
-                (weight_eff, matmul(g, by_output, mean, by_rows)?)
+                (by_output, matmul(g, by_output, mean, by_rows)?)
             }
         };
         if strided {
@@ -166,32 +167,30 @@ impl DeconvConv2d {
     ) -> Result<TensorId> {
         let window = self.window(self.geometry.stride);
         let images = scaled.map_or(x, |scaled| scaled.images);
-        let patches = im2col(g, images, window)?;
-        let &[count, columns] = g.shape(patches).dims() else {
-            return Err(Error::shape(
-                "deconv_conv2d",
-                "patches are no matrix: a bug",
-            ));
-        };
+        let columns = self.in_channels * self.kernel_size * self.kernel_size;
         let features = g.shape(statistics.mean).len();
         let blocks = columns / features;
-        let strided = self.is_strided() && blocks > 1;
+        let is_plain = !self.is_strided() || blocks == 1;
         let centred = if let Some(Scaled { mean, .. }) = scaled {
-            let centred = sub(g, patches, mean)?;
-            reshape(g, centred, [1, count * blocks, features])?
+            im2col_centred(g, images, mean, window)?
+        } else if is_plain {
+            im2col_centred(g, images, statistics.mean, window)?
         } else {
-            let mut rows = patches;
-            if strided {
-                rows = reshape(g, rows, [count, features, blocks])?;
-                rows = permute(g, rows, &[0, 2, 1])?;
-            }
-            rows = reshape(g, rows, [1, count * blocks, features])?;
-            let centred = sub(g, rows, statistics.mean)?;
-            let scale = self.column_scale(g, statistics, count)?;
-            deconv::scale_columns(g, centred, scale)?
+            let patches = im2col(g, images, window)?;
+            let count = g.shape(patches).dims()[0];
+            let rows = reshape(g, patches, [count, features, blocks])?;
+            let rows = permute(g, rows, &[0, 2, 1])?;
+            let mean = reshape(g, statistics.mean, [1, 1, features])?;
+            sub(g, rows, mean)?
         };
+        let count = g.shape(centred).len() / columns;
+        let mut centred = reshape(g, centred, [1, count * blocks, features])?;
+        if scaled.is_none() {
+            let scale = self.column_scale(g, statistics, count)?;
+            centred = deconv::scale_columns(g, centred, scale)?;
+        }
         let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
-        if strided {
+        if !is_plain {
             white = reshape(g, white, [count, blocks, features])?;
             white = permute(g, white, &[0, 2, 1])?;
         }

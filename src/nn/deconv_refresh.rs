@@ -18,7 +18,7 @@
 use super::deconv::Statistics;
 use crate::Result;
 use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{affine, detach, div, mean_to, mul, reshape, sqrt, square, sub};
+use crate::ops::{affine, detach, mean_to, mul, reshape, rsqrt, sqrt, square, sub};
 
 /// Weight of the new D in the running D at a refresh. D is seen in one of `refresh` steps only, so for long
 /// cycles its weight grows: .2 at 8, .4 at 16, and at least that of every step.
@@ -57,17 +57,17 @@ impl BatchMoments {
     }
 }
 
-/// What a layer keeps of its last refresh: D and the variances of its input channels. They are needed to go on
-/// from a checkpoint, and not for evaluation.
+/// What a layer keeps of its last refresh: D, and (v_0c v_0)^(1/4) of its input channels, to which
+/// f brings them back. They are needed to go on from a checkpoint, and not for evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastRefresh {
     deconv: TensorId,
-    var: TensorId,
+    scale: TensorId,
 }
 
 impl LastRefresh {
     /// The states, under the current scope: `refresh_deconv` [groups, features, features] and
-    /// `refresh_var` `[channels]`.
+    /// `refresh_scale` `[channels]`.
     pub(super) fn new(
         g: &mut Graph,
         groups: usize,
@@ -77,8 +77,8 @@ impl LastRefresh {
         let deconv = [groups, features, features];
         Ok(Self {
             deconv: g.state("refresh_deconv", deconv, Role::Optimizer, Init::Identity)?,
-            var: g.state(
-                "refresh_var",
+            scale: g.state(
+                "refresh_scale",
                 [channels],
                 Role::Optimizer,
                 Init::Constant(1.0),
@@ -113,27 +113,30 @@ impl LastRefresh {
 
     /// f, `[channels]`.
     fn scale(&self, g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
-        let ratio = |g: &mut Graph, then, now| {
-            let then = affine(g, then, 1.0, eps)?;
-            let now = affine(g, now, 1.0, eps)?;
-            div(g, then, now)
-        };
-        let of_channel = ratio(g, self.var, var)?;
-        let [then, now] = [self.var, var].map(|var| mean_to(g, var, [1]));
-        let of_layer = ratio(g, then?, now?)?;
-        let both = mul(g, of_channel, of_layer)?;
-        let root = sqrt(g, both)?;
-        sqrt(g, root)
+        let root = square_root_of_scale(g, var, eps)?;
+        let inverse = rsqrt(g, root)?;
+        mul(g, self.scale, inverse)
     }
 
-    /// Keeps D and the variances of this step.
+    /// Keeps D and the scale of this step.
     pub(super) fn update(
         &self,
         g: &mut Graph,
         deconv: TensorId,
         batch: &BatchMoments,
+        eps: f32,
     ) -> Result<()> {
         g.assign(self.deconv, deconv)?;
-        g.assign(self.var, batch.var)
+        let root = square_root_of_scale(g, batch.var, eps)?;
+        let scale = sqrt(g, root)?;
+        g.assign(self.scale, scale)
     }
+}
+
+/// (v_c v)^(1/2) of the variances v_c, `[C]`, with eps: the square of what a channel is brought to.
+fn square_root_of_scale(g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
+    let of_channel = affine(g, var, 1.0, eps)?;
+    let of_layer = mean_to(g, of_channel, [1])?;
+    let both = mul(g, of_channel, of_layer)?;
+    sqrt(g, both)
 }

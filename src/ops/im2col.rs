@@ -4,6 +4,7 @@
 
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
 use crate::graph::{Graph, Op, TensorId};
+use crate::ops::{reduce_sum, reshape};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
 
@@ -54,6 +55,20 @@ pub fn im2col(g: &mut Graph, x: TensorId, window: Window) -> Result<TensorId> {
     g.add(Im2col { window }, &[x])
 }
 
+/// [`im2col`] of `x` minus `mean`, whose numbers, in the order of the columns, repeat along them: one of
+/// each block, or of all columns.
+///
+/// # Errors
+/// [`Error::Shape`] if `x` is not NCHW, no patch fits or `mean` does not repeat so.
+pub fn im2col_centred(
+    g: &mut Graph,
+    x: TensorId,
+    mean: TensorId,
+    window: Window,
+) -> Result<TensorId> {
+    g.add(Im2col { window }, &[x, mean])
+}
+
 /// The adjoint of [`im2col`]: every patch added back where it came from, into an image of shape
 /// `image` [N, C, H, W].
 ///
@@ -83,6 +98,7 @@ fn columns_shape(window: &Window, image: &Shape) -> Result<Shape, String> {
 fn dispatch(
     window: &Window,
     image: &Shape,
+    mean: usize,
     entry: &'static str,
     invocations: usize,
 ) -> Result<Lowered> {
@@ -103,6 +119,7 @@ fn dispatch(
         ("STRIDE", stride),
         ("PADDING", padding),
         ("DILATION", dilation),
+        ("MEAN", mean),
     ];
     let constants = constants.map(|(name, value)| Ok((name, word(value)?)));
     word(image.len())?;
@@ -115,7 +132,12 @@ fn dispatch(
             constants: constants.into_iter().collect::<Result<_>>()?,
         },
         params: vec![word(n)?, 0, 0, 0],
-        bindings: vec![Slot::Input(0), Slot::Output],
+        // Where there is no mean, `forward` does not read it.
+        bindings: match (entry, mean) {
+            ("forward", 0) => vec![Slot::Input(0), Slot::Output, Slot::Input(0)],
+            ("forward", _) => vec![Slot::Input(0), Slot::Output, Slot::Input(1)],
+            _ => vec![Slot::Input(0), Slot::Output],
+        },
         workgroups: fold_workgroups(invocations.div_ceil(64)),
     }
     .into())
@@ -127,7 +149,13 @@ impl Op for Im2col {
     }
 
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        columns_shape(&self.window, inputs[0])
+        let patches = columns_shape(&self.window, inputs[0])?;
+        match inputs.get(1) {
+            Some(mean) if mean.len() == 0 || !patches.dims()[1].is_multiple_of(mean.len()) => {
+                Err(format!("a mean {mean} does not repeat along patches {patches}"))
+            }
+            _ => Ok(patches),
+        }
     }
 
     fn gradient(
@@ -136,14 +164,24 @@ impl Op for Im2col {
         node: TensorId,
         output_grad: TensorId,
     ) -> Result<Vec<Option<TensorId>>> {
-        let image = g.shape(g.node(node).inputs[0]).clone();
-        Ok(vec![Some(col2im(g, output_grad, self.window, image)?)])
+        let inputs = g.node(node).inputs.clone();
+        let image = g.shape(inputs[0]).clone();
+        let mut grads = vec![Some(col2im(g, output_grad, self.window, image)?)];
+        if let Some(&mean) = inputs.get(1) {
+            let (shape, len) = (g.shape(mean).clone(), g.shape(mean).len());
+            let repeats = g.shape(output_grad).len() / len;
+            let rows = reshape(g, output_grad, [repeats, len])?;
+            let sum = reduce_sum(g, rows, [1, len], -1.0)?;
+            grads.push(Some(reshape(g, sum, shape)?));
+        }
+        Ok(grads)
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         dispatch(
             &self.window,
             ctx.inputs[0],
+            ctx.inputs.get(1).map_or(0, |mean| mean.len()),
             "forward",
             ctx.output.len().div_ceil(4),
         )
@@ -176,6 +214,6 @@ impl Op for Col2im {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        dispatch(&self.window, &self.image, "adjoint", ctx.output.len())
+        dispatch(&self.window, &self.image, 0, "adjoint", ctx.output.len())
     }
 }

@@ -45,7 +45,7 @@ pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad, conv2d};
 pub use covariance::{Covariance, covariance};
 pub use detach::{Detach, detach};
 pub use histogram::{Histogram, histogram};
-pub use im2col::{Col2im, Im2col, Window, col2im, im2col};
+pub use im2col::{Col2im, Im2col, Window, col2im, im2col, im2col_centred};
 pub use kth_value::{KthValue, kth_value};
 pub use matmul::{MatMul, Transpose, matmul, matmul_with};
 pub use max_pool2d::{MaxPool2d, max_pool2d};

@@ -20,6 +20,15 @@ use crate::shape::{Broadcast, Shape};
 
 const SOURCE: &str = include_str!("../../shaders/reduce_sum.wgsl");
 
+/// Most steps of a sum that one invocation takes alone, where there are at least `MANY` such sums: a workgroup
+/// that shares a sum takes longer to add up its 64 parts.
+const SHORT: usize = 64;
+const MANY: usize = 128;
+
+/// Least size of a domain whose columns a CPU adapter sums in parts: a dispatch more costs as much as reading so
+/// many numbers.
+const WORTH_SPLITTING: usize = 1 << 18;
+
 /// See [`sum_to`].
 #[derive(Debug, Clone)]
 pub struct ReduceSum {
@@ -182,30 +191,33 @@ impl ReduceSum {
         };
 
         // Summands of one sum, in steps of an invocation, and workgroups without splitting.
-        let (steps, groups) = if by_columns {
-            (outer, (mid / lanes).div_ceil(64))
+        let row_steps = outer * (inner / lanes);
+        let are_short = !by_columns && row_steps <= SHORT && mid >= MANY;
+        let (entry, steps, groups) = if by_columns {
+            ("columns", outer, (mid / lanes).div_ceil(64))
+        } else if are_short {
+            ("short_rows", 1, mid.div_ceil(64))
         } else {
-            (outer * (inner / lanes), mid)
+            ("rows", row_steps, mid)
         };
         let wanted = if variants.direct { 8 } else { 256 };
         let shortest = if by_columns { 64 } else { 512 };
-        let splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
+        let mut splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
+        let block = steps.div_ceil(splits);
+        if by_columns && variants.direct && self.domain.len() < WORTH_SPLITTING {
+            splits = 1;
+        }
         let per_split = steps.div_ceil(splits);
         let splits = steps.div_ceil(per_split);
 
         let operands = Operands::new(inputs, &self.domain, width, &[])?;
         let mut params = vec![word(outer)?, word(mid)?, word(inner)?, word(splits)?];
-        params.extend([word(per_split)?, self.scale.to_bits(), 0, 0]);
+        params.extend([word(per_split)?, self.scale.to_bits(), word(block)?, 0]);
         params.extend(&operands.maps);
         let parts: Vec<Slot> = (0..outputs.len()).map(Slot::Scratch).collect();
         let targets = if splits > 1 { &parts } else { outputs };
         let first = Dispatch {
-            kernel: kernel(
-                &operands,
-                summands,
-                lanes,
-                if by_columns { "columns" } else { "rows" },
-            )?,
+            kernel: kernel(&operands, summands, lanes, entry)?,
             params,
             bindings: [&operands.slots, targets].concat(),
             workgroups: fold_workgroups(groups * splits),
@@ -272,7 +284,7 @@ fn add_parts(len: usize, splits: usize, parts: &[Slot], outputs: &[Slot]) -> Res
         same.push(&Pointwise::identity(), &[Source::Input(j)]);
     }
     let mut params = vec![word(splits)?, word(len)?, 1, 1, word(splits)?];
-    params.extend([1f32.to_bits(), 0, 0]);
+    params.extend([1f32.to_bits(), word(splits)?, 0]);
     params.extend(&operands.maps);
     Ok(Dispatch {
         kernel: kernel(&operands, &same, lanes, "columns")?,
