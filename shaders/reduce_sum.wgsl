@@ -101,7 +101,7 @@ fn rows(
     }
 }
 
-// Few summands of many sums: each invocation adds all outer x inner of one.
+// Few summands of many sums: each invocation adds all outer x inner of one, the sums of `inner` first.
 @compute @workgroup_size(64)
 fn short_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -116,13 +116,17 @@ fn short_rows(
     var second_sum = vec4<f32>(0.0);
     for (var o = 0u; o < params.outer; o++) {
         let row = (o * params.mid + m) * params.inner;
+        var first_part = vec4<f32>(0.0);
+        var second_part = vec4<f32>(0.0);
         for (var j = 0u; j < params.inner; j += WIDTH) {
             let summands = values(row + j);
-            first_sum += summands.first;
+            first_part += summands.first;
             if (SUMS == 2u) {
-                second_sum += summands.second;
+                second_part += summands.second;
             }
         }
+        first_sum += first_part;
+        second_sum += second_part;
     }
     put(0u, m, across(first_sum) * params.scale);
     if (SUMS == 2u) {

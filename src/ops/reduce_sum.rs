@@ -21,8 +21,9 @@ use crate::shape::{Broadcast, Shape};
 const SOURCE: &str = include_str!("../../shaders/reduce_sum.wgsl");
 
 /// Most steps of a sum that one invocation takes alone, where there are at least `MANY` such sums: a workgroup
-/// that shares a sum takes longer to add up its 64 parts.
+/// that shares a sum takes longer to add up its 64 parts, on a CPU adapter a microsecond.
 const SHORT: usize = 64;
+const SHORT_ON_CPU: usize = 512;
 const MANY: usize = 128;
 
 /// Least size of a domain whose columns a CPU adapter sums in parts: a dispatch more costs as much as reading so
@@ -192,7 +193,8 @@ impl ReduceSum {
 
         // Summands of one sum, in steps of an invocation, and workgroups without splitting.
         let row_steps = outer * (inner / lanes);
-        let are_short = !by_columns && row_steps <= SHORT && mid >= MANY;
+        let short = if variants.direct { SHORT_ON_CPU } else { SHORT };
+        let are_short = !by_columns && row_steps <= short && mid >= MANY;
         let (entry, steps, groups) = if by_columns {
             ("columns", outer, (mid / lanes).div_ceil(64))
         } else if are_short {
