@@ -26,9 +26,9 @@ const SHORT: usize = 64;
 const SHORT_ON_CPU: usize = 512;
 const MANY: usize = 128;
 
-/// Least size of a domain whose columns a CPU adapter sums in parts: a dispatch more costs as much as reading so
-/// many numbers.
-const WORTH_SPLITTING: usize = 1 << 18;
+/// Least size of a domain that a CPU adapter sums in parts: a dispatch more costs as much as reading so many
+/// numbers.
+const WORTH_SPLITTING: usize = 1 << 17;
 
 /// See [`sum_to`].
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ impl ReduceSum {
         let shortest = if by_columns { 64 } else { 512 };
         let mut splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
         let block = steps.div_ceil(splits);
-        if by_columns && variants.direct && self.domain.len() < WORTH_SPLITTING {
+        if variants.direct && self.domain.len() < WORTH_SPLITTING {
             splits = 1;
         }
         let per_split = steps.div_ceil(splits);
