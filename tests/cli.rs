@@ -174,7 +174,14 @@ fn train_eval_and_describe() {
     assert_eq!(both[0]["steps"], 12);
     assert_eq!(both[0]["train_loss"], both[1]["train_loss"]);
     assert!(both[0]["test_loss"].is_number() && both[0]["ms_per_step"].is_number());
-    assert!(image::open(picture).unwrap().width() > 1000);
+    let over_steps = image::open(picture).unwrap();
+    assert!(over_steps.width() > 1000);
+    let (picture, picture_text) = path(&dir, "seconds.png");
+    let over = ["--out", &picture_text, "--over", "seconds"];
+    stdout(&decorr(
+        &[&["compare", &out_text, &again][..], &over].concat(),
+    ));
+    assert!(image::open(picture).unwrap() != over_steps);
     let table = stdout(&decorr(&["compare", &out_text, &again]));
     assert_eq!(table.lines().count(), 3, "{table}");
     refusal(

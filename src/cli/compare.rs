@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use decorr::train::{Record, Split, draw_curves, read_metrics, running_mean};
+use clap::{Args, ValueEnum};
+use decorr::train::{Over, Record, Split, draw_curves, read_metrics, running_mean};
 use decorr::{Error, Result};
 use serde::Serialize;
 
@@ -17,12 +17,23 @@ pub(super) struct CompareArgs {
     /// Draw their curves: lines for the training batches (running mean), dots for the tests
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
+    /// What the curves are drawn over
+    #[arg(long, value_enum, default_value_t = Axis::Steps)]
+    over: Axis,
     /// Title of the drawing
     #[arg(long, default_value = "")]
     title: String,
     /// Print a JSON array in place of the table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Axis {
+    /// Training steps
+    Steps,
+    /// Seconds since training began
+    Seconds,
 }
 
 /// Where a run is.
@@ -56,7 +67,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
             .iter()
             .map(|(name, records)| (name.as_str(), records.as_slice()))
             .collect();
-        draw_curves(out, &args.title, &borrowed)?;
+        let over = match args.over {
+            Axis::Steps => Over::Steps,
+            Axis::Seconds => Over::Seconds,
+        };
+        draw_curves(out, &args.title, &borrowed, over)?;
         if !args.json {
             print(format_args!("wrote {}", out.display()));
         }

@@ -4,8 +4,8 @@ use super::deconv::{self, DeconvOptions, Layout, Running, Side, Statistics, reso
 use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
-    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, im2col_centred, matmul,
-    matmul_with, mul, permute, reshape, slice, sub,
+    self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, im2col_centred,
+    matmul, matmul_with, mul, permute, reshape, slice, sub,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};

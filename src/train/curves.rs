@@ -13,18 +13,44 @@ use crate::files::write_atomically;
 const SIZE: (u32, u32) = (1200, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
+/// What curves are drawn over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// Training steps.
+    #[default]
+    Steps,
+    /// Seconds since training began.
+    Seconds,
+}
+
+impl Over {
+    fn of(self, record: &Record) -> f64 {
+        match self {
+            Self::Steps => record.step as f64,
+            Self::Seconds => record.seconds,
+        }
+    }
+
+    fn axis(self) -> &'static str {
+        match self {
+            Self::Steps => "step",
+            Self::Seconds => "seconds",
+        }
+    }
+}
+
 /// Draws both panels: training steps thin with their running mean bold, tests as dots. Several
 /// runs, each a name and its records, have a colour each.
 ///
 /// # Errors
 /// [`crate::Error::Io`] with the path.
-pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])]) -> Result<()> {
+pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])], over: Over) -> Result<()> {
     let canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([255; 3]));
     let bytes = draw_png(canvas, |root| {
         let inner = root.titled(title, ("sans-serif", 24))?;
         let (left, right) = inner.split_horizontally(SIZE.0 / 2);
-        panel(&left, "loss", runs, |r| r.loss)?;
-        panel(&right, "top-1 accuracy", runs, |r| r.top1)
+        panel(&left, "loss", runs, over, |r| r.loss)?;
+        panel(&right, "top-1 accuracy", runs, over, |r| r.top1)
     })?;
     write_atomically(path, &bytes)
 }
@@ -41,6 +67,7 @@ fn panel(
     area: &Area<'_>,
     name: &str,
     runs: &[(&str, &[Record])],
+    over: Over,
     value: impl Fn(&Record) -> Option<f64>,
 ) -> Drawn {
     let alone = runs.len() == 1;
@@ -50,7 +77,7 @@ fn panel(
         .map(|(&(name, records), &colour)| {
             let points = |split: Split| -> Vec<(f64, f64)> {
                 let of = records.iter().filter(|r| r.split == split);
-                of.filter_map(|r| Some((r.step as f64, value(r).filter(|v| v.is_finite())?)))
+                of.filter_map(|r| Some((over.of(r), value(r).filter(|v| v.is_finite())?)))
                     .collect()
             };
             Curve {
@@ -81,7 +108,7 @@ fn panel(
         .build_cartesian_2d(0.0..last, low - room..high + room)?;
     chart
         .configure_mesh()
-        .x_desc("step")
+        .x_desc(over.axis())
         .y_desc(name)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .label_style(("sans-serif", 15))
@@ -170,7 +197,7 @@ mod tests {
         many.push(record(Split::Test, 49, None));
         let several: [(&str, &[Record]); 3] = [("a", &one), ("b", &many), ("c", &[])];
         for runs in [&[("a run", &one[..])][..], &several, &[("none", &[])], &[]] {
-            draw_curves(&path, "a run", runs).unwrap();
+            draw_curves(&path, "a run", runs, Over::Steps).unwrap();
             let image = image::open(&path).unwrap();
             assert_eq!((image.width(), image.height()), SIZE);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::config::{NormName, TrainConfig, TrainOptions};
-use super::curves::draw_curves;
+use super::curves::{Over, draw_curves};
 use super::metrics::{Record, Split};
 use super::stepper::Stepper;
 use crate::data::{DataSet, Loader};
@@ -157,7 +157,7 @@ impl Live {
             curves.push((norm, run.records(self.lr)));
         }
         let curves: Vec<_> = curves.iter().map(|(n, r)| (*n, r.as_slice())).collect();
-        draw_curves(&dir.join("curves.png"), "training", &curves)?;
+        draw_curves(&dir.join("curves.png"), "training", &curves, Over::Steps)?;
         names.push("curves.png".into());
         Ok(names)
     }

@@ -17,7 +17,7 @@ pub use config::{
     AugmentName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
     data_name_parser,
 };
-pub use curves::{draw_curves, running_mean};
+pub use curves::{Over, draw_curves, running_mean};
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};

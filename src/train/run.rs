@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::checkpoint;
 use super::config::TrainConfig;
-use super::curves::draw_curves;
+use super::curves::{Over, draw_curves};
 use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_metrics};
@@ -320,7 +320,8 @@ impl Run<'_> {
 
     fn draw(&self) -> Result<()> {
         let path = self.config.out.join("curves.png");
-        draw_curves(&path, &title(self.config), &[("", &self.records)])
+        let runs: [(&str, &[Record]); 1] = [("", &self.records)];
+        draw_curves(&path, &title(self.config), &runs, Over::Steps)
     }
 
     fn save(&mut self) -> Result<()> {
