@@ -129,7 +129,7 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
             &graph,
             all,
             Passes {
-                join_sums: false,
+                join_pairs: false,
                 ..all
             },
             0.0,
@@ -219,6 +219,8 @@ fn what_ends_a_product_is_what_followed_it() {
         let options = CompileOptions {
             passes: Passes {
                 epilogue,
+                // What is left outside products would be joined.
+                join_pairs: false,
                 ..Passes::ALL
             },
             ..support::compile_options()
@@ -244,6 +246,45 @@ fn what_ends_a_product_is_what_followed_it() {
 }
 
 /// Momenta and weights in one kernel, small ones of many layers in one dispatch.
+#[test]
+fn two_nodes_over_the_same_tensors_are_one_dispatch() {
+    let mut g = Graph::new();
+    let a = g.input("a", [3, 37]);
+    let b = g.input("b", [3, 37]);
+    let factor = g.input("factor", [1]);
+    let scaled = ops::mul(&mut g, a, factor).unwrap();
+    let both = ops::add(&mut g, scaled, b).unwrap();
+    let other = ops::sub(&mut g, a, b).unwrap();
+    // It reads the first of the two, so it is in neither's kernel.
+    let after = ops::square(&mut g, both).unwrap();
+    for (name, id) in [("both", both), ("other", other), ("after", after)] {
+        g.output(name, id);
+    }
+    let values: Vec<f32> = (0..111).map(|i| i as f32 / 7.0 - 5.0).collect();
+    let negated: Vec<f32> = values.iter().map(|v| 0.3 - v).collect();
+    let inputs: [(&str, &[f32]); 3] = [("a", &values), ("b", &negated), ("factor", &[1.5])];
+    let [joined, apart] = [true, false].map(|join_pairs| {
+        let passes = Passes {
+            join_pairs,
+            ..Passes::ALL
+        };
+        let options = CompileOptions {
+            passes,
+            ..support::compile_options()
+        };
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = Program::compile(&g, &mut store, options).unwrap();
+        let count = program.dispatch_count();
+        (count, program.run(&inputs).unwrap().values)
+    });
+    assert_eq!(joined.0 + 1, apart.0);
+    for (name, expected) in &apart.1 {
+        assert_eq!(&joined.1[name], expected, "{name}");
+    }
+    let expected = 1.5 * values[9] + negated[9];
+    assert!((joined.1["both"][9] - expected).abs() < 1e-5);
+}
+
 #[test]
 fn joined_updates_are_the_updates() {
     let apart = Passes {

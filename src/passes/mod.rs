@@ -5,7 +5,7 @@ mod dead_code;
 mod epilogue;
 mod fuse;
 mod in_place;
-mod joined_sums;
+mod joined_pairs;
 mod liveness;
 mod memory_plan;
 mod old_values;
@@ -17,7 +17,7 @@ pub use dead_code::dead_code;
 pub use epilogue::epilogue;
 pub use fuse::fuse;
 pub use in_place::{InPlace, in_place};
-pub use joined_sums::{JoinedSums, as_sum, joined_sums};
+pub use joined_pairs::{JoinedPair, as_elementwise, as_sum, joined_pairs};
 pub use liveness::{Lifetime, liveness, storage_roots};
 pub use memory_plan::{MemoryPlan, Request, largest_live_set, memory_plan};
 pub use old_values::old_values;
@@ -41,8 +41,8 @@ pub struct Passes {
     pub fuse: bool,
     /// Write updates of states over the old value.
     pub in_place: bool,
-    /// Compute two sums over the same tensors in one dispatch.
-    pub join_sums: bool,
+    /// Compute two sums, or two element-wise nodes, over the same tensors in one dispatch.
+    pub join_pairs: bool,
     /// Write several states, and small ones of many layers, in one dispatch. Needs `in_place`.
     pub join_updates: bool,
     /// Reuse memory of tensors that are dead.
@@ -63,7 +63,7 @@ impl Passes {
         epilogue: true,
         fuse: true,
         in_place: true,
-        join_sums: true,
+        join_pairs: true,
         join_updates: true,
         reuse_memory: true,
     };
@@ -75,7 +75,7 @@ impl Passes {
         epilogue: false,
         fuse: false,
         in_place: false,
-        join_sums: false,
+        join_pairs: false,
         join_updates: false,
         reuse_memory: false,
     };

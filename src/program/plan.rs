@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::sync::Arc;
 
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Lowered, Lowering, Variants};
+use crate::graph::pointwise::Joint;
 use crate::graph::{Cost, Graph, Kind, Node, Op};
 use crate::ops::pointwise;
 use crate::passes::{
-    self, InPlace, JoinedSums, Lifetime, MadeStates, MemoryPlan, Passes, Request, Runs, Update,
+    self, InPlace, JoinedPair, Lifetime, MadeStates, MemoryPlan, Passes, Request, Runs, Update,
     UpdateInput, in_place, largest_live_set, liveness, memory_plan, old_values, optimise,
     storage_of, storage_roots, updates,
 };
@@ -111,14 +113,14 @@ impl Plan {
         } else {
             Default::default()
         };
-        let sums = if passes.join_sums {
-            passes::joined_sums(&graph, &roots, &written_in_place)
+        let pairs = if passes.join_pairs {
+            passes::joined_pairs(&graph, &roots, &written_in_place)
         } else {
             Vec::new()
         };
         let (inputs, inputs_bytes) = place_inputs(&graph, alignment)?;
 
-        let lifetimes = lifetimes(&graph, &roots, &written_in_place, &joined, &sums);
+        let lifetimes = lifetimes(&graph, &roots, &written_in_place, &joined, &pairs);
         let (mut requests, request_of) = requests(&graph, &lifetimes, &runs, alignment);
         let mut kernels = Vec::new();
         let mut update_at: Vec<Option<&Update>> = vec![None; graph.nodes().len()];
@@ -129,16 +131,16 @@ impl Plan {
                 is_joined[node] = true;
             }
         }
-        let mut sums_at: Vec<Option<&JoinedSums>> = vec![None; graph.nodes().len()];
-        for pair in &sums {
-            sums_at[pair.nodes[1]] = Some(pair);
+        let mut pair_at: Vec<Option<&JoinedPair>> = vec![None; graph.nodes().len()];
+        for pair in &pairs {
+            pair_at[pair.nodes[1]] = Some(pair);
             is_joined[pair.nodes[0]] = true;
         }
         for (i, node) in graph.nodes().iter().enumerate() {
             let Kind::Op(op) = &node.kind else { continue };
-            let mut planned = match (update_at[i], sums_at[i]) {
+            let mut planned = match (update_at[i], pair_at[i]) {
                 (Some(update), _) => update_kernel(&graph, update, &written_in_place)?,
-                (_, Some(pair)) => sums_kernel(&graph, pair, variants)?,
+                (_, Some(pair)) => pair_kernel(&graph, pair, variants)?,
                 _ if op.is_view() || is_joined[i] => continue,
                 _ => {
                     let reader = written_in_place.get(&i).and_then(|(_, reader)| *reader);
@@ -197,14 +199,14 @@ fn lifetimes(
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
     joined: &[Update],
-    sums: &[JoinedSums],
+    pairs: &[JoinedPair],
 ) -> Vec<Option<Lifetime>> {
     let mut lifetimes = liveness(graph, roots);
     for &node in written_in_place.keys() {
         lifetimes[node] = None;
     }
     // What is joined reads its inputs, and writes its results, later than its nodes would.
-    for JoinedSums { nodes, inputs, .. } in sums {
+    for JoinedPair { nodes, inputs, .. } in pairs {
         let position = nodes[1];
         for input in inputs {
             if let Some(lifetime) = &mut lifetimes[roots[input.index()]] {
@@ -311,12 +313,8 @@ fn node_kernel(
     })
 }
 
-/// The kernels of two sums.
-fn sums_kernel(graph: &Graph, pair: &JoinedSums, variants: Variants) -> Result<PlannedKernels> {
-    let [first, second] = pair.nodes.map(|i| passes::as_sum(graph, i));
-    let (Some(first), Some(second)) = (first, second) else {
-        return Err(Error::shape("plan", "a joined node is no sum: a bug"));
-    };
+/// The kernels of two sums, or the kernel of two element-wise nodes.
+fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<PlannedKernels> {
     let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
     let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
     let own = |node: &Node| {
@@ -326,18 +324,38 @@ fn sums_kernel(graph: &Graph, pair: &JoinedSums, variants: Variants) -> Result<P
             .collect::<Vec<_>>()
     };
     let sources = [&*pair.sources[0], &*pair.sources[1]];
+    let of = |i: usize| (passes::as_sum(graph, i), passes::as_elementwise(graph, i));
+    let lowered = match pair.nodes.map(of) {
+        [(Some(first), _), (Some(second), _)] => {
+            first.lower_pair(second, sources, &shapes, variants)?
+        }
+        [(_, Some(first)), (_, Some(second))] => {
+            let mut joint = Joint::default();
+            joint.push(&first, sources[0]);
+            joint.push(&second, sources[1]);
+            let are_shared: Vec<bool> = shapes.iter().map(|s| **s != node.shape).collect();
+            pointwise::lower_joint(&joint, &are_shared, &[None, None], node.shape.len())?
+        }
+        _ => return Err(Error::shape("plan", "two joined nodes differ: a bug")),
+    };
+    let [op, other_op] = [node, other].map(|node| match &node.kind {
+        Kind::Op(op) => Some(op),
+        _ => None,
+    });
+    let flops = |op: Option<&Arc<dyn Op>>, node: &Node| {
+        op.map_or(0, |op| op.cost(&own(node), &node.shape).flops)
+    };
     let read: u64 = shapes.iter().map(|s| s.size_bytes()).sum();
     let inputs = pair.inputs.iter().map(|x| x.index()).chain(pair.nodes);
     Ok(PlannedKernels {
         name: format!("{} and 1 more", node.name),
-        op: first.name(),
+        op: op.map_or("", |op| op.name()),
         shape: node.shape.to_string(),
         cost: Cost {
-            flops: first.cost(&own(node), &node.shape).flops
-                + second.cost(&own(other), &other.shape).flops,
+            flops: flops(op, node) + flops(other_op, other),
             bytes: read + 2 * node.shape.size_bytes(),
         },
-        lowered: first.lower_pair(second, sources, &shapes, variants)?,
+        lowered,
         inputs: inputs.map(|i| region(graph, i)).collect(),
         output: region(graph, pair.nodes[1]),
         scratch: 0,

@@ -1,10 +1,11 @@
-//! Pairs of sums over the same tensors that one dispatch computes, so that what both read is read
-//! once: the gradients of batch norm's weight and bias.
+//! Pairs of nodes over the same tensors that one dispatch computes, so that what both read is read once: the
+//! gradients of batch norm's weight and bias, which are sums; the two quadratics of `newton_schulz`, which
+//! are element-wise.
 
 use std::any::Any;
 use std::collections::HashMap;
 
-use crate::graph::pointwise::Source;
+use crate::graph::pointwise::{Pointwise, Source};
 use crate::graph::{Graph, Kind, TensorId};
 use crate::ops::ReduceSum;
 use crate::ops::pointwise::MAX_INPUTS;
@@ -12,9 +13,9 @@ use crate::ops::pointwise::MAX_INPUTS;
 /// How many nodes may lie between the two.
 const REACH: usize = 8;
 
-/// Two sums that are computed in the place of the second.
+/// Two sums, or two element-wise nodes, that are computed in the place of the second.
 #[derive(Clone, Debug)]
-pub struct JoinedSums {
+pub struct JoinedPair {
     /// The nodes.
     pub nodes: [usize; 2],
     /// What they read.
@@ -34,18 +35,27 @@ pub fn as_sum(graph: &Graph, i: usize) -> Option<&ReduceSum> {
     }
 }
 
+/// The program of node `i`, if it is element-wise.
+pub fn as_elementwise(graph: &Graph, i: usize) -> Option<Pointwise> {
+    match &graph.nodes()[i].kind {
+        Kind::Op(op) => op.pointwise(),
+        _ => None,
+    }
+}
+
 /// The pairs of `graph`. Arguments as for [`super::updates`].
-pub fn joined_sums(
+pub fn joined_pairs(
     graph: &Graph,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
-) -> Vec<JoinedSums> {
-    let mut pairs: Vec<JoinedSums> = Vec::new();
+) -> Vec<JoinedPair> {
+    let mut pairs: Vec<JoinedPair> = Vec::new();
     let mut is_taken = vec![false; graph.nodes().len()];
-    let is_sum = |i: &usize| as_sum(graph, *i).is_some();
-    for second in (0..graph.nodes().len()).filter(is_sum) {
+    let is_joinable =
+        |i: &usize| as_sum(graph, *i).is_some() || as_elementwise(graph, *i).is_some();
+    for second in (0..graph.nodes().len()).filter(is_joinable) {
         let near = second.saturating_sub(REACH)..second;
-        let partner = near.rev().filter(is_sum).find_map(|first| {
+        let partner = near.rev().filter(is_joinable).find_map(|first| {
             let between = first + 1..second;
             let is_free = !is_taken[first]
                 && !written_in_place.contains_key(&first)
@@ -75,9 +85,16 @@ fn reads(graph: &Graph, roots: &[usize], i: usize, root: usize) -> bool {
     roots[i] == i && inputs.iter().any(|x| roots[x.index()] == root)
 }
 
-fn pair(graph: &Graph, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedSums> {
-    let [first, second] = nodes.map(|i| as_sum(graph, i));
-    if !first?.is_like(second?) {
+fn pair(graph: &Graph, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedPair> {
+    let are_alike = match nodes.map(|i| as_sum(graph, i)) {
+        [Some(first), Some(second)] => first.is_like(second),
+        [None, None] => {
+            let [first, second] = nodes.map(|i| &graph.nodes()[i].shape);
+            first == second && nodes.iter().all(|&i| is_plain(graph, i))
+        }
+        _ => false,
+    };
+    if !are_alike {
         return None;
     }
     let mut inputs: Vec<TensorId> = Vec::new();
@@ -94,9 +111,18 @@ fn pair(graph: &Graph, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedSums>
     let [a, b] = nodes.map(|i| &graph.nodes()[i].inputs);
     let is_shared = |x: &TensorId| b.iter().any(|y| roots[y.index()] == roots[x.index()]);
     let fits = inputs.len() < MAX_INPUTS;
-    (fits && a.iter().any(is_shared)).then_some(JoinedSums {
+    (fits && a.iter().any(is_shared)).then_some(JoinedPair {
         nodes,
         inputs,
         sources,
+    })
+}
+
+/// Whether each input of an element-wise node has its shape, or is one number.
+fn is_plain(graph: &Graph, i: usize) -> bool {
+    let node = &graph.nodes()[i];
+    node.inputs.iter().all(|&x| {
+        let shape = graph.shape(x);
+        *shape == node.shape || shape.len() == 1
     })
 }
