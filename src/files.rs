@@ -1,8 +1,8 @@
 //! Folders for results, and files that are whole or not there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -22,6 +22,38 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
     let probe = dir.join(".probe");
     fs::write(&probe, b"probe").map_err(|e| Error::io(dir, e))?;
     fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
+}
+
+/// A folder that nobody else who asks may write to until this is dropped. The system gives it up, too, when the
+/// process ends in whatever way.
+#[derive(Debug)]
+pub struct OutLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for OutLock {
+    fn drop(&mut self) {
+        // Left behind, it is only a hidden file.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Takes `dir` for this process, by a file `.lock` in it. Where the file system knows no locks, nothing is
+/// taken.
+///
+/// # Errors
+/// [`Error::Config`] if another has it, [`Error::Io`] with the path.
+pub fn lock_out(dir: &Path) -> Result<OutLock> {
+    let path = dir.join(".lock");
+    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Config(format!(
+            "another run is writing to {}; wait for its end, or give another --out",
+            dir.display()
+        ))),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(OutLock { path, _file: file }),
+    }
 }
 
 /// Removes a folder that nothing was written to, if it is one.
@@ -89,6 +121,12 @@ mod tests {
         let text = prepare_out(&out, false).unwrap_err().to_string();
         assert!(text.contains("--force"), "{text}");
         prepare_out(&out, true).unwrap();
+        let lock = lock_out(&out).unwrap();
+        let text = lock_out(&out).unwrap_err().to_string();
+        assert!(text.contains("another run is writing to"), "{text}");
+        drop(lock);
+        drop(lock_out(&out).unwrap());
+        assert!(!out.join(".lock").exists());
         assert_eq!(fs::read(out.join("config.toml")).unwrap(), b"x");
     }
 

@@ -14,7 +14,7 @@ use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_metrics};
 use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
-use crate::files::{prepare_out, remove_if_empty, remove_if_there, write_atomically};
+use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::nn::FreezeCounter;
 use crate::optim::Schedule;
@@ -122,6 +122,7 @@ pub fn train(
         )));
     }
     prepare_out(&config.out, may_be_there)?;
+    let lock = lock_out(&config.out)?;
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
@@ -143,6 +144,7 @@ pub fn train(
     let (mut stepper, evaluator) = match made {
         Ok(made) => made,
         Err(error) => {
+            drop(lock);
             remove_if_empty(&config.out);
             if !matches!(error, Error::Limit(_) | Error::OutOfMemory(_)) {
                 return Err(error);
