@@ -34,7 +34,7 @@ fn compare(name: &str, actual: &[f32], expected: &[f64]) {
     );
 }
 
-/// `batch` products of op(a) [m, k] and op(b) [k, n] plus a bias a column.
+/// `batch` products of op(a) [m, k] and op(b) [k, n], bare and plus a bias a column.
 fn check_product(batch: usize, [m, n, k]: [usize; 3], transpose: [bool; 2]) {
     let name = format!("{batch} x {m} x {n} x {k}, transposed {transpose:?}");
     let [ta, tb] = transpose;
@@ -48,6 +48,8 @@ fn check_product(batch: usize, [m, n, k]: [usize; 3], transpose: [bool; 2]) {
     let transpose = Transpose { a: ta, b: tb };
     let y = ops::matmul_with(&mut g, a_in, b_in, Some(bias_in), transpose).unwrap();
     g.output("y", y);
+    let bare = ops::matmul(&mut g, a_in, b_in, transpose).unwrap();
+    g.output("bare", bare);
     let (a32, b32, bias32) = (to_f32(&a), to_f32(&b), to_f32(&bias));
     let outputs = support::run(&g, &[("a", &a32), ("b", &b32), ("bias", &bias32)]).unwrap();
     let mut expected = Vec::with_capacity(batch * m * n);
@@ -64,6 +66,10 @@ fn check_product(batch: usize, [m, n, k]: [usize; 3], transpose: [bool; 2]) {
         }
     }
     compare(&name, &outputs["y"], &expected);
+    for (i, value) in expected.iter_mut().enumerate() {
+        *value -= bias.data[i % n];
+    }
+    compare(&format!("{name}, bare"), &outputs["bare"], &expected);
 }
 
 #[test]
@@ -84,6 +90,13 @@ fn operands_packed_whole() {
 #[test]
 fn one_operand_packed_in_parts_along_n() {
     check_product(1, [133, 901, 1501], [false, false]);
+}
+
+/// Without a bias: A and B are exchanged, and A packed in parts.
+#[test]
+fn operands_exchanged() {
+    check_product(1, [1201, 389, 1002], [false, false]);
+    check_product(2, [901, 397, 770], [true, true]);
 }
 
 #[test]

@@ -131,6 +131,9 @@ impl Contraction {
         ];
         let tasks = tiles[0] * tiles[1] * self.batch;
         let is_subgroup = kernel.entry == "direct_subgroup";
+        if is_subgroup && subgroup::is_better_turned(self, tiles) {
+            return self.turned().lower(variants, b, a, bias, c);
+        }
         let split = is_subgroup.then(|| subgroup::split(self, tiles)).flatten();
         let split = split.unwrap_or_else(|| self.split(tasks, &kernel));
         let bias = bias.unwrap_or(a);
@@ -174,6 +177,26 @@ impl Contraction {
             dispatches: vec![first, second],
             scratch: vec![split.parts * len],
         })
+    }
+
+    /// The same product with A and B exchanged: the transpose of C is that of B times that of A. Not with a bias, which is
+    /// not exchanged.
+    fn turned(&self) -> Self {
+        Self {
+            m: self.n,
+            n: self.m,
+            a_m: self.b_n,
+            a_k: self.b_k,
+            a_batch: self.b_batch,
+            b_k: self.a_k,
+            b_n: self.a_m,
+            b_batch: self.a_batch,
+            c_m: self.c_n,
+            c_n: self.c_m,
+            m_extents: self.n_extents,
+            n_extents: self.m_extents,
+            ..*self
+        }
     }
 
     fn product(

@@ -6,7 +6,7 @@
 //! along n, each of which is multiplied before the next is packed; or, where A is too large for that, both
 //! in parts along k.
 
-use super::{Contraction, MAX_PARTS_BYTES, Split, Tiles};
+use super::{Bias, Contraction, MAX_PARTS_BYTES, Split, Tiles};
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, fold_workgroups, word};
 
@@ -72,6 +72,19 @@ pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<Split> {
         return None;
     }
     Some(Split::of(of.k_len(), parts, DEPTH))
+}
+
+/// Whether A is worth packing, but too large to be packed whole, and B is not: then the two are exchanged, since what is B
+/// is packed in parts. For 4096 x 576 x 576 that takes a sixth off.
+pub(super) fn is_better_turned(of: &Contraction, tiles: Tiles) -> bool {
+    let [a, b] = of.operands([Slot::Input(0); 2]);
+    let is_small = |tiles: usize| tiles * of.tile_bytes() <= MAX_PACKED_BYTES;
+    of.bias == Bias::None
+        && !of.symmetric
+        && !is_small(tiles[0])
+        && is_small(tiles[1])
+        && of.pays(&a, tiles[1], tiles)
+        && of.pays(&b, tiles[0], tiles)
 }
 
 /// Makes the bare product that `lowered` begins with one of the subgroup kernel's.
@@ -405,6 +418,18 @@ mod tests {
         assert_eq!(dispatches.last(), Some(&"add_parts"));
         assert_eq!(scratch[0], products * 150 * 170);
         assert!(scratch[1] + scratch[2] <= 2 * MAX_PACKED_BYTES / 4);
+    }
+
+    #[test]
+    fn a_large_a_is_exchanged_with_a_small_b() {
+        let folded = Contraction::matrix(4096, 576, 576, [576, 1], [576, 1]);
+        let (dispatches, scratch) = entries(&folded);
+        let products = dispatches.iter().filter(|&&e| e == "direct_subgroup");
+        assert_eq!(products.count(), 3);
+        assert_eq!(dispatches.len(), 1 + 2 * 3);
+        // What was B is packed whole.
+        assert_eq!(scratch[0], 576 * 576);
+        assert!(scratch.iter().all(|len| len * 4 <= MAX_PACKED_BYTES));
     }
 
     #[test]
