@@ -57,7 +57,7 @@ impl BatchMoments {
     }
 }
 
-/// What a layer keeps of its last refresh: D, and (v_0c v_0)^(1/4) of its input channels, to which
+/// What a layer keeps of its last refresh: D, and `(v_0c v_0)^(1/4)` of its input channels, to which
 /// f brings them back. They are needed to go on from a checkpoint, and not for evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastRefresh {
@@ -133,7 +133,7 @@ impl LastRefresh {
     }
 }
 
-/// (v_c v)^(1/2) of the variances v_c, `[C]`, with eps: the square of what a channel is brought to.
+/// `(v_c v)^(1/2)` of the variances `v_c`, `[C]`, with eps: the square of what a channel is brought to.
 fn square_root_of_scale(g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
     let of_channel = affine(g, var, 1.0, eps)?;
     let of_layer = mean_to(g, of_channel, [1])?;

@@ -151,7 +151,7 @@ impl Op for Im2col {
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let patches = columns_shape(&self.window, inputs[0])?;
         match inputs.get(1) {
-            Some(mean) if mean.len() == 0 || !patches.dims()[1].is_multiple_of(mean.len()) => Err(
+            Some(mean) if mean.is_empty() || !patches.dims()[1].is_multiple_of(mean.len()) => Err(
                 format!("a mean {mean} does not repeat along patches {patches}"),
             ),
             _ => Ok(patches),
