@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use decorr::train::{Over, Record, Split, draw_curves, read_metrics, running_mean};
 use decorr::{Error, Result};
 use serde::Serialize;
@@ -18,22 +18,14 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
     /// What the curves are drawn over
-    #[arg(long, value_enum, default_value_t = Axis::Steps)]
-    over: Axis,
+    #[arg(long, value_enum, default_value_t = Over::Steps)]
+    over: Over,
     /// Title of the drawing
     #[arg(long, default_value = "")]
     title: String,
     /// Print a JSON array in place of the table
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Axis {
-    /// Training steps
-    Steps,
-    /// Seconds since training began
-    Seconds,
 }
 
 /// Where a run is.
@@ -67,11 +59,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
             .iter()
             .map(|(name, records)| (name.as_str(), records.as_slice()))
             .collect();
-        let over = match args.over {
-            Axis::Steps => Over::Steps,
-            Axis::Seconds => Over::Seconds,
-        };
-        draw_curves(out, &args.title, &borrowed, over)?;
+        draw_curves(out, &args.title, &borrowed, args.over)?;
         if !args.json {
             print(format_args!("wrote {}", out.display()));
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clap::ValueEnum;
 use image::RgbImage;
 use plotters::prelude::*;
 
@@ -13,13 +14,13 @@ use crate::files::write_atomically;
 const SIZE: (u32, u32) = (1200, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
+
 /// What curves are drawn over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Over {
-    /// Training steps.
-    #[default]
+    /// Training steps
     Steps,
-    /// Seconds since training began.
+    /// Seconds since training began
     Seconds,
 }
 
