@@ -78,6 +78,18 @@ fn path(dir: &tempfile::TempDir, name: &str) -> (PathBuf, String) {
 }
 
 #[test]
+fn a_step_between_refreshes_is_described_where_there_is_one() {
+    let step = ["describe", "--model", "cnn", "--batch-size", "4", "--norm"];
+    let of = |rest: &[&str]| decorr(&[&step[..], rest].concat());
+    refusal(&of(&["deconv", "--between"]), &["--between", "--refresh"]);
+    refusal(&of(&["batch", "--between"]), &["--between", "--refresh"]);
+    let count = |text: &str| text.lines().filter(|l| l.contains("newton_schulz")).count();
+    let refresh = stdout(&of(&["deconv", "--refresh", "8"]));
+    let between = stdout(&of(&["deconv", "--refresh", "8", "--between"]));
+    assert!(count(&between) < count(&refresh), "{between}");
+}
+
+#[test]
 fn train_eval_and_describe() {
     let dir = tempfile::tempdir().unwrap();
     let (out, out_text) = path(&dir, "runs/a");

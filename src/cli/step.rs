@@ -24,20 +24,6 @@ pub(super) struct StepArgs {
     between: bool,
 }
 
-impl StepArgs {
-    fn mode(&self) -> Result<Mode> {
-        match (self.between, self.options.refresh) {
-            (false, _) => Ok(Mode::Train),
-            (true, Some(2..)) => Ok(Mode::Between),
-            (true, _) => {
-                let message = "--between is of deconvolution with --refresh above 1: every other step \
-                               is a refresh";
-                Err(Error::Config(message.into()))
-            }
-        }
-    }
-}
-
 /// A step of what the options of `train` describe, and values for its inputs.
 pub(super) struct Step {
     pub(super) config: TrainConfig,
@@ -50,7 +36,6 @@ pub(super) struct Step {
 impl Step {
     /// Without a data set, on the images that the network is usually for.
     pub(super) fn new(args: StepArgs, gpu: &Arc<Gpu>) -> Result<Self> {
-        let mode = args.mode()?;
         let mut options = args.options;
         let data_given = options.data.is_some();
         let measured = options.kernels.take_if(|kernels| kernels == "measured");
@@ -72,6 +57,14 @@ impl Step {
             model.network.usual_images(model.form)
         };
         let model = config.model(classes);
+        let mode = match (args.between, model.deconv.refresh) {
+            (false, _) => Mode::Train,
+            (true, 2..) => Mode::Between,
+            (true, _) => {
+                let message = "--between needs --norm deconv and --refresh above 1: with 1 no step lies between two refreshes";
+                return Err(Error::Config(message.into()));
+            }
+        };
         let shape = [config.batch_size, c, h, w];
         let graph = training_step(&model, config.loss, &config.optimizer, shape, mode)?;
         let len: usize = shape.iter().product();
