@@ -109,7 +109,8 @@ impl DeconvConv2d {
                 deconv::fold(g, rows, &statistics, scale)?
             }
             Some(Scaled { mean, .. }) => {
-                // As the product of the mean takes it, so that the gradients of both uses meet in one product.
+                // The convolution and the product with the mean both take this shape: so their gradients are added in one
+                // product.
                 let weight_eff = deconv::times_deconv(g, rows, statistics.deconv)?;
                 let by_output = reshape(g, weight_eff, [outputs, blocks * features])?;
                 let by_rows = Transpose { a: false, b: true };
@@ -170,18 +171,17 @@ impl DeconvConv2d {
         let columns = self.in_channels * self.kernel_size * self.kernel_size;
         let features = g.shape(statistics.mean).len();
         let blocks = columns / features;
-        let is_plain = !self.is_strided() || blocks == 1;
-        let centred = if let Some(Scaled { mean, .. }) = scaled {
-            im2col_centred(g, images, mean, window)?
-        } else if is_plain {
-            im2col_centred(g, images, statistics.mean, window)?
-        } else {
+        let strided = self.is_strided() && blocks > 1;
+        let centred = if strided {
             let patches = im2col(g, images, window)?;
             let count = g.shape(patches).dims()[0];
             let rows = reshape(g, patches, [count, features, blocks])?;
             let rows = permute(g, rows, &[0, 2, 1])?;
             let mean = reshape(g, statistics.mean, [1, 1, features])?;
             sub(g, rows, mean)?
+        } else {
+            let mean = scaled.map_or(statistics.mean, |scaled| scaled.mean);
+            im2col_centred(g, images, mean, window)?
         };
         let count = g.shape(centred).len() / columns;
         let mut centred = reshape(g, centred, [1, count * blocks, features])?;
@@ -190,7 +190,7 @@ impl DeconvConv2d {
             centred = deconv::scale_columns(g, centred, scale)?;
         }
         let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
-        if !is_plain {
+        if strided {
             white = reshape(g, white, [count, blocks, features])?;
             white = permute(g, white, &[0, 2, 1])?;
         }

@@ -51,11 +51,12 @@ pub fn joined_pairs(
 ) -> Vec<JoinedPair> {
     let mut pairs: Vec<JoinedPair> = Vec::new();
     let mut is_taken = vec![false; graph.nodes().len()];
-    let is_joinable =
-        |i: &usize| as_sum(graph, *i).is_some() || as_elementwise(graph, *i).is_some();
-    for second in (0..graph.nodes().len()).filter(is_joinable) {
+    let joinable: Vec<bool> = (0..graph.nodes().len())
+        .map(|i| as_sum(graph, i).is_some() || as_elementwise(graph, i).is_some())
+        .collect();
+    for second in (0..graph.nodes().len()).filter(|&i| joinable[i]) {
         let near = second.saturating_sub(REACH)..second;
-        let partner = near.rev().filter(is_joinable).find_map(|first| {
+        let partner = near.rev().filter(|&i| joinable[i]).find_map(|first| {
             let between = first + 1..second;
             let is_free = !is_taken[first]
                 && !written_in_place.contains_key(&first)

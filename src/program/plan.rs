@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::Arc;
 
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
@@ -315,8 +314,12 @@ fn node_kernel(
 
 /// The kernels of two sums, or the kernel of two element-wise nodes.
 fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<PlannedKernels> {
+    let differ = || Error::shape("plan", "two joined nodes differ: a bug");
     let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
     let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
+    let (Kind::Op(op), Kind::Op(other_op)) = (&node.kind, &other.kind) else {
+        return Err(differ());
+    };
     let own = |node: &Node| {
         node.inputs
             .iter()
@@ -336,23 +339,17 @@ fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<P
             let are_shared: Vec<bool> = shapes.iter().map(|s| **s != node.shape).collect();
             pointwise::lower_joint(&joint, &are_shared, &[None, None], node.shape.len())?
         }
-        _ => return Err(Error::shape("plan", "two joined nodes differ: a bug")),
-    };
-    let [op, other_op] = [node, other].map(|node| match &node.kind {
-        Kind::Op(op) => Some(op),
-        _ => None,
-    });
-    let flops = |op: Option<&Arc<dyn Op>>, node: &Node| {
-        op.map_or(0, |op| op.cost(&own(node), &node.shape).flops)
+        _ => return Err(differ()),
     };
     let read: u64 = shapes.iter().map(|s| s.size_bytes()).sum();
     let inputs = pair.inputs.iter().map(|x| x.index()).chain(pair.nodes);
     Ok(PlannedKernels {
         name: format!("{} and 1 more", node.name),
-        op: op.map_or("", |op| op.name()),
+        op: op.name(),
         shape: node.shape.to_string(),
         cost: Cost {
-            flops: flops(op, node) + flops(other_op, other),
+            flops: op.cost(&own(node), &node.shape).flops
+                + other_op.cost(&own(other), &other.shape).flops,
             bytes: read + 2 * node.shape.size_bytes(),
         },
         lowered,

@@ -74,8 +74,8 @@ pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<Split> {
     Some(Split::of(of.k_len(), parts, DEPTH))
 }
 
-/// Whether A is worth packing, but too large to be packed whole, and B is not: then the two are exchanged, since what is B
-/// is packed in parts. For 4096 x 576 x 576 that takes a sixth off.
+/// Whether A and B are to be exchanged. They are where both are worth packing and A is too large to be packed whole, but B
+/// is not: only B is packed in parts. 2048 x 576 x 576 takes a tenth less time so, packing included.
 pub(super) fn is_better_turned(of: &Contraction, tiles: Tiles) -> bool {
     let [a, b] = of.operands([Slot::Input(0); 2]);
     let is_small = |tiles: usize| tiles * of.tile_bytes() <= MAX_PACKED_BYTES;
