@@ -234,20 +234,20 @@ impl Case {
         (d, tensor(8, &[self.x[1]]).map(|v| 0.4 + 0.3 * v))
     }
 
-    /// A step between refreshes in float64, from its definition: the weight times D of all blocks times f.
-    fn reference(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+    /// Block and feature of column j of a group's patches.
+    fn place(&self, j: usize) -> (usize, usize) {
+        let f = self.features();
+        let blocks = self.x[1] / self.groups() * self.taps() / f;
+        match self.options.layout {
+            Layout::Strided => (j % blocks, j / blocks),
+            Layout::Contiguous => (j / f, j % f),
+        }
+    }
+
+    /// f of every channel for images `x` [N, C, H, W].
+    fn factors(&self, x: &Tensor) -> Vec<f64> {
         let [n, c, h, w] = self.x;
-        let x = x.reshape(&[n, c, h, w]);
-        let (d, var_then) = self.last_refresh();
-        let (groups, taps, f) = (self.groups(), self.taps(), self.features());
-        let blocks = c / groups * taps / f;
-        let per_group = c / groups * taps;
-        let strided = self.options.layout == Layout::Strided;
-        // Block and feature of column j of a group's patches.
-        let place = |j: usize| match strided {
-            true => (j % blocks, j / blocks),
-            false => (j / f, j % f),
-        };
+        let (_, var_then) = self.last_refresh();
         let count = (n * h * w) as f64;
         let of_channel = [1, c, 1, 1];
         let mean = x.sum_to(&of_channel).map(|v| v / count);
@@ -259,10 +259,41 @@ impl Case {
         let eps = f64::from(EPS);
         let layer = |v: &Tensor| v.data.iter().sum::<f64>() / c as f64 + eps;
         let of_layer = layer(&var_then) / layer(&var);
-        let factor = |channel: usize| {
-            let ratio = (var_then.data[channel] + eps) / (var.data[channel] + eps);
-            (ratio * of_layer).powf(0.25)
-        };
+        let of_channel = var_then.data.iter().zip(&var.data);
+        of_channel
+            .map(|(then, now)| ((then + eps) / (now + eps) * of_layer).powf(0.25))
+            .collect()
+    }
+
+    /// The running D after a step between refreshes that began with the identity, from its definition.
+    fn running_deconv(&self, x: &Tensor) -> Tensor {
+        let (d, _) = self.last_refresh();
+        let factors = self.factors(&x.reshape(&self.x));
+        let (groups, taps, f) = (self.groups(), self.taps(), self.features());
+        let per_group = self.x[1] / groups * taps;
+        // The mean over blocks.
+        let mut by_feature = vec![0.0; groups * f];
+        for j in 0..groups * per_group {
+            let (group, (_, feature)) = (j / per_group, self.place(j % per_group));
+            by_feature[group * f + feature] += factors[j / taps] * f as f64 / per_group as f64;
+        }
+        Tensor::from_fn(&[groups, f, f], |i| {
+            let (group, row, column) = (i / (f * f), i / f % f, i % f);
+            let of_both = by_feature[group * f + row] * by_feature[group * f + column];
+            0.9 * f64::from(u8::from(row == column)) + 0.1 * d.data[i] * of_both.sqrt()
+        })
+    }
+
+    /// A step between refreshes in float64, from its definition: the weight times D of all blocks times f.
+    fn reference(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let [n, c, h, w] = self.x;
+        let x = x.reshape(&[n, c, h, w]);
+        let (d, _) = self.last_refresh();
+        let (groups, taps, f) = (self.groups(), self.taps(), self.features());
+        let per_group = c / groups * taps;
+        let blocks = per_group / f;
+        let place = |j| self.place(j);
+        let factors = self.factors(&x);
         // The mean patch, and of it the mean over blocks.
         let mean_image = x.sum_to(&[1, c, h, w]).map(|v| v / n as f64);
         let k = self.kernel_size.max(1);
@@ -297,7 +328,7 @@ impl Case {
                         * d.data[(group * f + other_feature) * f + feature];
                 }
             }
-            sum * factor(group * (c / groups) + column / taps)
+            sum * factors[group * (c / groups) + column / taps]
         });
         let shifted = Tensor::from_fn(&[self.outputs], |o| {
             let mut sum = bias.data[o];
@@ -380,9 +411,14 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
         let seed0 = tensor(4, g.shape(y).dims());
         let inputs = [("x", f32s(&x0)), ("seed", f32s(&seed0))];
         let inputs = inputs.each_ref().map(|(n, v)| (*n, v.as_slice()));
-        let out = support::run(&g, &inputs).unwrap();
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
+        let out = program.run(&inputs).unwrap().values;
         let expected = case.reference(&x0, &weight0, &bias0);
         close(case.name, "y", &out["y"], &f32s(&expected), 1e-5);
+        let running = store.read("running_deconv").unwrap();
+        let expected = f32s(&case.running_deconv(&x0));
+        close(case.name, "running_deconv", &running, &expected, 1e-6);
         let objective = |t: &[Tensor; 3]| {
             let y = case.reference(&t[0], &t[1], &t[2]);
             y.data
@@ -468,13 +504,13 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
             weight_grad,
             1e-5,
         );
-        // The running D is .9 of the identity and .1 of the D that is kept.
+        // Two steps of the same images: .9^2 of the identity, the rest of the D that is kept.
         let running = store.read("running_deconv").unwrap();
         let kept = store.read("refresh_deconv").unwrap();
         let f = case.features();
         for (i, (running, kept)) in running.iter().zip(&kept).enumerate() {
             let identity = f32::from(u8::from(i / f % f == i % f));
-            let expected = 0.9 * identity + 0.1 * kept;
+            let expected = 0.81 * identity + 0.19 * kept;
             assert!(
                 (running - expected).abs() < 1e-5,
                 "{}: running_deconv[{i}] is {running}, not {expected}",

@@ -1,6 +1,6 @@
 //! What the deconvolved layers share: options, statistics of rows, running statistics.
 
-use super::deconv_refresh::{BatchMoments, LastRefresh, refresh_momentum};
+use super::deconv_refresh::{BatchMoments, LastRefresh, scaled_on_both_sides};
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::nn::Mode;
 use crate::ops::{
@@ -129,6 +129,8 @@ pub(super) fn statistics_of_rows(
 
 /// Running mean [groups, features] and running deconv [groups, features, features], from 0 and I.
 pub(super) struct Running {
+    groups: usize,
+    features: usize,
     mean: TensorId,
     deconv: TensorId,
 }
@@ -142,18 +144,16 @@ impl Running {
             deconv.remove(0);
         }
         Ok(Self {
+            groups,
+            features,
             mean: g.state("running_mean", mean, Role::Buffer, Init::Constant(0.0))?,
             deconv: g.state("running_deconv", deconv, Role::Buffer, Init::Identity)?,
         })
     }
 
     /// The running values as statistics. No gradient flows to states.
-    pub(super) fn statistics(
-        &self,
-        g: &mut Graph,
-        groups: usize,
-        features: usize,
-    ) -> Result<Statistics> {
+    pub(super) fn statistics(&self, g: &mut Graph) -> Result<Statistics> {
+        let (groups, features) = (self.groups, self.features);
         Ok(Statistics {
             mean: reshape(g, self.mean, [groups, 1, features])?,
             cov: None,
@@ -200,20 +200,22 @@ pub(super) fn blend(
 
 /// Statistics of the layer's input `x`, [N, C, ...], as `mode` wants: those of the batch with the running
 /// ones updated, those of the last refresh brought to the batch, or the running ones. `rows` makes of
-/// images like `x`, of any number of them, the rows that statistics are taken of.
+/// images like `x`, of any number of them, the rows that statistics are taken of; `by_feature` makes of factors of
+/// the channels, `[C]`, those of the features, [groups, features]: the mean over the blocks that share D.
 pub(super) fn statistics(
     g: &mut Graph,
     mode: Mode,
     running: &Running,
-    [groups, features]: [usize; 2],
     options: &DeconvOptions,
     x: TensorId,
     rows: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
+    by_feature: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
 ) -> Result<Statistics> {
     if mode == Mode::Eval || (mode.is_frozen() && options.freeze) {
-        return running.statistics(g, groups, features);
+        return running.statistics(g);
     }
-    let mut momentum = options.momentum;
+    let (groups, features) = (running.groups, running.features);
+    let momentum = options.momentum;
     let mut refresh = None;
     if options.has_refresh() {
         let channels = g.shape(x).dims()[1];
@@ -221,16 +223,20 @@ pub(super) fn statistics(
         let moments = BatchMoments::new(g, x)?;
         if mode.is_between() {
             let statistics = last.statistics(g, &moments, options.eps, rows)?;
-            running.update_mean(g, statistics.mean, options.momentum)?;
+            running.update_mean(g, statistics.mean, momentum)?;
+            if let Some(factors) = statistics.scale {
+                let factors = by_feature(g, factors)?;
+                let deconv = scaled_on_both_sides(g, statistics.deconv, factors)?;
+                running.update_deconv(g, deconv, momentum)?;
+            }
             return Ok(statistics);
         }
-        momentum = refresh_momentum(options.momentum, options.refresh);
         refresh = Some((last, moments));
     }
     let rows = rows(g, x)?;
     g.rename(rows, "patches");
     let statistics = statistics_of_rows(g, rows, groups, options)?;
-    running.update_mean(g, statistics.mean, options.momentum)?;
+    running.update_mean(g, statistics.mean, momentum)?;
     running.update_deconv(g, statistics.deconv, momentum)?;
     if let Some((last, moments)) = refresh {
         last.update(g, statistics.deconv, &moments, options.eps)?;

@@ -5,7 +5,7 @@ use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
     self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, im2col_centred,
-    matmul, matmul_with, mul, permute, reshape, slice, sub,
+    matmul, matmul_with, mean_to, mul, permute, reshape, slice, sub,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -84,10 +84,15 @@ impl DeconvConv2d {
         let block = self.block();
         let features = block * k * k;
         let running = Running::new(g, groups, features, false)?;
-        let sizes = [groups, features];
-        let statistics = deconv::statistics(g, mode, &running, sizes, &self.options, x, |g, x| {
-            self.rows(g, x, features)
-        })?;
+        let statistics = deconv::statistics(
+            g,
+            mode,
+            &running,
+            &self.options,
+            x,
+            |g, x| self.rows(g, x, features),
+            |g, factors| self.by_feature(g, factors, features),
+        )?;
 
         let scaled = self.scaled_images(g, x, weight, &statistics)?;
         if self.side(g, x) == Side::Patches {
@@ -269,6 +274,23 @@ impl DeconvConv2d {
         }
         let factors = reshape(g, factors, [1, channels, 1])?;
         Ok(Some((factors, [rows, channels, taps].into())))
+    }
+
+    /// Of `factors` of the channels, `[C]`, those of the features, [groups, features]: the mean over the blocks.
+    fn by_feature(&self, g: &mut Graph, factors: TensorId, features: usize) -> Result<TensorId> {
+        let groups = self.geometry.groups.max(1);
+        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
+        let blocks = channels / groups * taps / features;
+        let by_channel = reshape(g, factors, [channels, 1])?;
+        let by_tap = broadcast_to(g, by_channel, [channels, taps])?;
+        let mean = if self.is_strided() {
+            let by_block = reshape(g, by_tap, [groups, features, blocks])?;
+            mean_to(g, by_block, [groups, features, 1])?
+        } else {
+            let by_block = reshape(g, by_tap, [groups, blocks, features])?;
+            mean_to(g, by_block, [groups, 1, features])?
+        };
+        reshape(g, mean, [groups, features])
     }
 
     fn is_strided(&self) -> bool {

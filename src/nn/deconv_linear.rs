@@ -4,7 +4,7 @@ use super::deconv::{self, DeconvOptions, Running, Side, Statistics, resolve_bloc
 use super::{Linear, Mode, default_init};
 use crate::Result;
 use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, matmul_with, reshape, sub};
+use crate::ops::{Transpose, matmul_with, mean_to, reshape, sub};
 use crate::shape::Shape;
 
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
@@ -65,11 +65,21 @@ impl DeconvLinear {
         let blocks = inputs / block;
         let running = Running::new(g, 1, block, true)?;
         let batch = g.shape(x).dims().first().copied().unwrap_or(0);
-        let statistics =
-            deconv::statistics(g, mode, &running, [1, block], &self.options, x, |g, x| {
+        let statistics = deconv::statistics(
+            g,
+            mode,
+            &running,
+            &self.options,
+            x,
+            |g, x| {
                 let rows = g.shape(x).len() / block;
                 reshape(g, x, [rows, block])
-            })?;
+            },
+            |g, factors| {
+                let by_block = reshape(g, factors, [blocks, block])?;
+                mean_to(g, by_block, [1, block])
+            },
+        )?;
         let layer = Linear {
             bias: self.bias,
             ..Linear::new(inputs, outputs)

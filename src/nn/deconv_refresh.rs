@@ -14,17 +14,17 @@
 //! `sqrt(v_0c / v_c)` and of the layer's, `sqrt(v_0 / v)`. f and the mean are of this step and
 //! differentiated, as in batch norm; `D_0` is a constant. diag(f) scales the folded weights, or the images, by input
 //! channel, so that a step between refreshes costs two products (`W D_0` and its gradient) and two readings of x.
+//!
+//! The running D of evaluation follows in these steps too, with the same momentum as at a refresh: it moves towards
+//! `diag(f)^(1/2) D_0 diag(f)^(1/2)`, which has the scale of today and is symmetric, as every D is. If it moved at refreshes
+//! alone it would lag behind by several cycles, and evaluation in the middle of a training would suffer.
 
 use super::deconv::Statistics;
 use crate::Result;
 use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{affine, detach, mean_to, mul, reshape, rsqrt, sqrt, square, sub};
-
-/// Weight of the new D in the running D at a refresh. D is seen in one of `refresh` steps only, so for long
-/// cycles its weight grows: .2 at 8, .4 at 16, and at least that of every step.
-pub(super) fn refresh_momentum(momentum: f32, refresh: usize) -> f32 {
-    (momentum * refresh as f32 / 4.0).clamp(momentum, momentum.max(0.5))
-}
+use crate::ops::{
+    Transpose, affine, detach, matmul, mean_to, mul, reshape, rsqrt, sqrt, square, sub,
+};
 
 /// Moments of the batch over images, [1, C, ...], and of each channel, `[C]`.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +131,22 @@ impl LastRefresh {
         let scale = sqrt(g, root)?;
         g.assign(self.scale, scale)
     }
+}
+
+/// `diag(f)^(1/2) D diag(f)^(1/2)` of D [groups, features, features] and f [groups, features]: what the running D
+/// moves towards between refreshes.
+pub(super) fn scaled_on_both_sides(
+    g: &mut Graph,
+    deconv: TensorId,
+    factors: TensorId,
+) -> Result<TensorId> {
+    let mut shape = g.shape(factors).dims().to_vec();
+    shape.insert(1, 1);
+    let root = sqrt(g, factors)?;
+    let root = reshape(g, root, shape)?;
+    let by_columns = Transpose { a: true, b: false };
+    let of_both = matmul(g, root, root, by_columns)?;
+    mul(g, deconv, of_both)
 }
 
 /// `(v_c v)^(1/2)` of the variances `v_c`, `[C]`, with eps: the square of what a channel is brought to.
