@@ -9,6 +9,7 @@ use decorr::graph::{Graph, Init, Role, TensorId};
 use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layout, Mode};
 use decorr::ops::Conv2dGeometry;
 use decorr::program::{Program, Store};
+use decorr::shape::Shape;
 use decorr::{Result, models};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -221,6 +222,28 @@ impl Case {
         layer.forward(g, x, mode)
     }
 
+    /// The layer applied to the input `x` of `x_shape`, the input `seed` as the gradient of its output, and the outputs `y`
+    /// and, of each state or input in `of`, its name with `_grad`. Returns the shape of y.
+    fn append(&self, g: &mut Graph, x_shape: Vec<usize>, mode: Mode, of: &[&str]) -> Shape {
+        let x = g.input("x", x_shape);
+        let y = self.forward(g, x, mode).unwrap();
+        let shape = g.shape(y).clone();
+        let seed = g.input("seed", shape.clone());
+        let tensors: Vec<TensorId> = of
+            .iter()
+            .map(|&name| match name {
+                "x" => x,
+                state => g.states()[state],
+            })
+            .collect();
+        let grads = gradients_from(g, &[(y, seed)], &tensors).unwrap();
+        g.output("y", y);
+        for (name, grad) in of.iter().zip(&grads) {
+            g.output(&format!("{name}_grad"), *grad);
+        }
+        shape
+    }
+
     /// D of the last refresh, symmetric; the variances then.
     fn last_refresh(&self) -> (Tensor, Tensor) {
         let (groups, f) = (self.groups(), self.features());
@@ -292,7 +315,6 @@ impl Case {
         let (groups, taps, f) = (self.groups(), self.taps(), self.features());
         let per_group = c / groups * taps;
         let blocks = per_group / f;
-        let place = |j| self.place(j);
         let factors = self.factors(&x);
         // The mean patch, and of it the mean over blocks.
         let mean_image = x.sum_to(&[1, c, h, w]).map(|v| v / n as f64);
@@ -312,17 +334,17 @@ impl Case {
         let mean_patch = patches.sum_to(&[1, c * taps]).map(|v| v / rows);
         let mut block_mean = vec![0.0; groups * f];
         for (j, value) in mean_patch.data.iter().enumerate() {
-            let (group, (_, feature)) = (j / per_group, place(j % per_group));
+            let (group, (_, feature)) = (j / per_group, self.place(j % per_group));
             block_mean[group * f + feature] += value / blocks as f64;
         }
         let outputs = self.outputs / groups;
         let folded = Tensor::from_fn(&[self.outputs, c / groups, k, k], |i| {
             let (o, column) = (i / per_group, i % per_group);
             let group = o / outputs;
-            let (block, feature) = place(column);
+            let (block, feature) = self.place(column);
             let mut sum = 0.0;
             for other in 0..per_group {
-                let (other_block, other_feature) = place(other);
+                let (other_block, other_feature) = self.place(other);
                 if other_block == block {
                     sum += weight.data[o * per_group + other]
                         * d.data[(group * f + other_feature) * f + feature];
@@ -333,7 +355,7 @@ impl Case {
         let shifted = Tensor::from_fn(&[self.outputs], |o| {
             let mut sum = bias.data[o];
             for column in 0..per_group {
-                let (_, feature) = place(column);
+                let (_, feature) = self.place(column);
                 sum -= folded.data[o * per_group + column] * block_mean[o / outputs * f + feature];
             }
             sum
@@ -381,34 +403,24 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
         let weight0 = tensor(2, &case.weight_shape());
         let bias0 = tensor(3, &[case.outputs]);
         let mut g = Graph::new();
-        let d0 = g.state(
+        g.state(
             "refresh_deconv",
             d.shape.clone(),
             Role::Optimizer,
             values(&d),
-        );
-        d0.unwrap();
+        )
+        .unwrap();
         let with_eps = var.map(|v| v + f64::from(EPS));
         let of_layer = with_eps.data.iter().sum::<f64>() / with_eps.data.len() as f64;
-        let scale0 = g.state(
-            "refresh_scale",
-            var.shape.clone(),
-            Role::Optimizer,
-            values(&with_eps.map(|v| (v * of_layer).powf(0.25))),
-        );
-        scale0.unwrap();
-        let weight = g.parameter("weight", case.weight_shape(), values(&weight0));
-        let weight = weight.unwrap();
-        let bias = g.parameter("bias", [case.outputs], values(&bias0)).unwrap();
-        let x = g.input("x", case.x_shape());
-        let y = case.forward(&mut g, x, Mode::Between).unwrap();
-        let seed = g.input("seed", g.shape(y).clone());
-        let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight, bias]).unwrap();
-        g.output("y", y);
-        for (name, grad) in ["x", "weight", "bias"].into_iter().zip(&grads) {
-            g.output(name, *grad);
-        }
-        let seed0 = tensor(4, g.shape(y).dims());
+        let scale = values(&with_eps.map(|v| (v * of_layer).powf(0.25)));
+        g.state("refresh_scale", var.shape.clone(), Role::Optimizer, scale)
+            .unwrap();
+        g.parameter("weight", case.weight_shape(), values(&weight0))
+            .unwrap();
+        g.parameter("bias", [case.outputs], values(&bias0)).unwrap();
+        let of = ["x", "weight", "bias"];
+        let shape = case.append(&mut g, case.x_shape(), Mode::Between, &of);
+        let seed0 = tensor(4, shape.dims());
         let inputs = [("x", f32s(&x0)), ("seed", f32s(&seed0))];
         let inputs = inputs.each_ref().map(|(n, v)| (*n, v.as_slice()));
         let mut store = Store::new(&support::gpu(), 1);
@@ -428,25 +440,25 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
                 .sum::<f64>()
         };
         let mut at = [x0, weight0, bias0];
-        for (i, name) in ["x", "weight", "bias"].into_iter().enumerate() {
-            let actual = &out[name];
+        for (i, name) in of.into_iter().enumerate() {
+            let actual = &out[&format!("{name}_grad")];
             let largest = actual.iter().fold(0f32, |m, v| m.max(v.abs()));
             let len = actual.len();
             for j in 0..len.min(29) {
-                let k = j * (len - 1) / (len.min(29) - 1).max(1);
-                let value = at[i].data[k];
+                let place = j * (len - 1) / (len.min(29) - 1).max(1);
+                let value = at[i].data[place];
                 let mut objective_at = |v: f64| {
-                    at[i].data[k] = v;
+                    at[i].data[place] = v;
                     objective(&at)
                 };
                 let slope = (objective_at(value + 1e-6) - objective_at(value - 1e-6)) / 2e-6;
-                at[i].data[k] = value;
-                let error = (f64::from(actual[k]) - slope).abs() / f64::from(largest);
+                at[i].data[place] = value;
+                let error = (f64::from(actual[place]) - slope).abs() / f64::from(largest);
                 assert!(
                     error < 2e-5,
-                    "{}: gradient of {name}[{k}] is {}, not {slope}",
+                    "{}: gradient of {name}[{place}] is {}, not {slope}",
                     case.name,
-                    actual[k]
+                    actual[place]
                 );
             }
         }
@@ -465,7 +477,7 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
         let x0 = f32s(&tensor(1, &case.x_shape()).map(|v| v + 0.3));
         let run = |refresh: usize, modes: &[Mode]| {
             let mut store = Store::new(&support::gpu(), 1);
-            let mut last = Vec::new();
+            let mut steps = Vec::new();
             for &mode in modes {
                 let case = Case {
                     options: DeconvOptions {
@@ -475,20 +487,13 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
                     ..case
                 };
                 let mut g = Graph::new();
-                let x = g.input("x", case.x_shape());
-                let y = case.forward(&mut g, x, mode).unwrap();
-                let seed = g.input("seed", g.shape(y).clone());
-                let weight = g.states()["weight"];
-                let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight]).unwrap();
-                g.output("y", y);
-                g.output("x_grad", grads[0]);
-                g.output("weight_grad", grads[1]);
-                let seed0 = f32s(&tensor(4, g.shape(y).dims()));
+                let shape = case.append(&mut g, case.x_shape(), mode, &["x", "weight"]);
+                let seed0 = f32s(&tensor(4, shape.dims()));
                 let options = support::compile_options();
                 let mut program = Program::compile(&g, &mut store, options).unwrap();
-                last.push(program.run(&[("x", &x0), ("seed", &seed0)]).unwrap().values);
+                steps.push(program.run(&[("x", &x0), ("seed", &seed0)]).unwrap().values);
             }
-            (last, store)
+            (steps, store)
         };
         let (exact, _) = run(1, &[Mode::Train]);
         let (steps, store) = run(4, &[Mode::Train, Mode::Between]);
@@ -550,16 +555,9 @@ fn results_do_not_depend_on_the_side_that_is_computed() {
             let mut shape = case.x_shape();
             shape[0] = images;
             let mut g = Graph::new();
-            let x = g.input("x", shape);
-            let y = case.forward(&mut g, x, Mode::Train).unwrap();
-            let seed = g.input("seed", g.shape(y).clone());
-            let weight = g.states()["weight"];
-            let grads = gradients_from(&mut g, &[(y, seed)], &[x, weight]).unwrap();
-            g.output("y", y);
-            g.output("x_grad", grads[0]);
-            g.output("weight_grad", grads[1]);
-            let len = g.shape(y).len();
-            let mut dims = g.shape(y).dims().to_vec();
+            let shape = case.append(&mut g, shape, Mode::Train, &["x", "weight"]);
+            let len = shape.len();
+            let mut dims = shape.dims().to_vec();
             assert_eq!(dims[0], images);
             dims[0] = case.x[0];
             let one = f32s(&tensor(4, &dims));

@@ -169,7 +169,7 @@ impl ChannelDeconv {
             mean: reshape(g, mean, [1, 1, block])?,
             cov,
             deconv: reshape(g, deconv, [1, block, block])?,
-            scale: None,
+            factors: None,
         };
         Ok((permute(g, white, &[1, 0, 2])?, statistics))
     }

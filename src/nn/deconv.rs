@@ -1,4 +1,5 @@
-//! What the deconvolved layers share: options, statistics of rows, running statistics.
+//! What the deconvolved layers share: options, statistics of rows, running statistics, the product with D on the
+//! cheaper side, and which steps are frozen.
 
 use super::deconv_refresh::{BatchMoments, LastRefresh, scaled_on_both_sides};
 use crate::graph::{Graph, Init, Role, TensorId};
@@ -30,8 +31,8 @@ pub struct DeconvOptions {
     /// Whether the layer keeps its running statistics for a while, see [`FreezeCounter`].
     pub freeze: bool,
     /// Covariance and D are computed anew in every `refresh`-th training step; 1 is the paper's layer. In
-    /// the steps between ([`Mode::Between`]) the layer takes the last D, its columns scaled so that
-    /// every input channel has the variance it had then (see `deconv_refresh.rs`), and the mean of the
+    /// the steps between ([`Mode::Between`]) the layer takes the last D, its columns scaled to bring
+    /// every input channel towards the variance it had then (see `deconv_refresh.rs`), and the mean of the
     /// batch. Layers with `freeze` do without: they have their own way to save work.
     pub refresh: usize,
 }
@@ -84,10 +85,10 @@ pub struct Statistics {
     pub mean: TensorId,
     /// [groups, features, features], with eps; `None` where taken from running statistics.
     pub cov: Option<TensorId>,
-    /// [groups, features, features]: the inverse square root of `cov`, or of an earlier step's.
+    /// [groups, features, features]: the inverse square root of `cov`, that of the last refresh, or the running D.
     pub deconv: TensorId,
     /// `[channels]`: factors of the columns of `deconv`, or `None` for 1. See [`Mode::Between`].
-    pub scale: Option<TensorId>,
+    pub factors: Option<TensorId>,
 }
 
 /// Mean, covariance and its inverse square root of `rows` [rows, groups * features], one of each
@@ -123,7 +124,7 @@ pub(super) fn statistics_of_rows(
         mean: reshape(g, mean, [groups, 1, features])?,
         cov: Some(cov),
         deconv,
-        scale: None,
+        factors: None,
     })
 }
 
@@ -152,28 +153,19 @@ impl Running {
     }
 
     /// The running values as statistics. No gradient flows to states.
-    pub(super) fn statistics(&self, g: &mut Graph) -> Result<Statistics> {
+    fn statistics(&self, g: &mut Graph) -> Result<Statistics> {
         let (groups, features) = (self.groups, self.features);
         Ok(Statistics {
             mean: reshape(g, self.mean, [groups, 1, features])?,
             cov: None,
             deconv: reshape(g, self.deconv, [groups, features, features])?,
-            scale: None,
+            factors: None,
         })
     }
 
-    /// Moves the running mean towards `mean` at the end of the step.
-    pub(super) fn update_mean(&self, g: &mut Graph, mean: TensorId, momentum: f32) -> Result<()> {
-        move_to(g, self.mean, mean, momentum)
-    }
-
-    /// Moves the running D towards `deconv` at the end of the step.
-    pub(super) fn update_deconv(
-        &self,
-        g: &mut Graph,
-        deconv: TensorId,
-        momentum: f32,
-    ) -> Result<()> {
+    /// Moves both towards `mean` and `deconv` at the end of the step.
+    fn update(&self, g: &mut Graph, mean: TensorId, deconv: TensorId, momentum: f32) -> Result<()> {
+        move_to(g, self.mean, mean, momentum)?;
         move_to(g, self.deconv, deconv, momentum)
     }
 }
@@ -199,9 +191,10 @@ pub(super) fn blend(
 }
 
 /// Statistics of the layer's input `x`, [N, C, ...], as `mode` wants: those of the batch with the running
-/// ones updated, those of the last refresh brought to the batch, or the running ones. `rows` makes of
-/// images like `x`, of any number of them, the rows that statistics are taken of; `by_feature` makes of factors of
-/// the channels, `[C]`, those of the features, [groups, features]: the mean over the blocks that share D.
+/// ones updated, those of the last refresh brought to the batch, or the running ones.
+///
+/// `rows` turns images like `x`, however many, into the matrix whose rows statistics are taken of. `by_feature` turns
+/// factors of the channels, `[C]`, into those of the features, [groups, features]: the mean over the blocks that share D.
 pub(super) fn statistics(
     g: &mut Graph,
     mode: Mode,
@@ -214,32 +207,40 @@ pub(super) fn statistics(
     if mode == Mode::Eval || (mode.is_frozen() && options.freeze) {
         return running.statistics(g);
     }
-    let (groups, features) = (running.groups, running.features);
-    let momentum = options.momentum;
-    let mut refresh = None;
-    if options.has_refresh() {
-        let channels = g.shape(x).dims()[1];
-        let last = LastRefresh::new(g, groups, features, channels)?;
-        let moments = BatchMoments::new(g, x)?;
-        if mode.is_between() {
-            let statistics = last.statistics(g, &moments, options.eps, rows)?;
-            running.update_mean(g, statistics.mean, momentum)?;
-            if let Some(factors) = statistics.scale {
-                let factors = by_feature(g, factors)?;
-                let deconv = scaled_on_both_sides(g, statistics.deconv, factors)?;
-                running.update_deconv(g, deconv, momentum)?;
-            }
-            return Ok(statistics);
+    let Running {
+        groups, features, ..
+    } = *running;
+    let refresh = match options.has_refresh() {
+        true => {
+            let channels = g.shape(x).dims()[1];
+            let last = LastRefresh::new(g, groups, features, channels)?;
+            Some((last, BatchMoments::new(g, x)?))
         }
-        refresh = Some((last, moments));
+        false => None,
+    };
+    if let Some((last, moments)) = refresh
+        && mode.is_between()
+    {
+        // Patches are linear in the image: the mean patch is a patch of the mean image.
+        let rows = rows(g, moments.mean_image)?;
+        let mean = mean_to(g, rows, [1, groups * features])?;
+        let factors = last.factors(g, moments.var, options.eps)?;
+        let of_features = by_feature(g, factors)?;
+        let of_today = scaled_on_both_sides(g, last.deconv, of_features)?;
+        running.update(g, mean, of_today, options.momentum)?;
+        return Ok(Statistics {
+            mean: reshape(g, mean, [groups, 1, features])?,
+            cov: None,
+            deconv: last.deconv,
+            factors: Some(factors),
+        });
     }
     let rows = rows(g, x)?;
     g.rename(rows, "patches");
     let statistics = statistics_of_rows(g, rows, groups, options)?;
-    running.update_mean(g, statistics.mean, momentum)?;
-    running.update_deconv(g, statistics.deconv, momentum)?;
+    running.update(g, statistics.mean, statistics.deconv, options.momentum)?;
     if let Some((last, moments)) = refresh {
-        last.update(g, statistics.deconv, &moments, options.eps)?;
+        last.update(g, statistics.deconv, moments.var, options.eps)?;
     }
     Ok(statistics)
 }
@@ -268,8 +269,8 @@ pub(super) enum Side {
 ///
 /// D times a matrix of so many rows of F features, forward and in both gradients, takes 6 F^2 operations a row. The
 /// weights have a row for each output and block, the patches one for each position and block; the sums themselves are the
-/// same on both sides. Where the rows are as many, patches have to be laid out, but padded images and weights for the
-/// gradients have not: measured, the patches take 6 % less time then (512 positions and outputs, 4608 features).
+/// same on both sides. With equally many rows, `Patches` needs the patches laid out, `Weights` needs padded images and weights
+/// in another order for the gradients. Measured, `Patches` takes 6 % less time (512 positions and outputs, 4608 features).
 pub(super) fn cheaper_side(positions: usize, outputs: usize) -> Side {
     match positions <= outputs {
         true => Side::Patches,
@@ -291,9 +292,9 @@ pub(super) fn times_deconv(g: &mut Graph, rows: TensorId, deconv: TensorId) -> R
 pub(super) fn scale_columns(
     g: &mut Graph,
     rows: TensorId,
-    scale: Option<(TensorId, Shape)>,
+    factors: Option<(TensorId, Shape)>,
 ) -> Result<TensorId> {
-    let Some((factors, view)) = scale else {
+    let Some((factors, view)) = factors else {
         return Ok(rows);
     };
     let shape = g.shape(rows).clone();
@@ -306,15 +307,15 @@ pub(super) fn scale_columns(
 /// from the bias (see [`fold_bias`]). X D itself is never formed.
 ///
 /// `weight`: [groups, rows, features], a row for each output and block; returns the same shape
-/// and the sums [groups, rows] to take from the bias. `scale` as in [`scale_columns`].
+/// and the sums [groups, rows] to take from the bias. `factors` as in [`scale_columns`].
 pub(super) fn fold(
     g: &mut Graph,
     weight: TensorId,
     statistics: &Statistics,
-    scale: Option<(TensorId, Shape)>,
+    factors: Option<(TensorId, Shape)>,
 ) -> Result<(TensorId, TensorId)> {
     let weight_eff = times_deconv(g, weight, statistics.deconv)?;
-    let weight_eff = scale_columns(g, weight_eff, scale)?;
+    let weight_eff = scale_columns(g, weight_eff, factors)?;
     g.rename(weight_eff, "weight_eff");
     let by_rows = Transpose { a: false, b: true };
     let shift = matmul(g, weight_eff, statistics.mean, by_rows)?;

@@ -67,7 +67,7 @@ impl DeconvConv2d {
             ("block", self.options.block),
         ];
         deconv::refuse_zero("deconv_conv2d", &sizes)?;
-        let (k, groups) = (self.kernel_size, self.geometry.groups.max(1));
+        let (k, groups) = (self.kernel_size, self.groups());
         if !self.in_channels.is_multiple_of(groups) || !self.out_channels.is_multiple_of(groups) {
             let (c, o) = (self.in_channels, self.out_channels);
             let message = format!("{groups} groups do not divide {c} and {o} channels");
@@ -81,37 +81,39 @@ impl DeconvConv2d {
             true => Some(g.parameter("bias", [self.out_channels], default_init(fan_in))?),
             false => None,
         };
-        let block = self.block();
-        let features = block * k * k;
-        let running = Running::new(g, groups, features, false)?;
+        let running = Running::new(g, groups, self.features(), false)?;
         let statistics = deconv::statistics(
             g,
             mode,
             &running,
             &self.options,
             x,
-            |g, x| self.rows(g, x, features),
-            |g, factors| self.by_feature(g, factors, features),
+            |g, x| self.rows(g, x),
+            |g, factors| {
+                let by_block = self.by_block(g, factors)?;
+                let mean = mean_to(g, by_block, [groups, 1, self.features()])?;
+                reshape(g, mean, [groups, self.features()])
+            },
         )?;
 
         let scaled = self.scaled_images(g, x, weight, &statistics)?;
-        if self.side(g, x) == Side::Patches {
+        if let Some(positions) = self.positions(g, x)
+            && deconv::cheaper_side(positions.iter().product(), self.out_channels) == Side::Patches
+        {
             let y = self.on_patches(g, x, weight, bias, &statistics, scaled)?;
-            return Ok((y, statistics));
+            // Rows are positions; the result is NCHW.
+            let [n, h, w] = positions;
+            let y = reshape(g, y, [n, h, w, self.out_channels])?;
+            return Ok((permute(g, y, &[0, 3, 1, 2])?, statistics));
         }
-        let blocks = per_group / block;
-        let strided = self.is_strided() && blocks > 1;
+        let (blocks, features) = (self.blocks(), self.features());
         let outputs = self.out_channels / groups;
-        let mut rows = weight;
-        if strided {
-            rows = reshape(g, rows, [outputs, features, blocks])?;
-            rows = permute(g, rows, &[0, 2, 1])?;
-        }
-        rows = reshape(g, rows, [groups, outputs * blocks, features])?;
-        let (mut weight_eff, shift) = match scaled {
+        let rows = self.split_blocks(g, weight, outputs)?;
+        let rows = reshape(g, rows, [groups, outputs * blocks, features])?;
+        let (weight_eff, shift) = match scaled {
             None => {
-                let scale = self.column_scale(g, &statistics, outputs)?;
-                deconv::fold(g, rows, &statistics, scale)?
+                let factors = self.column_factors(g, &statistics, outputs)?;
+                deconv::fold(g, rows, &statistics, factors)?
             }
             Some(Scaled { mean, .. }) => {
                 // The convolution and the product with the mean both take this shape: so their gradients are added in one
@@ -122,10 +124,7 @@ impl DeconvConv2d {
                 (by_output, matmul(g, by_output, mean, by_rows)?)
             }
         };
-        if strided {
-            weight_eff = reshape(g, weight_eff, [outputs, blocks, features])?;
-            weight_eff = permute(g, weight_eff, &[0, 2, 1])?;
-        }
+        let weight_eff = self.merge_blocks(g, weight_eff, outputs)?;
         let weight_eff = reshape(g, weight_eff, weight_shape)?;
         let bias_eff = deconv::fold_bias(g, shift, self.out_channels, bias)?;
         let x = scaled.map_or(x, |scaled| scaled.images);
@@ -141,17 +140,39 @@ impl DeconvConv2d {
         }
     }
 
-    /// What D is multiplied into for images `x`.
-    fn side(&self, g: &Graph, x: TensorId) -> Side {
-        let (&[n, _, h, w], 0 | 1) = (g.shape(x).dims(), self.geometry.groups) else {
-            return Side::Weights;
-        };
-        let positions = self.window(self.geometry.stride).positions(h, w);
-        let positions = positions.map_or(usize::MAX, |[h, w]| n * h * w);
-        deconv::cheaper_side(positions, self.out_channels)
+    fn groups(&self) -> usize {
+        self.geometry.groups.max(1)
     }
 
-    /// The windows of the layer at another stride.
+    fn taps(&self) -> usize {
+        self.kernel_size * self.kernel_size
+    }
+
+    /// Of a block.
+    fn features(&self) -> usize {
+        self.block() * self.taps()
+    }
+
+    /// Blocks of a group: they share one D.
+    fn blocks(&self) -> usize {
+        self.in_channels / self.groups() / self.block()
+    }
+
+    /// Whether features of a block do not lie together.
+    fn is_strided(&self) -> bool {
+        self.options.layout == Layout::Strided && self.blocks() > 1
+    }
+
+    /// [images, height, width] of the results for images `x`; `None` with groups, or if they do not fit.
+    fn positions(&self, g: &Graph, x: TensorId) -> Option<[usize; 3]> {
+        let (&[n, _, h, w], 1) = (g.shape(x).dims(), self.groups()) else {
+            return None;
+        };
+        let window = self.window(self.geometry.stride);
+        window.positions(h, w).map(|[h, w]| [n, h, w])
+    }
+
+    /// The layer's windows at `stride`.
     fn window(&self, stride: usize) -> Window {
         Window {
             kernel_size: [self.kernel_size; 2],
@@ -161,7 +182,27 @@ impl DeconvConv2d {
         }
     }
 
-    /// ((patches - mean) D) weight^T + bias: what the folded weights give, for few positions. One group.
+    /// `rows` rows of a group's columns, in the order of blocks and their features: [rows, blocks, features]. (As
+    /// they are where that is their order.)
+    fn split_blocks(&self, g: &mut Graph, columns: TensorId, rows: usize) -> Result<TensorId> {
+        if !self.is_strided() {
+            return Ok(columns);
+        }
+        let columns = reshape(g, columns, [rows, self.features(), self.blocks()])?;
+        permute(g, columns, &[0, 2, 1])
+    }
+
+    /// The way back from [`Self::split_blocks`].
+    fn merge_blocks(&self, g: &mut Graph, columns: TensorId, rows: usize) -> Result<TensorId> {
+        if !self.is_strided() {
+            return Ok(columns);
+        }
+        let columns = reshape(g, columns, [rows, self.blocks(), self.features()])?;
+        permute(g, columns, &[0, 2, 1])
+    }
+
+    /// ((patches - mean) D) weight^T + bias, [positions, outputs]: what the folded weights give, for few positions. One
+    /// group.
     fn on_patches(
         &self,
         g: &mut Graph,
@@ -173,15 +214,12 @@ impl DeconvConv2d {
     ) -> Result<TensorId> {
         let window = self.window(self.geometry.stride);
         let images = scaled.map_or(x, |scaled| scaled.images);
-        let columns = self.in_channels * self.kernel_size * self.kernel_size;
-        let features = g.shape(statistics.mean).len();
-        let blocks = columns / features;
-        let strided = self.is_strided() && blocks > 1;
-        let centred = if strided {
+        let (blocks, features) = (self.blocks(), self.features());
+        let columns = blocks * features;
+        let centred = if self.is_strided() {
             let patches = im2col(g, images, window)?;
-            let count = g.shape(patches).dims()[0];
-            let rows = reshape(g, patches, [count, features, blocks])?;
-            let rows = permute(g, rows, &[0, 2, 1])?;
+            let count = g.shape(patches).len() / columns;
+            let rows = self.split_blocks(g, patches, count)?;
             let mean = reshape(g, statistics.mean, [1, 1, features])?;
             sub(g, rows, mean)?
         } else {
@@ -191,28 +229,19 @@ impl DeconvConv2d {
         let count = g.shape(centred).len() / columns;
         let mut centred = reshape(g, centred, [1, count * blocks, features])?;
         if scaled.is_none() {
-            let scale = self.column_scale(g, statistics, count)?;
-            centred = deconv::scale_columns(g, centred, scale)?;
+            let factors = self.column_factors(g, statistics, count)?;
+            centred = deconv::scale_columns(g, centred, factors)?;
         }
-        let mut white = deconv::times_deconv(g, centred, statistics.deconv)?;
-        if strided {
-            white = reshape(g, white, [count, blocks, features])?;
-            white = permute(g, white, &[0, 2, 1])?;
-        }
+        let white = deconv::times_deconv(g, centred, statistics.deconv)?;
+        let white = self.merge_blocks(g, white, count)?;
         let white = reshape(g, white, [count, columns])?;
         let weight = reshape(g, weight, [self.out_channels, columns])?;
         let by_rows = Transpose { a: false, b: true };
-        let y = matmul_with(g, white, weight, bias, by_rows)?;
-        let &[n, _, h, w] = g.shape(x).dims() else {
-            return Err(Error::shape("deconv_conv2d", "images are not NCHW: a bug"));
-        };
-        let [out_h, out_w] = window.positions(h, w).unwrap_or([0; 2]);
-        let y = reshape(g, y, [n, out_h, out_w, self.out_channels])?;
-        permute(g, y, &[0, 3, 1, 2])
+        matmul_with(g, white, weight, bias, by_rows)
     }
 
-    /// Between refreshes the factors of the columns of D scale the weights or the images `x`, whichever is less:
-    /// the images and their mean, where they are less.
+    /// Between refreshes: the images and the mean patch times the factors of D's columns, where images have fewer
+    /// elements than the weights. `None` where the weights, or the patches, are to be scaled in their place.
     fn scaled_images(
         &self,
         g: &mut Graph,
@@ -220,16 +249,15 @@ impl DeconvConv2d {
         weight: TensorId,
         statistics: &Statistics,
     ) -> Result<Option<Scaled>> {
-        let is_plain = self.geometry.groups <= 1 && !self.is_strided();
-        let (Some(factors), true) = (statistics.scale, is_plain) else {
+        let is_plain = self.groups() == 1 && !self.is_strided();
+        let (Some(factors), true) = (statistics.factors, is_plain) else {
             return Ok(None);
         };
         if g.shape(x).len() >= g.shape(weight).len() {
             return Ok(None);
         }
-        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
-        let features = g.shape(statistics.mean).dims()[2];
-        let blocks = channels * taps / features;
+        let (channels, taps) = (self.in_channels, self.taps());
+        let (blocks, features) = (self.blocks(), self.features());
         let of_images = reshape(g, factors, [1, channels, 1, 1])?;
         let images = mul(g, x, of_images)?;
         let mean = reshape(g, statistics.mean, [1, features])?;
@@ -241,31 +269,25 @@ impl DeconvConv2d {
         Ok(Some(Scaled { images, mean }))
     }
 
-    /// The factors of the columns of D as they meet `rows` rows for each group, a row being what D meets of all blocks
-    /// of a group, and the shape that those rows are to be seen in.
-    fn column_scale(
+    /// The factors of the columns of D, and the view of `rows` rows for each group that they broadcast to. A row has all
+    /// blocks of its group.
+    fn column_factors(
         &self,
         g: &mut Graph,
         statistics: &Statistics,
         rows: usize,
     ) -> Result<Option<(TensorId, Shape)>> {
-        let Some(factors) = statistics.scale else {
+        let Some(factors) = statistics.factors else {
             return Ok(None);
         };
-        let groups = self.geometry.groups.max(1);
-        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
-        let features = g.shape(statistics.mean).dims()[2];
-        let blocks = channels / groups * taps / features;
-        if self.is_strided() && blocks > 1 {
-            let by_tap = reshape(g, factors, [channels, 1])?;
-            let by_tap = broadcast_to(g, by_tap, [channels, taps])?;
-            let by_feature = reshape(g, by_tap, [features, blocks])?;
-            let by_block = permute(g, by_feature, &[1, 0])?;
-            let by_block = reshape(g, by_block, [1, blocks, features])?;
-            return Ok(Some((by_block, [rows, blocks, features].into())));
+        let (channels, taps, groups) = (self.in_channels, self.taps(), self.groups());
+        if self.is_strided() {
+            let by_block = self.by_block(g, factors)?;
+            let view = [rows, self.blocks(), self.features()];
+            return Ok(Some((by_block, view.into())));
         }
         if groups > 1 {
-            // Repeated for every row: a product with ones.
+            // Factors of a group do not lie beside its rows, so they cannot broadcast: a product with ones repeats them.
             let ones = constant(g, 1.0, [1, rows, 1])?;
             let factors = reshape(g, factors, [groups, 1, channels / groups])?;
             let repeated = matmul(g, ones, factors, Transpose::default())?;
@@ -276,31 +298,20 @@ impl DeconvConv2d {
         Ok(Some((factors, [rows, channels, taps].into())))
     }
 
-    /// Of `factors` of the channels, `[C]`, those of the features, [groups, features]: the mean over the blocks.
-    fn by_feature(&self, g: &mut Graph, factors: TensorId, features: usize) -> Result<TensorId> {
-        let groups = self.geometry.groups.max(1);
-        let (channels, taps) = (self.in_channels, self.kernel_size * self.kernel_size);
-        let blocks = channels / groups * taps / features;
+    /// Factors of the channels, `[C]`, as those of all features, [groups, blocks, features].
+    fn by_block(&self, g: &mut Graph, factors: TensorId) -> Result<TensorId> {
+        let (channels, taps) = (self.in_channels, self.taps());
         let by_channel = reshape(g, factors, [channels, 1])?;
         let by_tap = broadcast_to(g, by_channel, [channels, taps])?;
-        let mean = if self.is_strided() {
-            let by_block = reshape(g, by_tap, [groups, features, blocks])?;
-            mean_to(g, by_block, [groups, features, 1])?
-        } else {
-            let by_block = reshape(g, by_tap, [groups, blocks, features])?;
-            mean_to(g, by_block, [groups, 1, features])?
-        };
-        reshape(g, mean, [groups, features])
-    }
-
-    fn is_strided(&self) -> bool {
-        self.options.layout == Layout::Strided
+        let by_block = self.split_blocks(g, by_tap, self.groups())?;
+        let shape = [self.groups(), self.blocks(), self.features()];
+        reshape(g, by_block, shape)
     }
 
     /// The rows that statistics are taken of: [rows, groups * features].
-    fn rows(&self, g: &mut Graph, x: TensorId, features: usize) -> Result<TensorId> {
+    fn rows(&self, g: &mut Graph, x: TensorId) -> Result<TensorId> {
         let stride = self.geometry.stride * self.options.sampling_stride;
-        let columns = self.in_channels * self.kernel_size * self.kernel_size;
+        let columns = self.in_channels * self.taps();
         let patches = if self.kernel_size > 1 {
             im2col(g, x, self.window(stride))?
         } else {
@@ -311,15 +322,11 @@ impl DeconvConv2d {
             let step = stride * stride;
             slice(g, pixels, 0, 0, step, count.div_ceil(step))?
         };
-        if self.geometry.groups > 1 {
+        if self.groups() > 1 {
             return Ok(patches);
         }
-        let (count, blocks) = (g.shape(patches).dims()[0], columns / features);
-        let mut rows = patches;
-        if self.is_strided() && blocks > 1 {
-            rows = reshape(g, rows, [count, features, blocks])?;
-            rows = permute(g, rows, &[0, 2, 1])?;
-        }
-        reshape(g, rows, [count * blocks, features])
+        let count = g.shape(patches).dims()[0];
+        let rows = self.split_blocks(g, patches, count)?;
+        reshape(g, rows, [count * self.blocks(), self.features()])
     }
 }

@@ -87,8 +87,8 @@ impl DeconvLinear {
         if deconv::cheaper_side(batch, outputs) == Side::Patches || layer.parts() > 1 {
             let rows = reshape(g, x, [1, batch * blocks, block])?;
             let centred = sub(g, rows, statistics.mean)?;
-            let scale = column_scale(g, &statistics, batch, inputs)?;
-            let centred = deconv::scale_columns(g, centred, scale)?;
+            let factors = column_factors(g, &statistics, batch, inputs)?;
+            let centred = deconv::scale_columns(g, centred, factors)?;
             let white = deconv::times_deconv(g, centred, statistics.deconv)?;
             let white = reshape(g, white, [batch, inputs])?;
             return Ok((layer.forward(g, white)?, statistics));
@@ -99,8 +99,8 @@ impl DeconvLinear {
             false => None,
         };
         let rows = reshape(g, weight, [1, outputs * blocks, block])?;
-        let scale = column_scale(g, &statistics, outputs, inputs)?;
-        let (weight_eff, shift) = deconv::fold(g, rows, &statistics, scale)?;
+        let factors = column_factors(g, &statistics, outputs, inputs)?;
+        let (weight_eff, shift) = deconv::fold(g, rows, &statistics, factors)?;
         let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;
         let bias_eff = deconv::fold_bias(g, shift, outputs, bias)?;
         let by_rows = Transpose { a: false, b: true };
@@ -110,13 +110,13 @@ impl DeconvLinear {
 }
 
 /// The factors of the columns of D as they meet `rows` rows of all features.
-fn column_scale(
+fn column_factors(
     g: &mut Graph,
     statistics: &Statistics,
     rows: usize,
     features: usize,
 ) -> Result<Option<(TensorId, Shape)>> {
-    let Some(factors) = statistics.scale else {
+    let Some(factors) = statistics.factors else {
         return Ok(None);
     };
     let factors = reshape(g, factors, [1, features])?;

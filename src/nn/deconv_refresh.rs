@@ -2,8 +2,8 @@
 //!
 //! D changes slowly in its directions and fast in its scale: a network that trains behind an old D
 //! diverges, because the variances of its layers' inputs move away from those D was made for. So between two
-//! refreshes the layer takes `D_t = D_0 diag(f)`, where f brings the input channels back to the variances
-//! they had when `D_0` was made, and the mean of the batch:
+//! refreshes the layer takes the mean of the batch and `D_t = D_0 diag(f)`, where f brings the input channels back
+//! towards the variances they had when `D_0` was made:
 //!
 //! ```text
 //! f_c = (v_0c / v_c)^(1/4) (v_0 / v)^(1/4)
@@ -13,26 +13,26 @@
 //! added, and `v_0c`, `v_0` the same at the refresh. That is the geometric mean of the channel's own factor
 //! `sqrt(v_0c / v_c)` and of the layer's, `sqrt(v_0 / v)`. f and the mean are of this step and
 //! differentiated, as in batch norm; `D_0` is a constant. diag(f) scales the folded weights, or the images, by input
-//! channel, so that a step between refreshes costs two products (`W D_0` and its gradient) and two readings of x.
+//! channel, so that a step between refreshes costs two products (`W D_0` and its gradient) and two readings of x; and
+//! the running D below, a reading of `D_0` and one of itself.
 //!
 //! The running D of evaluation follows in these steps too, with the same momentum as at a refresh: it moves towards
 //! `diag(f)^(1/2) D_0 diag(f)^(1/2)`, which has the scale of today and is symmetric, as every D is. If it moved at refreshes
 //! alone it would lag behind by several cycles, and evaluation in the middle of a training would suffer.
 
-use super::deconv::Statistics;
 use crate::Result;
 use crate::graph::{Graph, Init, Role, TensorId};
 use crate::ops::{
     Transpose, affine, detach, matmul, mean_to, mul, reshape, rsqrt, sqrt, square, sub,
 };
 
-/// Moments of the batch over images, [1, C, ...], and of each channel, `[C]`.
+/// Moments of the batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchMoments {
-    /// The mean over the images, pixel by pixel.
-    mean_image: TensorId,
-    /// The variance of each channel over images and pixels.
-    var: TensorId,
+    /// [1, C, ...]: the mean over the images, pixel by pixel.
+    pub mean_image: TensorId,
+    /// `[C]`: the variance of each channel over images and pixels.
+    pub var: TensorId,
 }
 
 impl BatchMoments {
@@ -57,11 +57,11 @@ impl BatchMoments {
     }
 }
 
-/// What a layer keeps of its last refresh: D, and `(v_0c v_0)^(1/4)` of its input channels, to which
-/// f brings them back. They are needed to go on from a checkpoint, and not for evaluation.
+/// What a layer keeps of its last refresh: D, and `(v_0c v_0)^(1/4)` of its input channels, the numerators of
+/// f. They are needed to go on from a checkpoint, and not for evaluation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastRefresh {
-    deconv: TensorId,
+    pub deconv: TensorId,
     scale: TensorId,
 }
 
@@ -86,49 +86,24 @@ impl LastRefresh {
         })
     }
 
-    /// D of the last refresh with this batch's mean and scale.
-    pub(super) fn statistics(
-        &self,
-        g: &mut Graph,
-        batch: &BatchMoments,
-        eps: f32,
-        rows: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
-    ) -> Result<Statistics> {
-        let &[groups, features, _] = g.shape(self.deconv).dims() else {
-            return Err(crate::Error::shape(
-                "deconv",
-                "refresh_deconv has no groups: a bug",
-            ));
-        };
-        // Patches are linear in the image: the mean patch is a patch of the mean image.
-        let rows = rows(g, batch.mean_image)?;
-        let mean = mean_to(g, rows, [1, groups * features])?;
-        Ok(Statistics {
-            mean: reshape(g, mean, [groups, 1, features])?,
-            cov: None,
-            deconv: self.deconv,
-            scale: Some(self.scale(g, batch.var, eps)?),
-        })
-    }
-
-    /// f, `[channels]`.
-    fn scale(&self, g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
-        let root = square_root_of_scale(g, var, eps)?;
-        let inverse = rsqrt(g, root)?;
+    /// f, `[channels]`, for images of the variances `var`.
+    pub(super) fn factors(&self, g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
+        let squared = squared_scale(g, var, eps)?;
+        let inverse = rsqrt(g, squared)?;
         mul(g, self.scale, inverse)
     }
 
-    /// Keeps D and the scale of this step.
+    /// Keeps `deconv` and the scale of this step's variances `var`.
     pub(super) fn update(
         &self,
         g: &mut Graph,
         deconv: TensorId,
-        batch: &BatchMoments,
+        var: TensorId,
         eps: f32,
     ) -> Result<()> {
         g.assign(self.deconv, deconv)?;
-        let root = square_root_of_scale(g, batch.var, eps)?;
-        let scale = sqrt(g, root)?;
+        let squared = squared_scale(g, var, eps)?;
+        let scale = sqrt(g, squared)?;
         g.assign(self.scale, scale)
     }
 }
@@ -144,13 +119,13 @@ pub(super) fn scaled_on_both_sides(
     shape.insert(1, 1);
     let root = sqrt(g, factors)?;
     let root = reshape(g, root, shape)?;
-    let by_columns = Transpose { a: true, b: false };
-    let of_both = matmul(g, root, root, by_columns)?;
+    let outer = Transpose { a: true, b: false };
+    let of_both = matmul(g, root, root, outer)?;
     mul(g, deconv, of_both)
 }
 
-/// `(v_c v)^(1/2)` of the variances `v_c`, `[C]`, with eps: the square of what a channel is brought to.
-fn square_root_of_scale(g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
+/// `(v_c v)^(1/2)` of the variances `v_c`, `[C]`, with eps added: the square of `refresh_scale`.
+fn squared_scale(g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
     let of_channel = affine(g, var, 1.0, eps)?;
     let of_layer = mean_to(g, of_channel, [1])?;
     let both = mul(g, of_channel, of_layer)?;
