@@ -14,6 +14,7 @@
 
 #import grid
 #import contraction
+#import nan
 
 const BIAS: u32 = 0u;
 

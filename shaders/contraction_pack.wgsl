@@ -4,6 +4,7 @@
 
 #import grid
 #import contraction
+#import nan
 
 @group(0) @binding(2) var<storage, read_write> panels: array<vec4<f32>>;
 

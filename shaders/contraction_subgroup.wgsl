@@ -31,6 +31,7 @@
 
 #import grid
 #import contraction
+#import nan
 
 const BIAS: u32 = 0u;
 

@@ -10,6 +10,7 @@
 
 #import grid
 #import contraction
+#import nan
 
 const BIAS: u32 = 0u;
 const SYMMETRIC: u32 = 0u;

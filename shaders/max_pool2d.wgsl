@@ -1,10 +1,10 @@
-// Max pooling of NCHW images (floor mode, padding counts as -infinity) and its gradient, which
-// goes to the first largest pixel of every window, in the order of rows.
+// Max pooling of NCHW images (floor mode, padding counts as nothing) and its gradient, which
+// goes to the first largest pixel of every window, in the order of rows. A NaN is larger than all numbers,
+// as in PyTorch: so bits are compared where a pixel is looked for.
 
 #import grid
+#import nan
 #import pool2d
-
-const LOWEST: f32 = -3.4028235e38;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
@@ -24,17 +24,18 @@ fn forward(
     let ow = i % OUT_W;
     let oh = (i / OUT_W) % OUT_H;
     let plane = i / (OUT_W * OUT_H);
-    var largest = LOWEST;
+    var largest = 0.0;
+    var is_first = true;
     for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
         let y = oh * STRIDE + ky - PADDING;
         for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
             let column = ow * STRIDE + kx - PADDING;
             if (y < HEIGHT && column < WIDTH) {
                 let value = x[(plane * HEIGHT + y) * WIDTH + column];
-                // A NaN stays, so that the loss shows it (where the driver keeps to IEEE 754).
-                if (value > largest || value != value) {
+                if (is_first || value > largest || is_nan(value)) {
                     largest = value;
                 }
+                is_first = false;
             }
         }
     }
@@ -59,14 +60,14 @@ fn backward(
     let column = i % WIDTH;
     let y = (i / WIDTH) % HEIGHT;
     let plane = i / (WIDTH * HEIGHT);
-    let value = x[i];
+    let value = bitcast<u32>(x[i]);
     let last_oh = last_window(y + PADDING, OUT_H);
     let last_ow = last_window(column + PADDING, OUT_W);
     var sum = 0.0;
     for (var oh = first_window(y + PADDING); oh <= last_oh; oh++) {
         for (var ow = first_window(column + PADDING); ow <= last_ow; ow++) {
             let window = (plane * OUT_H + oh) * OUT_W + ow;
-            if (value == in1[window] && is_first(plane, oh, ow, y, column, value)) {
+            if (value == bitcast<u32>(in1[window]) && is_first(plane, oh, ow, y, column, value)) {
                 sum += y_grad[window];
             }
         }
@@ -75,7 +76,7 @@ fn backward(
 }
 
 // True if no pixel of the window before (y, column) equals its largest value.
-fn is_first(plane: u32, oh: u32, ow: u32, y: u32, column: u32, largest: f32) -> bool {
+fn is_first(plane: u32, oh: u32, ow: u32, y: u32, column: u32, largest: u32) -> bool {
     for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
         let row = oh * STRIDE + ky - PADDING;
         for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
@@ -84,7 +85,7 @@ fn is_first(plane: u32, oh: u32, ow: u32, y: u32, column: u32, largest: f32) -> 
                 return true;
             }
             if (row < HEIGHT && other < WIDTH) {
-                if (x[(plane * HEIGHT + row) * WIDTH + other] == largest) {
+                if (bitcast<u32>(x[(plane * HEIGHT + row) * WIDTH + other]) == largest) {
                     return false;
                 }
             }
@@ -112,11 +113,11 @@ fn backward_apart(
     let oh = (i / cells_w) % cells_h;
     let plane = i / (cells_w * cells_h);
     var is_pending = oh < OUT_H && ow < OUT_W;
-    var largest = 0.0;
+    var largest = 0u;
     var grad = 0.0;
     if (is_pending) {
         let window = (plane * OUT_H + oh) * OUT_W + ow;
-        largest = in1[window];
+        largest = bitcast<u32>(in1[window]);
         grad = y_grad[window];
     }
     for (var ky = 0u; ky < STRIDE; ky++) {
@@ -126,7 +127,7 @@ fn backward_apart(
             if (y < HEIGHT && column < WIDTH) {
                 let at = (plane * HEIGHT + y) * WIDTH + column;
                 let in_window = ky < KERNEL_SIZE && kx < KERNEL_SIZE;
-                let is_first = is_pending && in_window && x[at] == largest;
+                let is_first = is_pending && in_window && bitcast<u32>(x[at]) == largest;
                 x_grad[at] = select(0.0, grad, is_first);
                 is_pending = is_pending && !is_first;
             }

@@ -5,6 +5,7 @@
 // bytes, so the last vector may reach past the last element but never past the tensor's memory.
 
 #import grid
+#import nan
 
 struct Params {
     // Number of vec4 elements of the output.

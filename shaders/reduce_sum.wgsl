@@ -7,6 +7,7 @@
 // sum all), one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
 
 #import grid
+#import nan
 
 struct Params {
     outer: u32,

@@ -144,8 +144,7 @@ fn finished(batch: u32, m: u32, n: u32, sum: f32) -> f32 {
         value += bias[(batch * params.m + m) * params.n + n];
     }
     if (RELU == 1u) {
-        // NaN stays NaN, as `max` does not promise.
-        value = select(value, 0.0, value < 0.0);
+        value = select(value, 0.0, is_negative(value));
     }
     return value;
 }

@@ -13,6 +13,7 @@ const SHARED: &[(&str, &str)] = &[
         include_str!("../../shaders/shared/contraction.wgsl"),
     ),
     ("grid", include_str!("../../shaders/shared/grid.wgsl")),
+    ("nan", include_str!("../../shaders/shared/nan.wgsl")),
     ("pool2d", include_str!("../../shaders/shared/pool2d.wgsl")),
 ];
 

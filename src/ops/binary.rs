@@ -57,7 +57,8 @@ impl Binary {
             Self::Sub => "{0} - {1}",
             Self::Mul => "{0} * {1}",
             Self::Div => "{0} / {1}",
-            Self::Maximum => "max({0}, {1})",
+            // `max` need not keep a NaN, a sum does.
+            Self::Maximum => "select(max({0}, {1}), {0} + {1}, are_nan({0}) | are_nan({1}))",
         }
     }
 }

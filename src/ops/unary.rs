@@ -101,8 +101,8 @@ pub fn affine(g: &mut Graph, x: TensorId, factor: f32, offset: f32) -> Result<Te
 impl Unary {
     fn expression(self) -> String {
         match self {
-            // NaN stays NaN, as `max` does not promise.
-            Self::Relu => "select({0}, vec4<f32>(0.0), {0} < vec4<f32>(0.0))".into(),
+            // NaN stays NaN, see shaders/shared/nan.wgsl.
+            Self::Relu => "select({0}, vec4<f32>(0.0), are_negative({0}))".into(),
             Self::Sigmoid => "vec4<f32>(1.0) / (vec4<f32>(1.0) + exp(-{0}))".into(),
             Self::Exp => "exp({0})".into(),
             Self::Log => "log({0})".into(),
