@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use decorr::Result;
 use decorr::models::Form;
 use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
+use decorr::{Error, Result};
 
 use super::{AdapterArgs, print, print_json};
 
@@ -82,5 +82,12 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
             result.loss, result.top1, result.images
         ));
     }
-    Ok(())
+    if result.loss.is_finite() {
+        return Ok(());
+    }
+    let message = format!(
+        "the loss is {}: the network gives no numbers for some images",
+        result.loss
+    );
+    Err(Error::checkpoint(&args.checkpoint, message))
 }

@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::config::TrainOptions;
+use super::foreign;
 use crate::files::write_atomically;
 use crate::graph::Role;
 use crate::nn::part_of_weight;
@@ -52,11 +53,11 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
     write_atomically(path, &bytes)
 }
 
-/// Reads a checkpoint of f32 tensors and its metadata, empty for a file that decorr did not write.
-/// PyTorch's integer `num_batches_tracked` are passed over.
+/// Reads a checkpoint and its metadata, empty for a file that decorr did not write. Numbers become f32, names those of
+/// torchvision today; batch norms' `num_batches_tracked` are passed over.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged.
+/// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged, or which tensors have values that are not finite.
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     decode(path, &bytes)
@@ -68,29 +69,28 @@ pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
 /// [`Error::Checkpoint`] saying what is damaged.
 pub fn decode(path: &Path, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
     let fail = |message: String| Error::checkpoint(path, message);
+    if let Some(advice) = foreign::advice(path, bytes) {
+        return Err(fail(advice));
+    }
     let damaged = |e| fail(format!("is no safetensors file or damaged: {e}"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
-        // PyTorch counts the batches of a batch norm, and uses the count for nothing here.
-        if view.dtype() == Dtype::I64 && name.ends_with("num_batches_tracked") {
+        if foreign::is_count(&name, view.dtype()) {
             continue;
         }
-        if view.dtype() != Dtype::F32 {
+        let Some(data) = foreign::values(&view) else {
             let dtype = view.dtype();
             return Err(fail(format!(
-                "tensor {name} has type {dtype:?}; only F32 is read"
+                "tensor {name} has type {dtype:?}; F16, BF16, F32 and F64 are read"
             )));
-        }
-        let data = view
-            .data()
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        };
         let shape = view.shape().to_vec();
         tensors.insert(name, HostTensor { shape, data });
     }
+    let tensors = foreign::renamed(tensors);
+    foreign::refuse_senseless(path, &tensors)?;
     let entries = header.metadata().clone().unwrap_or_default();
     let metadata = match entries.get(METADATA) {
         Some(text) => serde_json::from_str(text)
@@ -177,7 +177,7 @@ fn write(
     }
     problems.extend(unknown);
     if !problems.is_empty() {
-        let message = format!("does not fit the model: {}", problems.join("; "));
+        let message = format!("does not fit the model: {}", foreign::first_of(&problems));
         return Err(Error::checkpoint(path, message));
     }
     for (name, whole) in &wanted {

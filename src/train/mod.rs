@@ -5,6 +5,7 @@ mod config;
 mod curves;
 mod evaluate;
 mod fitting;
+mod foreign;
 mod live;
 mod metrics;
 mod presets;
