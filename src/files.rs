@@ -6,18 +6,36 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Makes `dir` and proves that it can be written to. A folder that holds another run's
-/// config.toml is refused unless `force`.
+/// What a run writes into its folder.
+const RESULTS: [&str; 5] = [
+    "config.toml",
+    "model.safetensors",
+    "metrics.jsonl",
+    "curves.png",
+    "checkpoints",
+];
+
+/// Makes `dir` and proves that it can be written to. Unless `force`, a folder is refused that holds another run, or any
+/// file that a run would write over.
 ///
 /// # Errors
-/// [`Error::Io`] with the path, [`Error::Config`] for another run's folder.
+/// [`Error::Io`] with the path, [`Error::Config`] for a folder with such files.
 pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    if !force && dir.join("config.toml").exists() {
-        return Err(Error::Config(format!(
-            "{} holds an earlier run; give another --out, or --force to overwrite it",
-            dir.display()
-        )));
+    let there = RESULTS.iter().find(|name| dir.join(name).exists());
+    if let (false, Some(name)) = (force, there) {
+        let dir = dir.display();
+        return Err(Error::Config(match *name {
+            "config.toml" => {
+                format!(
+                    "{dir} holds an earlier run; give another --out, or --force to overwrite it"
+                )
+            }
+            name => format!(
+                "{dir} has a {name} that is not of a run of decorr (there is no config.toml); give another --out, or \
+                 --force to overwrite it"
+            ),
+        }));
     }
     let probe = dir.join(".probe");
     fs::write(&probe, b"probe").map_err(|e| Error::io(dir, e))?;
@@ -39,21 +57,43 @@ impl Drop for OutLock {
     }
 }
 
-/// Takes `dir` for this process, by a file `.lock` in it. Where the file system knows no locks, nothing is
+/// Makes `dir` and takes it for this process, by a file `.lock` in it. Where the file system knows no locks, nothing is
 /// taken.
 ///
 /// # Errors
 /// [`Error::Config`] if another has it, [`Error::Io`] with the path.
 pub fn lock_out(dir: &Path) -> Result<OutLock> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let path = dir.join(".lock");
-    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::Config(format!(
-            "another run is writing to {}; wait for its end, or give another --out",
-            dir.display()
-        ))),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(OutLock { path, _file: file }),
+    loop {
+        let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::Config(format!(
+                "another run is writing to {}; wait for its end, or give another --out",
+                dir.display()
+            )));
+        }
+        // A run that ended in between has removed the file that was opened here: its lock would hold nobody off.
+        if is_at(&file, &path) {
+            return Ok(OutLock { path, _file: file });
+        }
     }
+}
+
+/// Whether `file` is still what is at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// An open file cannot be removed here.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Removes a folder that nothing was written to, if it is one.
@@ -128,6 +168,35 @@ mod tests {
         drop(lock_out(&out).unwrap());
         assert!(!out.join(".lock").exists());
         assert_eq!(fs::read(out.join("config.toml")).unwrap(), b"x");
+        for foreign in ["model.safetensors", "metrics.jsonl", "checkpoints"] {
+            let out = dir.path().join(foreign);
+            fs::create_dir(&out).unwrap();
+            fs::write(out.join(foreign), b"y").unwrap();
+            let text = prepare_out(&out, false).unwrap_err().to_string();
+            assert!(text.contains(foreign) && text.contains("--force"), "{text}");
+            prepare_out(&out, true).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_of_many_who_ask_at_once_has_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok(lock) = lock_out(dir.path()) {
+                            assert_eq!(inside.fetch_add(1, order), 0, "two have it");
+                            std::thread::yield_now();
+                            inside.fetch_sub(1, order);
+                            drop(lock);
+                        }
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -121,8 +121,8 @@ pub fn train(
             config.out.display()
         )));
     }
-    prepare_out(&config.out, may_be_there)?;
     let lock = lock_out(&config.out)?;
+    prepare_out(&config.out, may_be_there)?;
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
