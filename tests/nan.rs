@@ -90,7 +90,7 @@ fn element_wise() {
     }
 }
 
-/// A sum over what ReLU lets through, in the same dispatch.
+/// A sum over what `relu` lets through, in the same dispatch.
 #[test]
 fn before_a_sum() {
     for bits in NANS {
@@ -133,7 +133,7 @@ fn max_pooling_and_its_gradient() {
             let seeds: Vec<f32> = (0..rows * columns).map(|i| 1.0 + i as f32).collect();
             // By the rule of PyTorch's kernel: an element takes over if it is larger, or NaN.
             let (mut expected, mut grad) = (Vec::new(), vec![0.0; image.len()]);
-            for window in 0..rows * columns {
+            for (window, seed) in seeds.iter().enumerate() {
                 let (row, column) = (
                     window / columns * pool.stride,
                     window % columns * pool.stride,
@@ -153,7 +153,7 @@ fn max_pooling_and_its_gradient() {
                 }
                 let largest = largest.unwrap();
                 expected.push(image[largest]);
-                grad[largest] += seeds[window];
+                grad[largest] += seed;
             }
             let inputs: [(&str, &[f32]); 2] = [("x", &image), ("seed", &seeds)];
             let out = support::run(&g, &inputs).unwrap();
