@@ -32,8 +32,8 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
                 )
             }
             name => format!(
-                "{dir} has a {name} that is not of a run of decorr (there is no config.toml); give another --out, or \
-                 --force to overwrite it"
+                "{dir} holds {name} but no config.toml, so no run of decorr made it; give another --out, or --force to \
+                 overwrite it"
             ),
         }));
     }
@@ -65,7 +65,8 @@ impl Drop for OutLock {
 pub fn lock_out(dir: &Path) -> Result<OutLock> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let path = dir.join(".lock");
-    loop {
+    // Some file systems give a file another number each time it is asked for: so not for ever.
+    for _ in 0..100 {
         let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::Config(format!(
@@ -78,6 +79,10 @@ pub fn lock_out(dir: &Path) -> Result<OutLock> {
             return Ok(OutLock { path, _file: file });
         }
     }
+    Err(Error::Config(format!(
+        "{} cannot be locked for this run, its file .lock is another each time; give another --out",
+        dir.display()
+    )))
 }
 
 /// Whether `file` is still what is at `path`.

@@ -164,7 +164,7 @@ fn max_pooling_and_its_gradient() {
     }
 }
 
-/// Pooling of images that are -infinity all over, and an infinite logit.
+/// Pooling of an image that is -infinity all over.
 #[test]
 fn infinities() {
     let mut g = Graph::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::checkpoint::{HostTensor, Tensors};
+use super::checkpoint::Tensors;
 use crate::{Error, Result};
 
 /// What wrappers put before every name: `DataParallel` and `DistributedDataParallel`, and `torch.compile`.
@@ -56,9 +56,9 @@ pub(super) fn renamed(mut tensors: Tensors) -> Tensors {
     }
     tensors
         .into_iter()
-        .map(|(name, tensor)| match timm_vgg(&name, &tensor) {
-            Some(renamed) => renamed,
-            None => (densenet_of_2017(&name).unwrap_or(name), tensor),
+        .map(|(name, mut tensor)| {
+            let todays = densenet_of_2017(&name).or_else(|| timm_vgg(&name, &mut tensor.shape));
+            (todays.unwrap_or(name), tensor)
         })
         .collect()
 }
@@ -73,8 +73,9 @@ fn densenet_of_2017(name: &str) -> Option<String> {
     (is_layer && is_known).then(|| format!("{place}.{kind}{number}.{tensor}"))
 }
 
-/// timm has the first two linear layers of VGG as convolutions over all that is left of the image.
-fn timm_vgg(name: &str, tensor: &HostTensor) -> Option<(String, HostTensor)> {
+/// timm has the first two linear layers of VGG as convolutions over all that is left of the image: `shape` becomes
+/// that of a linear layer.
+fn timm_vgg(name: &str, shape: &mut Vec<usize>) -> Option<String> {
     let (layer, kind) = name.rsplit_once('.')?;
     let ours = match layer {
         "pre_logits.fc1" => "classifier.0",
@@ -82,12 +83,12 @@ fn timm_vgg(name: &str, tensor: &HostTensor) -> Option<(String, HostTensor)> {
         "head.fc" => "classifier.6",
         _ => return None,
     };
-    let shape = match tensor.shape.as_slice() {
-        [outputs, inputs @ ..] if inputs.len() > 1 => vec![*outputs, inputs.iter().product()],
-        shape => shape.to_vec(),
-    };
-    let data = tensor.data.clone();
-    Some((format!("{ours}.{kind}"), HostTensor { shape, data }))
+    if let [outputs, inputs @ ..] = shape.as_slice()
+        && inputs.len() > 1
+    {
+        *shape = vec![*outputs, inputs.iter().product()];
+    }
+    Some(format!("{ours}.{kind}"))
 }
 
 /// Refuses numbers that no training leaves behind: they would make every result NaN, or look plausible.
@@ -97,10 +98,9 @@ fn timm_vgg(name: &str, tensor: &HostTensor) -> Option<(String, HostTensor)> {
 pub(super) fn refuse_senseless(path: &Path, tensors: &Tensors) -> Result<()> {
     let mut problems = Vec::new();
     for (name, tensor) in tensors {
-        let count = tensor.data.iter().filter(|v| !v.is_finite()).count();
-        let first = tensor.data.iter().position(|v| !v.is_finite());
-        if let Some(first) = first {
+        if let Some(first) = tensor.data.iter().position(|v| !v.is_finite()) {
             let (all, value) = (tensor.data.len(), tensor.data[first]);
+            let count = tensor.data.iter().filter(|v| !v.is_finite()).count();
             problems.push(format!(
                 "{count} of the {all} values of {name} are not finite, the first is {value} at {first}"
             ));
@@ -149,6 +149,7 @@ pub(super) fn advice(path: &Path, bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::checkpoint::HostTensor;
 
     fn tensor(shape: &[usize]) -> HostTensor {
         HostTensor {
@@ -183,13 +184,15 @@ mod tests {
             names(&["features.norm.1.weight"]),
             ["features.norm.1.weight"]
         );
-        let (name, weight) = timm_vgg("pre_logits.fc1.weight", &tensor(&[4, 3, 7, 7])).unwrap();
-        assert_eq!(
-            (name.as_str(), weight.shape),
-            ("classifier.0.weight", vec![4, 147])
-        );
-        let (name, bias) = timm_vgg("head.fc.bias", &tensor(&[10])).unwrap();
-        assert_eq!((name.as_str(), bias.shape), ("classifier.6.bias", vec![10]));
+        let timm = [
+            ("pre_logits.fc1.weight".to_string(), tensor(&[4, 3, 7, 7])),
+            ("head.fc.bias".to_string(), tensor(&[10])),
+        ];
+        let todays = Tensors::from([
+            ("classifier.0.weight".to_string(), tensor(&[4, 147])),
+            ("classifier.6.bias".to_string(), tensor(&[10])),
+        ]);
+        assert_eq!(renamed(timm.into()), todays);
     }
 
     #[test]
