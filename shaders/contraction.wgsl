@@ -142,5 +142,5 @@ fn add_parts(
     for (var s = 0u; s < params.splits; s++) {
         sum += a[s * len + i];
     }
-    c[batch * params.c_batch + row_of_c(m).at + column_of_c(n).at] = finished(batch, m, n, sum);
+    c[params.c_from + batch * params.c_batch + row_of_c(m).at + column_of_c(n).at] = finished(batch, m, n, sum);
 }

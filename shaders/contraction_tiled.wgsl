@@ -64,11 +64,11 @@ fn address(i: u32, block: u32, row: u32, strides: vec3<u32>) -> u32 {
 
 // Where the row m of A begins. Rows past the end repeat the last, and their sums are not written.
 fn a_row(batch: u32, m: u32) -> u32 {
-    return batch * params.a_batch + address(min(m, params.m - 1u), A_M12, A_M2, params.a_m);
+    return params.a_from + batch * params.a_batch + address(min(m, params.m - 1u), A_M12, A_M2, params.a_m);
 }
 
 fn b_column(batch: u32, n: u32) -> u32 {
-    return batch * params.b_batch + address(min(n, params.n - 1u), B_N12, B_N2, params.b_n);
+    return params.b_from + batch * params.b_batch + address(min(n, params.n - 1u), B_N12, B_N2, params.b_n);
 }
 
 // Of the rows m to m + 3. Where they are a stride apart, `load_a` adds it: one register in place of four.
@@ -155,7 +155,7 @@ fn store_one(task: Task, m: u32, n: u32, at: u32, mirrored: u32, sum: f32) {
         return;
     }
     let value = finished(task.batch, m, n, sum);
-    let base = task.split * params.c_split + task.batch * params.c_batch;
+    let base = params.c_from + task.split * params.c_split + task.batch * params.c_batch;
     c[base + at] = value;
     if (SYMMETRIC == 1u && n < m) {
         c[base + mirrored] = value;

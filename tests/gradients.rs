@@ -445,6 +445,27 @@ fn convolution_cases() -> Vec<Case> {
             move |t| reference::conv2d(&t[0], &t[1], &t[2], g),
         ));
     }
+    let small = Window {
+        kernel_size: [3, 3],
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+    };
+    cases.push(case(
+        "im2col_matmul with a symmetric matrix",
+        &[&[5, 4, 2, 4], &[18, 18]],
+        move |g, x| {
+            let transposed = ops::permute(g, x[1], &[1, 0])?;
+            let b = ops::add(g, x[1], transposed)?;
+            ops::im2col_matmul(g, x[0], b, None, small, true)
+        },
+        |x| {
+            let patches = reference::im2col(&x[0], [3, 3], geometry(1, 1, 1, 1));
+            let b = x[1].zip(&x[1].permute(&[1, 0]), |b, t| b + t);
+            let y = reference::matmul(&patches.reshape(&[80, 18]), &b, false, false);
+            y.reshape(&[40, 36])
+        },
+    ));
     for g in [geometry(1, 1, 1, 1), geometry(2, 2, 2, 1)] {
         let window = Window {
             kernel_size: [3, 2],
@@ -469,6 +490,28 @@ fn convolution_cases() -> Vec<Case> {
                     let patches = reference::im2col(&t[0], [3, 2], g);
                     let mean = &t[1];
                     Tensor::from_fn(&patches.shape, |i| patches.data[i] - mean.data[i % len])
+                },
+            ));
+        }
+        for (blocks, is_biased) in [(1, true), (3, false)] {
+            let features = 18 / blocks;
+            let shapes: [&[usize]; 3] = [&image, &[features, 5], &[5 * blocks]];
+            cases.push(case(
+                &format!("im2col_matmul of {blocks} blocks {g:?}"),
+                &shapes[..2 + usize::from(is_biased)],
+                move |graph, t| {
+                    let bias = t.get(2).copied();
+                    ops::im2col_matmul(graph, t[0], t[1], bias, window, false)
+                },
+                move |t| {
+                    let patches = reference::im2col(&t[0], [3, 2], g);
+                    let rows = patches.shape[0];
+                    let by_block = patches.reshape(&[rows * blocks, features]);
+                    let y = reference::matmul(&by_block, &t[1], false, false);
+                    let y = y.reshape(&[rows, 5 * blocks]);
+                    Tensor::from_fn(&y.shape, |i| {
+                        y.data[i] + t.get(2).map_or(0.0, |bias| bias.data[i % (5 * blocks)])
+                    })
                 },
             ));
         }

@@ -152,6 +152,30 @@ fn cases() -> Vec<Case> {
             options(2, 1),
         ),
         row(
+            "on patches, by regions",
+            [30, 4, 2, 2],
+            121,
+            3,
+            geometry(1, 1, 1),
+            options(2, 1),
+        ),
+        row(
+            "blocks of more than 64 on patches, by regions",
+            [29, 8, 2, 2],
+            117,
+            3,
+            geometry(1, 1, 1),
+            options(8, 1),
+        ),
+        row(
+            "on patches, by regions, stride 2",
+            [31, 4, 3, 4],
+            125,
+            3,
+            geometry(2, 1, 1),
+            options(2, 1),
+        ),
+        row(
             "linear",
             [11, 12, 1, 1],
             5,
@@ -544,6 +568,7 @@ fn results_do_not_depend_on_the_side_that_is_computed() {
     };
     let cases = [
         row([2, 16, 2, 2], 19, 3, 1, 8, 5),
+        row([31, 16, 2, 2], 130, 3, 1, 8, 5),
         row([2, 6, 2, 3], 23, 3, 1, 3, 4),
         row([5, 30, 2, 2], 37, 1, 0, 30, 5),
         row([9, 40, 1, 1], 12, 0, 0, 20, 3),

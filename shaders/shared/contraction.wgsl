@@ -28,6 +28,11 @@ struct Params {
     diag: f32,
     m_extents: vec2<u32>,
     n_extents: vec2<u32>,
+    // Where A, B and C begin.
+    a_from: u32,
+    b_from: u32,
+    c_from: u32,
+    _1: u32,
     tiles_m: u32,
     tiles_n: u32,
     symmetric: u32,
@@ -82,11 +87,11 @@ fn next_place(place: Place, extents: vec2<u32>, strides: vec3<u32>) -> Place {
 
 // Rows of A past the end repeat the last.
 fn row_of_a(batch: u32, m: u32) -> u32 {
-    return batch * params.a_batch + place_of(min(m, params.m - 1u), params.m_extents, params.a_m).at;
+    return params.a_from + batch * params.a_batch + place_of(min(m, params.m - 1u), params.m_extents, params.a_m).at;
 }
 
 fn column_of_b(batch: u32, n: u32) -> u32 {
-    return batch * params.b_batch + place_of(min(n, params.n - 1u), params.n_extents, params.b_n).at;
+    return params.b_from + batch * params.b_batch + place_of(min(n, params.n - 1u), params.n_extents, params.b_n).at;
 }
 
 fn row_of_c(m: u32) -> Place {
@@ -155,7 +160,7 @@ fn store(task: Task, m: u32, n: u32, at: u32, mirrored: u32, sum: f32) {
         return;
     }
     let value = finished(task.batch, m, n, sum);
-    let base = task.split * params.c_split + task.batch * params.c_batch;
+    let base = params.c_from + task.split * params.c_split + task.batch * params.c_batch;
     c[base + at] = value;
     if (params.symmetric == 1u && n < m) {
         c[base + mirrored] = value;

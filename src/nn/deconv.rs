@@ -278,11 +278,17 @@ pub(super) fn cheaper_side(positions: usize, outputs: usize) -> Side {
     }
 }
 
+/// Whether D of so many features is taken for symmetric, so that its gradient is computed by halves. (Small ones, for
+/// which that is no gain, are products of whole matrices.)
+pub(super) fn is_symmetric(features: usize) -> bool {
+    features > WHOLE_FEATURES
+}
+
 /// `rows` [groups, rows, features] times D, which is symmetric.
 pub(super) fn times_deconv(g: &mut Graph, rows: TensorId, deconv: TensorId) -> Result<TensorId> {
     let features = g.shape(deconv).dims()[2];
     let op = MatMul {
-        b_is_symmetric: features > WHOLE_FEATURES,
+        b_is_symmetric: is_symmetric(features),
         ..MatMul::default()
     };
     matmul_with(g, rows, deconv, None, op)

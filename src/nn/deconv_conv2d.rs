@@ -5,7 +5,8 @@ use super::{Mode, default_init};
 use crate::graph::{Graph, TensorId};
 use crate::ops::{
     self, Conv2dGeometry, Transpose, Window, broadcast_to, constant, im2col, im2col_centred,
-    matmul, matmul_with, mean_to, mul, permute, reshape, slice, sub,
+    im2col_matmul, is_cheaper_by_regions, matmul, matmul_with, mean_to, mul, permute, reshape,
+    slice, sub,
 };
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -96,10 +97,18 @@ impl DeconvConv2d {
             },
         )?;
 
-        let scaled = self.scaled_images(g, x, weight, &statistics)?;
-        if let Some(positions) = self.positions(g, x)
-            && deconv::cheaper_side(positions.iter().product(), self.out_channels) == Side::Patches
-        {
+        let positions = self.positions(g, x).filter(|positions| {
+            let count = positions.iter().product();
+            deconv::cheaper_side(count, self.out_channels) == Side::Patches
+        });
+        // Images are scaled where they are less than what D is multiplied into.
+        let are_images_less =
+            positions.is_some() || g.shape(x).len() < weight_shape.iter().product();
+        let scaled = match are_images_less {
+            true => self.scaled_images(g, x, &statistics)?,
+            false => None,
+        };
+        if let Some(positions) = positions {
             let y = self.on_patches(g, x, weight, bias, &statistics, scaled)?;
             // Rows are positions; the result is NCHW.
             let [n, h, w] = positions;
@@ -216,6 +225,10 @@ impl DeconvConv2d {
         let images = scaled.map_or(x, |scaled| scaled.images);
         let (blocks, features) = (self.blocks(), self.features());
         let columns = blocks * features;
+        if !self.is_strided() && is_cheaper_by_regions(g.shape(images), &window) {
+            let white = self.white_by_regions(g, images, statistics, scaled, window)?;
+            return self.times_weight(g, white, weight, bias);
+        }
         let centred = if self.is_strided() {
             let patches = im2col(g, images, window)?;
             let count = g.shape(patches).len() / columns;
@@ -235,27 +248,59 @@ impl DeconvConv2d {
         let white = deconv::times_deconv(g, centred, statistics.deconv)?;
         let white = self.merge_blocks(g, white, count)?;
         let white = reshape(g, white, [count, columns])?;
+        self.times_weight(g, white, weight, bias)
+    }
+
+    /// `white` [positions, C * k * k] times weight^T, + bias.
+    fn times_weight(
+        &self,
+        g: &mut Graph,
+        white: TensorId,
+        weight: TensorId,
+        bias: Option<TensorId>,
+    ) -> Result<TensorId> {
+        let columns = g.shape(white).dims()[1];
         let weight = reshape(g, weight, [self.out_channels, columns])?;
         let by_rows = Transpose { a: false, b: true };
         matmul_with(g, white, weight, bias, by_rows)
     }
 
-    /// Between refreshes: the images and the mean patch times the factors of D's columns, where images have fewer
-    /// elements than the weights. `None` where the weights, or the patches, are to be scaled in their place.
+    /// (patches - mean) D of `images` whose patches are to a good part padding: patches D, less mean D.
+    fn white_by_regions(
+        &self,
+        g: &mut Graph,
+        images: TensorId,
+        statistics: &Statistics,
+        scaled: Option<Scaled>,
+        window: Window,
+    ) -> Result<TensorId> {
+        let (blocks, features) = (self.blocks(), self.features());
+        let mean = scaled.map_or(statistics.mean, |scaled| scaled.mean);
+        let rows = g.shape(mean).len() / features;
+        let mean = reshape(g, mean, [1, rows, features])?;
+        let shift = deconv::times_deconv(g, mean, statistics.deconv)?;
+        let shift = ops::neg(g, shift)?;
+        let shift = reshape(g, shift, [rows, features])?;
+        // The mean is that of each block, or the same for all.
+        let shift = broadcast_to(g, shift, [blocks, features])?;
+        let shift = reshape(g, shift, [blocks * features])?;
+        let deconv = reshape(g, statistics.deconv, [features, features])?;
+        let is_symmetric = deconv::is_symmetric(features);
+        im2col_matmul(g, images, deconv, Some(shift), window, is_symmetric)
+    }
+
+    /// Between refreshes: the images and the mean patch times the factors of D's columns. `None` where factors do not
+    /// fit the images: then the weights, or the patches, are to be scaled in their place.
     fn scaled_images(
         &self,
         g: &mut Graph,
         x: TensorId,
-        weight: TensorId,
         statistics: &Statistics,
     ) -> Result<Option<Scaled>> {
         let is_plain = self.groups() == 1 && !self.is_strided();
         let (Some(factors), true) = (statistics.factors, is_plain) else {
             return Ok(None);
         };
-        if g.shape(x).len() >= g.shape(weight).len() {
-            return Ok(None);
-        }
         let (channels, taps) = (self.in_channels, self.taps());
         let (blocks, features) = (self.blocks(), self.features());
         let of_images = reshape(g, factors, [1, channels, 1, 1])?;

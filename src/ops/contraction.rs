@@ -2,8 +2,8 @@
 //!
 //! `C[m, n] = alpha * sum over k of A[m; k] * B[k; n] + diag * (m == n) + bias`, for each batch
 //! element, with m, n and k each up to three loops deep and every address affine in them: A at
-//! `batch * a_batch + m . a_m + k . a_k`, B at `batch * b_batch + k . b_k + n . b_n`, C at
-//! `batch * c_batch + m . c_m + n . c_n`. A convolution over a padded image is of this form; so
+//! `a_from + batch * a_batch + m . a_m + k . a_k`, B at `b_from + batch * b_batch + k . b_k + n . b_n`, C at
+//! `c_from + batch * c_batch + m . c_m + n . c_n`. A convolution over a padded image is of this form; so
 //! its kernels are those of the matrix product.
 //!
 //! Bound: 2 * batch * m * n * k operations; half for a symmetric result.
@@ -56,6 +56,9 @@ pub(super) struct Contraction {
     pub c_m: [usize; 3],
     pub c_n: [usize; 3],
     pub c_batch: usize,
+    pub a_from: usize,
+    pub b_from: usize,
+    pub c_from: usize,
     pub m_extents: [usize; 2],
     pub n_extents: [usize; 2],
     pub alpha: f32,
@@ -81,6 +84,9 @@ impl Default for Contraction {
             c_m: [0; 3],
             c_n: [0; 3],
             c_batch: 0,
+            a_from: 0,
+            b_from: 0,
+            c_from: 0,
             m_extents: [1; 2],
             n_extents: [1; 2],
             alpha: 1.0,
@@ -155,6 +161,7 @@ impl Contraction {
             c_m: outer(self.m_extents, self.n),
             c_n: outer(self.n_extents, 1),
             c_batch: self.m * self.n,
+            c_from: 0,
             alpha: 1.0,
             diag: 0.0,
             bias: Bias::None,
@@ -191,6 +198,8 @@ impl Contraction {
             b_k: self.a_k,
             b_n: self.a_m,
             b_batch: self.a_batch,
+            a_from: self.b_from,
+            b_from: self.a_from,
             c_m: self.c_n,
             c_n: self.c_m,
             m_extents: self.n_extents,
@@ -279,7 +288,7 @@ impl Contraction {
 
     /// Words of the shader's `Params`.
     fn params(&self, tiles: [usize; 2], split: Split, c_split: usize) -> Result<Vec<u32>> {
-        let mut words = Vec::with_capacity(48);
+        let mut words = Vec::with_capacity(52);
         let mut push = |values: &[usize]| {
             for &value in values {
                 words.push(word(value)?);
@@ -303,6 +312,7 @@ impl Contraction {
         push(&[self.diag.to_bits() as usize])?;
         push(&self.m_extents)?;
         push(&self.n_extents)?;
+        push(&[self.a_from, self.b_from, self.c_from, 0])?;
         push(&[tiles[0], tiles[1], usize::from(self.symmetric)])?;
         // For contraction_subgroup.wgsl, which sets them itself.
         push(&[0; 5])?;
@@ -321,9 +331,16 @@ impl Contraction {
             reach(k_total, [self.k[1], self.k[2]], strides)
         };
         let batches = self.batch.saturating_sub(1);
-        let a = batches * self.a_batch + reach(self.m, self.m_extents, self.a_m) + k(self.a_k);
-        let b = batches * self.b_batch + reach(self.n, self.n_extents, self.b_n) + k(self.b_k);
-        let c = batches * self.c_batch
+        let a = self.a_from
+            + batches * self.a_batch
+            + reach(self.m, self.m_extents, self.a_m)
+            + k(self.a_k);
+        let b = self.b_from
+            + batches * self.b_batch
+            + reach(self.n, self.n_extents, self.b_n)
+            + k(self.b_k);
+        let c = self.c_from
+            + batches * self.c_batch
             + reach(self.m, self.m_extents, self.c_m)
             + reach(self.n, self.n_extents, self.c_n);
         for last in [a, b, c] {

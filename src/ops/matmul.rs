@@ -154,7 +154,12 @@ impl MatMul {
 }
 
 /// The symmetric part of `alpha` `a`^T `c_grad`: (a^T c' + c'^T a) `alpha` / 2, each by half.
-fn symmetric_part(g: &mut Graph, a: TensorId, c_grad: TensorId, alpha: f32) -> Result<TensorId> {
+pub(super) fn symmetric_part(
+    g: &mut Graph,
+    a: TensorId,
+    c_grad: TensorId,
+    alpha: f32,
+) -> Result<TensorId> {
     let op = MatMul {
         alpha: alpha / 2.0,
         symmetric: true,

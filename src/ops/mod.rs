@@ -17,6 +17,7 @@ mod covariance;
 mod detach;
 mod histogram;
 mod im2col;
+mod im2col_matmul;
 mod kth_value;
 mod matmul;
 mod max_pool2d;
@@ -46,6 +47,7 @@ pub use covariance::{Covariance, covariance};
 pub use detach::{Detach, detach};
 pub use histogram::{Histogram, histogram};
 pub use im2col::{Col2im, Im2col, Window, col2im, im2col, im2col_centred};
+pub use im2col_matmul::{Im2colMatmul, im2col_matmul, is_cheaper_by_regions};
 pub use kth_value::{KthValue, kth_value};
 pub use matmul::{MatMul, Transpose, matmul, matmul_with};
 pub use max_pool2d::{MaxPool2d, max_pool2d};
@@ -77,6 +79,7 @@ pub const NAMES: &[&str] = &[
     "batch_norm",
     "broadcast",
     "col2im",
+    "col2im_matmul",
     "concat",
     "constant",
     "conv2d",
@@ -88,6 +91,7 @@ pub const NAMES: &[&str] = &[
     "greater_than_zero",
     "histogram",
     "im2col",
+    "im2col_matmul",
     "kth_value",
     "log",
     "matmul",

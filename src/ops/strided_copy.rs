@@ -139,6 +139,22 @@ pub(crate) fn permute_and_reverse_last(
     strided_copy(g, x, dims)
 }
 
+/// `x` with dimension `dim` reversed.
+///
+/// # Errors
+/// [`Error::Shape`] if `x` has no such dimension, or more than 4.
+pub(crate) fn reverse(g: &mut Graph, x: TensorId, dim: usize) -> Result<TensorId> {
+    let source = g.shape(x).clone();
+    let mut dims = wholes(&source);
+    let Some(reversed) = dims.get_mut(dim) else {
+        let message = format!("{source} has no dimension {dim}");
+        return Err(Error::shape("reverse", message));
+    };
+    reversed.mul = -1;
+    reversed.add = to_i64(reversed.size) - 1;
+    strided_copy(g, x, dims)
+}
+
 fn wholes(shape: &Shape) -> Vec<Dim> {
     let sizes = shape.dims().iter().enumerate();
     sizes.map(|(i, &size)| Dim::whole(i, size)).collect()

@@ -54,6 +54,7 @@ struct Operand {
     along: [usize; 3],
     k: [usize; 3],
     batch: usize,
+    from: usize,
 }
 
 /// Parts of k, each to be packed and multiplied before the next, where A is too large to be packed whole.
@@ -234,6 +235,7 @@ impl Arranged<'_> {
             a_m: operand.along,
             a_k: operand.k,
             a_batch: operand.batch,
+            a_from: operand.from,
             ..*of
         };
         let mut params = source.params([0; 2], Split::of(of.k_len(), 1, DEPTH), 0)?;
@@ -294,6 +296,7 @@ impl Contraction {
             along: self.a_m,
             k: self.a_k,
             batch: self.a_batch,
+            from: self.a_from,
         };
         let b = Operand {
             slot: slots[1],
@@ -302,6 +305,7 @@ impl Contraction {
             along: self.b_n,
             k: self.b_k,
             batch: self.b_batch,
+            from: self.b_from,
         };
         [a, b]
     }
@@ -326,7 +330,8 @@ impl Contraction {
     fn lies(&self, operand: &Operand) -> Lies {
         let [middle, inner] = operand.extents;
         let along = [operand.len.div_ceil(middle * inner), middle, inner];
-        let is_batch_aligned = self.batch == 1 || operand.batch.is_multiple_of(4);
+        let is_batch_aligned =
+            operand.from.is_multiple_of(4) && (self.batch == 1 || operand.batch.is_multiple_of(4));
         let is_vectors = |extents, strides, other_extents, other_strides| {
             is_batch_aligned
                 && runs_of_four(extents, strides)
