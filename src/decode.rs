@@ -1,27 +1,35 @@
-//! Picture files to pixels.
+//! Picture files to pixels: whole, upright, within bounds of memory, or an error that names the file.
 
+mod exif;
+mod jpeg;
+mod jpeg_scans;
+mod limits;
+mod tiff;
+
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, RgbImage};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use crate::{Error, Result};
+use limits::{MAX_BYTES, Share, check_size, share};
 
-/// Most bytes of a file, and of the pixels in it. A damaged header may claim any number.
-const MAX_BYTES: u64 = 1 << 30;
+/// A picture, and its share of the memory that pictures may take together.
+pub(crate) struct Decoded {
+    pub(crate) image: DynamicImage,
+    _share: Option<Share>,
+}
 
 /// Reads a picture, whatever its ending says it is, as [`decode`] does.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture, or too large.
-pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
+pub(crate) fn read(path: &Path, more: u64) -> Result<Decoded> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut bytes = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
@@ -29,89 +37,58 @@ pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::data(path, "has more than 1 GiB: that is no picture"));
     }
-    decode(path, &bytes)
+    decode(path, &bytes, more)
 }
 
 /// The picture in the bytes of a file; `path` is for messages. Grey stays grey and 16 bits stay 16 bits,
 /// CMYK becomes RGB, and what a camera laid on its side is put upright.
 ///
+/// What the decoder and the caller take of memory, `more` bytes a pixel for the caller, is at most 1 GiB, for this picture and
+/// for all that are decoded at the same time.
+///
 /// # Errors
-/// [`Error::Data`] if it is no whole picture.
-pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage> {
-    let decoded = match bytes.starts_with(&[0xff, 0xd8]) {
-        true => jpeg(bytes),
-        false => other(bytes),
-    };
-    decoded.map_err(|e| {
-        let message = match bytes.len() {
-            0 => "is empty".to_string(),
-            len => format!("is no picture that can be read ({len} bytes): {e}"),
+/// [`Error::Data`] if it is no whole picture, or too large.
+pub(crate) fn decode(path: &Path, bytes: &[u8], more: u64) -> Result<Decoded> {
+    if bytes.is_empty() {
+        return Err(Error::data(path, "is empty"));
+    }
+    let mut taken = None;
+    let decoded = guarded(|| {
+        // Before memory is asked for: `each` bytes a pixel are the decoder's and the picture's.
+        let mut check = |[width, height]: [usize; 2], each: u64| {
+            let each = each + more;
+            check_size(width as u64, height as u64, each, MAX_BYTES)?;
+            taken = Some(share(width as u64 * height as u64 * each));
+            Ok(())
         };
+        match image::guess_format(bytes) {
+            Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, &mut check),
+            Ok(ImageFormat::Tiff) => tiff::decode(bytes, &mut check),
+            _ => other(bytes, &mut check),
+        }
+    });
+    let (mut image, orientation) = decoded.map_err(|e| {
+        let len = bytes.len();
+        let message = format!("is no picture that can be read ({len} bytes): {e}");
         Error::data(path, message)
+    })?;
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    Ok(Decoded {
+        image,
+        _share: taken,
     })
 }
 
-/// The marker that a whole JPEG ends with.
-const END_OF_JPEG: [u8; 2] = [0xff, 0xd9];
+/// What a decoder gives: the picture, and how it was held.
+type Held = (DynamicImage, Option<Orientation>);
 
-/// By the decoder that `image` uses too, but strictly: `image` has it fill up with grey what is
-/// missing of a file that was cut short, which nobody would notice.
-fn jpeg(bytes: &[u8]) -> Result<DynamicImage, String> {
-    let decode = |strict: bool| {
-        let most = usize::from(u16::MAX);
-        let options = DecoderOptions::default().set_strict_mode(strict);
-        let options = options.set_max_width(most).set_max_height(most);
-        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-        decoder.decode_headers()?;
-        let (width, height) = decoder.dimensions().unwrap_or_default();
-        if let Err(message) = check_size(width as u64, height as u64, 3) {
-            return Err(DecodeErrors::Format(message));
-        }
-        let colours = match decoder.input_colorspace() {
-            Some(ColorSpace::Luma) => ColorSpace::Luma,
-            _ => ColorSpace::RGB,
-        };
-        decoder.set_options(options.jpeg_set_out_colorspace(colours));
-        let pixels = decoder.decode()?;
-        Ok((decoder, pixels, colours))
-    };
-    let decoded = match decode(true) {
-        // Bytes between the segments of the header harm nothing and are found in real files. What was cut
-        // short must be seen otherwise then.
-        Err(DecodeErrors::FormatStatic(e)) if e.contains("Extra bytes between headers") => {
-            if !bytes
-                .windows(2)
-                .rev()
-                .take(64)
-                .any(|two| two == END_OF_JPEG)
-            {
-                return Err("it was cut short".into());
-            }
-            decode(false)
-        }
-        decoded => decoded,
-    };
-    let (decoder, pixels, colours) = decoded.map_err(|e| match e {
-        DecodeErrors::Format(text) => text,
-        DecodeErrors::FormatStatic(text) => text.to_string(),
-        DecodeErrors::ExhaustedData => "it was cut short".to_string(),
-        other => other.to_string(),
-    })?;
-    if !has_finest_luma(bytes) {
-        return Err("its colours are stored finer than its brightness, which is not read".into());
-    }
-    let (width, height) = decoder.dimensions().unwrap_or_default();
-    let (width, height) = (width as u32, height as u32);
-    let image = match colours {
-        ColorSpace::Luma => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
-        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
-    };
-    let image = image.ok_or("its pixels do not fill its size")?;
-    let orientation = decoder.exif().and_then(|e| Orientation::from_exif_chunk(e));
-    Ok(upright(image, orientation))
-}
+/// Asks for so many bytes a pixel of a picture of this width and height.
+type Check<'a> = &'a mut dyn FnMut([usize; 2], u64) -> Result<(), String>;
 
-fn other(bytes: &[u8]) -> Result<DynamicImage, String> {
+/// WebP's decoder takes 21 bytes a pixel beside the result: 6.7 GB for 16 383 x 16 383 pixels.
+const OF_WEBP: u64 = 21;
+
+fn other(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let explain = |e: ImageError| match e {
         ImageError::Unsupported(e) => {
             format!("{e}; what is read is PNG, JPEG, WebP, GIF, BMP, TIFF and PNM")
@@ -120,59 +97,53 @@ fn other(bytes: &[u8]) -> Result<DynamicImage, String> {
     };
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let reader = reader.map_err(|e| e.to_string())?;
+    let format = reader.format();
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let (width, height) = decoder.dimensions();
     let each = u64::from(decoder.color_type().bytes_per_pixel());
-    check_size(width.into(), height.into(), each)?;
-    let orientation = decoder.orientation().ok();
-    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
-    Ok(upright(image, orientation))
-}
-
-/// Before memory is asked for: of an image of so many pixels of `each` bytes.
-fn check_size(width: u64, height: u64, each: u64) -> Result<(), String> {
-    if width == 0 || height == 0 {
-        return Err(format!("it has {width} x {height} pixels"));
-    }
-    match width.checked_mul(height).and_then(|n| n.checked_mul(each)) {
-        Some(bytes) if bytes <= MAX_BYTES => Ok(()),
-        _ => Err(format!(
-            "its header claims {width} x {height} pixels, which are more than 1 GiB"
-        )),
-    }
-}
-
-/// False if a component of a JPEG has more samples than the first, which zune-jpeg takes for stripes.
-fn has_finest_luma(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
-        if !(0xc0..=0xc2).contains(&marker) {
-            // Some bytes may stand between segments: on to what looks like the next one.
-            let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
-            let rest = bytes.get(end..).unwrap_or_default();
-            match rest.iter().position(|&b| b == 0xff) {
-                Some(more) => at = end + more,
-                None => return true,
-            }
-            continue;
+    let own = match format {
+        Some(ImageFormat::WebP) => OF_WEBP,
+        Some(ImageFormat::Gif) => each,
+        _ => 0,
+    };
+    check([width as usize, height as usize], each + own)?;
+    let orientation = match format {
+        Some(ImageFormat::Png) => exif::of_png(bytes),
+        _ => {
+            let data = decoder.exif_metadata().ok().flatten();
+            data.and_then(|data| exif::orientation(&data))
         }
-        let count = bytes.get(at + 9).map_or(0, |&n| usize::from(n));
-        let factors = (0..count).filter_map(|c| bytes.get(at + 11 + 3 * c));
-        let factors: Vec<[u8; 2]> = factors.map(|v| [v >> 4, v & 15]).collect();
-        let first = factors.first().copied().unwrap_or([1; 2]);
-        return factors.iter().all(|f| f[0] <= first[0] && f[1] <= first[1]);
-    }
-    true
+    };
+    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    Ok((image, orientation))
 }
 
-fn upright(mut image: DynamicImage, orientation: Option<Orientation>) -> DynamicImage {
-    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
-    image
+thread_local! {
+    /// Whether a panic of this thread is a foreign decoder's, that is made an error.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a foreign decoder. Its panic becomes an error, and is not printed.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_GUARDED.get() {
+                before(info);
+            }
+        }));
+    });
+    IS_GUARDED.set(true);
+    // What the closure leaves half done is dropped with it.
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    IS_GUARDED.set(false);
+    decoded.unwrap_or_else(|_| Err("its decoder failed at something that it did not expect".into()))
 }
 
 #[cfg(test)]
 mod tests {
-    use image::{ImageFormat, Luma, Rgb, Rgba};
+    use image::{GrayImage, Luma, Rgb, RgbImage, Rgba};
 
     use super::*;
 
@@ -183,7 +154,7 @@ mod tests {
     }
 
     fn decoded(bytes: &[u8]) -> Result<RgbImage> {
-        Ok(decode(Path::new("picture"), bytes)?.into_rgb8())
+        Ok(decode(Path::new("picture"), bytes, 0)?.image.into_rgb8())
     }
 
     fn near(image: &RgbImage, x: u32, y: u32, wanted: [u8; 3]) {
@@ -201,7 +172,7 @@ mod tests {
             near(&image, 8, 4, [77; 3]);
         }
         let bytes = encoded(grey, ImageFormat::Jpeg);
-        let kept = decode(Path::new("grey.jpg"), &bytes).unwrap();
+        let kept = decode(Path::new("grey.jpg"), &bytes, 0).unwrap().image;
         assert!(matches!(kept, DynamicImage::ImageLuma8(_)), "{kept:?}");
         let deep = image::ImageBuffer::from_pixel(2, 2, Luma([0x8000_u16]));
         near(
@@ -245,21 +216,40 @@ mod tests {
         })
     }
 
+    /// Each of the eight ways: red is the upper left corner as the camera stored it.
     #[test]
     fn a_camera_on_its_side_is_put_upright() {
         let mut picture = RgbImage::from_pixel(32, 16, Rgb([0, 0, 255]));
-        for y in 0..16 {
-            (0..16).for_each(|x| picture.put_pixel(x, y, Rgb([255, 0, 0])));
+        for y in 0..8 {
+            (0..8).for_each(|x| picture.put_pixel(x, y, Rgb([255, 0, 0])));
         }
-        let mut bytes = encoded(picture, ImageFormat::Jpeg);
-        // An Exif segment that says: turn by 90 degrees clockwise.
-        let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0".to_vec();
-        exif.extend(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
-        bytes.splice(2..2, exif);
-        let image = decoded(&bytes).unwrap();
-        assert_eq!(image.dimensions(), (16, 32));
-        near(&image, 8, 4, [254, 0, 0]);
-        near(&image, 8, 28, [0, 0, 254]);
+        let stored = encoded(picture, ImageFormat::Jpeg);
+        // Where red must be: left or right, up or down; and whether the picture stands.
+        let ways = [
+            (1, [0, 0], false),
+            (2, [1, 0], false),
+            (3, [1, 1], false),
+            (4, [0, 1], false),
+            (5, [0, 0], true),
+            (6, [1, 0], true),
+            (7, [1, 1], true),
+            (8, [0, 1], true),
+        ];
+        for (orientation, [right, down], stands) in ways {
+            let mut bytes = stored.clone();
+            let mut exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0".to_vec();
+            exif.extend(b"\x12\x01\x03\0\x01\0\0\0");
+            exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.splice(2..2, exif);
+            let image = decoded(&bytes).unwrap();
+            let (w, h) = if stands { (16, 32) } else { (32, 16) };
+            assert_eq!(image.dimensions(), (w, h), "{orientation}");
+            for (x, y) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+                let is_red = [x, y] == [right, down];
+                let wanted = if is_red { [254, 0, 0] } else { [0, 0, 254] };
+                near(&image, 3 + x * (w - 7), 3 + y * (h - 7), wanted);
+            }
+        }
     }
 
     #[test]
@@ -289,9 +279,66 @@ mod tests {
                 for value in [0, 0xff, whole[at] ^ 0x10] {
                     let mut bytes = whole.clone();
                     bytes[at] = value;
-                    let _ = jpeg(&bytes);
+                    let _ = jpeg::decode(&bytes, &mut |_, _| Ok(()));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_panic_of_a_decoder_is_an_error() {
+        let text = guarded::<()>(|| panic!("in a foreign crate")).unwrap_err();
+        assert!(text.contains("its decoder failed"), "{text}");
+        assert_eq!(guarded(|| Ok(5)), Ok(5));
+    }
+
+    #[test]
+    fn a_cut_that_was_closed_is_seen() {
+        for (name, mut bytes) in [
+            ("baseline", encoded(noise(64, 48), ImageFormat::Jpeg)),
+            (
+                "progressive",
+                include_bytes!("../tests/data/progressive.jpg").to_vec(),
+            ),
+        ] {
+            assert!(decoded(&bytes).is_ok(), "{name}");
+            let len = bytes.len();
+            for share in 5..10 {
+                let mut cut = bytes[..len * share / 10].to_vec();
+                // Not in the middle of a stuffed byte.
+                while cut.last() == Some(&0xff) {
+                    cut.pop();
+                }
+                cut.extend([0xff, 0xd9]);
+                let text = decoded(&cut).unwrap_err().to_string();
+                assert!(
+                    text.contains("cut short") || text.contains("ends before"),
+                    "{name}: {text}"
+                );
+            }
+            // What follows the end harms nothing.
+            bytes.extend(b"trailing");
+            assert!(decoded(&bytes).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_that_claim_more_than_the_bound_are_refused_before_memory_is_asked_for() {
+        let mut png = encoded(RgbImage::new(1, 1), ImageFormat::Png);
+        png[16..24].copy_from_slice(&[0, 0, 0x60, 0, 0, 0, 0x60, 0]);
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        let text = decoded(&png).unwrap_err().to_string();
+        assert!(
+            text.contains("24576 x 24576") && text.contains("1024 MiB"),
+            "{text}"
+        );
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        !bytes
+            .iter()
+            .fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
     }
 }

@@ -179,8 +179,7 @@ fn spoil(root: &Path) {
     let file = root.join("train/dog/03.JPEG");
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
-    // Whoever runs this may read any file, but no one reads a folder as one.
-    fs::create_dir(root.join("train/cat/unreadable.jpg")).unwrap();
+    fs::write(root.join("train/cat/unreadable.jpg"), "no picture").unwrap();
 }
 
 #[test]
@@ -323,4 +322,108 @@ fn sets_are_listed_and_unknown_ones_refused() {
     contains(&error, &["--data-dir", "train/CLASS"]);
     let (_, error) = printed(&decorr(&["data", "fetch", "folder"]));
     contains(&error, &["no set to download"]);
+}
+
+/// The files of a class whose pictures lie in folders of its folder; what is no picture is counted and said.
+#[test]
+fn pictures_in_folders_of_folders_are_taken_and_others_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    folder(root, 2);
+    for i in 0..3 {
+        let picture = RgbImage::from_pixel(9, 9, Rgb([1, 2, i]));
+        save(&root.join(format!("train/cat/more/deep/{i}.png")), picture);
+    }
+    fs::write(root.join("train/cat/phone.HEIC"), "x").unwrap();
+    fs::write(root.join("train/cat/more/notes.txt"), "x").unwrap();
+    fs::write(root.join("train/labels"), "x").unwrap();
+    fs::write(root.join("train/cat/.hidden"), "x").unwrap();
+    let set = data::open("folder", Some(root), &options()).unwrap();
+    assert_eq!(&*set.train.labels, &[0, 0, 0, 0, 0, 1, 1]);
+    let wanted = [
+        "3 files are passed over",
+        "1 with .HEIC",
+        "1 with .txt",
+        "1 with no ending",
+    ];
+    contains(&set.notices.join("\n"), &wanted);
+    batches(&set, 7, 1).unwrap();
+}
+
+#[test]
+fn labels_are_those_of_the_training_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    for (split, classes) in [("train", &["a", "b", "c"][..]), ("val", &["b", "c"])] {
+        for class in classes {
+            let path = dir.path().join(format!("{split}/{class}/0.png"));
+            save(&path, RgbImage::new(4, 4));
+        }
+    }
+    let set = data::open("folder", Some(dir.path()), &options()).unwrap();
+    assert_eq!(
+        (&*set.train.labels, &*set.test.labels),
+        (&[0, 1, 2][..], &[1, 2][..])
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn names_that_are_no_unicode_stop_nothing() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path(), 1);
+    let cat = dir.path().join("train/cat");
+    fs::write(cat.join(OsStr::from_bytes(b".h\xff")), "x").unwrap();
+    fs::write(cat.join(OsStr::from_bytes(b"t\xff.txt")), "x").unwrap();
+    fs::copy(
+        cat.join("00.JPEG"),
+        cat.join(OsStr::from_bytes(b"p\xff.JPEG")),
+    )
+    .unwrap();
+    let set = data::open("folder", Some(dir.path()), &options()).unwrap();
+    assert_eq!(set.train.len(), 3);
+    batches(&set, 3, 1).unwrap();
+}
+
+/// As torchvision lays them out, below any folder, and with dots in their names.
+#[test]
+fn files_are_found_where_other_programs_put_them() {
+    let idx = |images: bool| {
+        let header: &[u8] = match images {
+            true => &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28],
+            false => &[0, 0, 8, 1, 0, 0, 0, 1],
+        };
+        [header, &vec![3; if images { 784 } else { 1 }]].concat()
+    };
+    for (set, place, dash) in [
+        ("mnist", "MNIST/raw", "-"),
+        ("mnist", "raw", "."),
+        ("fashion-mnist", "FashionMNIST/raw", "-"),
+        ("mnist", "", "."),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join(place);
+        fs::create_dir_all(&place).unwrap();
+        for split in ["train", "t10k"] {
+            for (what, kind) in [("images", "idx3"), ("labels", "idx1")] {
+                let name = format!("{split}-{what}{dash}{kind}-ubyte");
+                fs::write(place.join(name), idx(what == "images")).unwrap();
+            }
+        }
+        let opened = data::open(set, Some(dir.path()), &options()).unwrap();
+        assert_eq!(
+            (opened.train.len(), opened.test.len()),
+            (1, 1),
+            "{set} {dash}"
+        );
+        let output = decorr(&["data", "check", dir.path().to_str().unwrap()]);
+        let text = printed(&output).0;
+        assert!(text.contains("mnist: 1 training and 1 test"), "{text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("downloads/cifar-10-batches-bin");
+    fs::create_dir_all(&below).unwrap();
+    cifar10(&below, 1);
+    data::open("cifar10", Some(dir.path()), &options()).unwrap();
 }

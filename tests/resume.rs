@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Result;
 use decorr::train::{
-    Event, NormName, OptimizerName, Saved, ScheduleName, Split, Start, Summary, TrainConfig,
-    TrainOptions, read_metrics, train,
+    Event, NormName, OptimizerName, Record, Saved, ScheduleName, Split, Start, Summary,
+    TrainConfig, TrainOptions, read_metrics, train,
 };
 
 /// A small network with everything that has a memory: momenta, running statistics, a first layer
@@ -63,6 +63,15 @@ fn model(out: &Path) -> Vec<u8> {
     std::fs::read(out.join("model.safetensors")).unwrap()
 }
 
+/// The training records.
+fn train_records(out: &Path) -> Vec<Record> {
+    let records = read_metrics(&out.join("metrics.jsonl")).unwrap();
+    records
+        .into_iter()
+        .filter(|r| r.split == Split::Train)
+        .collect()
+}
+
 /// Steps and losses of the training records.
 fn losses(out: &Path) -> Vec<(u64, f64)> {
     let records = read_metrics(&out.join("metrics.jsonl")).unwrap();
@@ -92,7 +101,22 @@ fn a_resumed_run_ends_with_the_same_bits() {
         let summary = resume(&cut).unwrap();
         assert!(!summary.interrupted && summary.steps == 9);
         assert_eq!(model(&cut), model(&whole), "{optimizer:?} {refresh}");
-        assert_eq!(losses(&cut), losses(&whole));
+        // But for the time that they took, the logs are equal to the last digit.
+        // (The cut run was tested where it ended, too.)
+        let without_time = |out: &Path| -> Vec<Record> {
+            let records = read_metrics(&out.join("metrics.jsonl")).unwrap();
+            records
+                .into_iter()
+                .filter(|r| r.split == Split::Train || r.step == 9)
+                .map(|r| Record { seconds: 0.0, ..r })
+                .collect()
+        };
+        assert_eq!(without_time(&cut), without_time(&whole));
+        let seconds: Vec<f64> = train_records(&cut).iter().map(|r| r.seconds).collect();
+        assert!(
+            seconds.windows(2).all(|two| two[0] <= two[1]),
+            "{seconds:?}"
+        );
         let text = resume(&cut).unwrap_err().to_string();
         assert!(text.contains("all its 9 steps"), "{text}");
     }
@@ -173,11 +197,15 @@ fn a_step_in_parts_is_the_step_as_a_whole() {
             ..options(&out)
         };
         go(options, Start::New, u64::MAX).unwrap();
-        losses(&out)
+        train_records(&out)
+            .iter()
+            .map(|r| (r.top1.unwrap(), r.loss.unwrap()))
+            .collect::<Vec<_>>()
     };
     let (whole, parts) = (run("1", NormName::None, 1), run("3", NormName::None, 3));
     let mut worst: f64 = 0.0;
-    for ((_, a), (_, b)) in whole.iter().zip(&parts) {
+    for ((hits_a, a), (hits_b, b)) in whole.iter().zip(&parts) {
+        assert!((hits_a - hits_b).abs() < 1e-6, "top1 {hits_a} {hits_b}");
         worst = worst.max((a - b).abs() / a);
     }
     support::report(&format!(
@@ -189,4 +217,98 @@ fn a_step_in_parts_is_the_step_as_a_whole() {
         (whole[0].1 - parts[0].1).abs() > 1e-4,
         "statistics are of a part"
     );
+}
+
+/// The log is a log: whatever has become of it, the run goes on from its checkpoint.
+#[test]
+fn a_damaged_log_never_keeps_a_run_from_going_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let short = |out: &Path| TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        block: None,
+        accumulate: None,
+        steps: Some(60),
+        ..options(out)
+    };
+    go(short(&whole), Start::New, u64::MAX).unwrap();
+    go(short(&cut), Start::New, 4).unwrap();
+    let saved = Saved::latest(&cut).unwrap().step;
+    let log = std::fs::read(cut.join("metrics.jsonl")).unwrap();
+    let half = log.len() / 2;
+    let damages: [(&str, Option<Vec<u8>>); 7] = [
+        ("as it was", Some(log.clone())),
+        ("missing", None),
+        ("empty", Some(Vec::new())),
+        ("torn", Some(log[..log.len() - 9].to_vec())),
+        (
+            "no text",
+            Some([&log[..half], &[0xff, 0xfe, 0x80], &log[half..]].concat()),
+        ),
+        ("somebody else's", Some(b"{\"name\": 1}\n".to_vec())),
+        (
+            "in the middle",
+            Some([&log[..half], b"\nx\n", &log[half..]].concat()),
+        ),
+    ];
+    for (what, bytes) in damages {
+        let again = dir.path().join(what.replace(' ', "-"));
+        std::fs::create_dir_all(again.join("checkpoints")).unwrap();
+        let name = format!("checkpoints/step-{saved:08}.safetensors");
+        for file in ["config.toml", "model.safetensors", &name] {
+            std::fs::copy(cut.join(file), again.join(file)).unwrap();
+        }
+        if let Some(bytes) = &bytes {
+            std::fs::write(again.join("metrics.jsonl"), bytes).unwrap();
+        }
+        let latest = Saved::latest(&again).unwrap();
+        let options = TrainOptions {
+            out: Some(again.clone()),
+            ..latest.options.clone()
+        };
+        let config = TrainConfig::resolve(options).unwrap();
+        let mut notices = Vec::new();
+        let stop = AtomicBool::new(false);
+        train(
+            &support::gpu(),
+            &config,
+            Start::Resume(Box::new(latest)),
+            &stop,
+            |event| {
+                if let Event::Notice(text) = event {
+                    notices.push(text.to_string());
+                }
+            },
+        )
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(model(&again), model(&whole), "{what}");
+        let last = train_records(&again).last().map(|r| r.step);
+        assert_eq!(last, Some(60), "{what}");
+        let told = notices.iter().any(|text| text.contains("metrics.jsonl"));
+        assert_eq!(told, what != "as it was", "{what}: {notices:?}");
+    }
+}
+
+/// Killed after its last checkpoint and before its curves.
+#[test]
+fn a_run_that_lacks_its_curves_only_gets_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let linear = TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        block: None,
+        accumulate: None,
+        ..options(&out)
+    };
+    go(linear, Start::New, u64::MAX).unwrap();
+    let log = std::fs::read(out.join("metrics.jsonl")).unwrap();
+    std::fs::remove_file(out.join("curves.png")).unwrap();
+    let summary = resume(&out).unwrap();
+    assert_eq!(summary.steps, 9);
+    assert!(out.join("curves.png").is_file());
+    assert_eq!(std::fs::read(out.join("metrics.jsonl")).unwrap(), log);
+    let text = resume(&out).unwrap_err().to_string();
+    assert!(text.contains("all its 9 steps"), "{text}");
 }

@@ -107,12 +107,12 @@ impl NetworkArgs {
 
 /// The picture at `path`, or the bundled one, no side longer than `max_side`.
 pub(crate) fn picture(path: Option<&Path>, max_side: Option<usize>) -> Result<Picture> {
-    let picture = match path {
-        Some(path) => Picture::read(path)?,
-        None => Picture::decode(Path::new(BUNDLED), ASTRONAUT)?,
-    };
-    match max_side {
-        Some(side) => picture.scaled_down(side),
-        None => Ok(picture),
+    match (path, max_side) {
+        (Some(path), Some(side)) => Picture::read_scaled(path, side),
+        (Some(path), None) => Picture::read(path),
+        (None, side) => {
+            let picture = Picture::decode(Path::new(BUNDLED), ASTRONAUT)?;
+            side.map_or(Ok(picture.clone()), |side| picture.scaled_down(side))
+        }
     }
 }

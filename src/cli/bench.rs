@@ -8,7 +8,7 @@ use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
 use super::times::print_times;
-use super::{AdapterArgs, TuneChoice, print, print_json};
+use super::{AdapterArgs, TuneChoice, note, print, print_json};
 
 /// The end of `decorr bench --help`.
 const EXAMPLES: &str = "\
@@ -124,7 +124,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             print_times(kernels);
         });
     }
-    let progress = |what: &str| eprintln!("{what}");
+    let progress = |what: &str| note(format_args!("{what}"));
     let mut report = match args.quick {
         Some(time) => quick(&gpu, options.variants, time, progress)?,
         None => bench(&gpu, &options, progress)?,

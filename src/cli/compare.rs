@@ -115,3 +115,36 @@ fn print_table(summaries: &[Summary]) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_summed_up_by_its_last_step_and_its_last_test() {
+        let record = |split, step, loss, top1, seconds| Record {
+            split,
+            step,
+            epoch: 0,
+            loss: Some(loss),
+            top1: Some(top1),
+            lr: None,
+            seconds,
+        };
+        let records = [
+            record(Split::Train, 1, 4.0, 0.1, 1.0),
+            record(Split::Test, 1, 3.0, 0.2, 1.0),
+            record(Split::Train, 10, 2.0, 0.3, 5.0),
+            record(Split::Test, 10, 1.0, 0.4, 5.0),
+        ];
+        let summary = summary("a", &records);
+        assert_eq!(summary.steps, 10);
+        assert_eq!(
+            (summary.test_loss, summary.test_top1),
+            (Some(1.0), Some(0.4))
+        );
+        assert_eq!(summary.ms_per_step, Some(500.0));
+        let loss = summary.train_loss.unwrap();
+        assert!((2.0..4.0).contains(&loss), "{loss}");
+    }
+}

@@ -9,9 +9,9 @@ use decorr::files::write_atomically;
 use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
 
-use super::AdapterArgs;
 use super::step::{Step, StepArgs};
 use super::times::print_times;
+use super::{AdapterArgs, print};
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
@@ -44,8 +44,11 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
     Program::plan(&step.graph, &gpu, planned)?;
     let planning = begin.elapsed();
     let mut program = Program::compile(&step.graph, &mut store, CompileOptions::default())?;
-    print!("{}", program.describe());
-    println!("planned in {:.0} ms", planning.as_secs_f64() * 1e3);
+    print(program.describe().trim_end());
+    print(format_args!(
+        "planned in {:.0} ms",
+        planning.as_secs_f64() * 1e3
+    ));
     if args.profile {
         print_times(program.fastest_profile(&step.inputs())?);
     }

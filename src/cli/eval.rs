@@ -7,7 +7,7 @@ use decorr::models::Form;
 use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
-use super::{AdapterArgs, print, print_json};
+use super::{AdapterArgs, note, print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
@@ -72,7 +72,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         ..TrainOptions::default()
     };
     let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |skipped| {
-        eprintln!("skipped: {skipped}");
+        note(format_args!("skipped: {skipped}"));
     })?;
     if args.json {
         print_json(&result)?;

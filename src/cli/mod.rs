@@ -87,10 +87,10 @@ impl AdapterArgs {
             backend: self.backend.clone(),
         })?;
         if gpu.is_software() && self.adapter.is_none() {
-            eprintln!(
+            note(format_args!(
                 "no GPU was found: running on the CPU by {}, which is slow",
                 gpu.name()
-            );
+            ));
         }
         Ok(gpu)
     }
@@ -129,6 +129,11 @@ fn print(line: impl Display) {
         let enough = error.kind() == ErrorKind::BrokenPipe;
         std::process::exit(i32::from(!enough));
     }
+}
+
+/// Prints a line to standard error. One that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints `value` as JSON in a line, for --json.

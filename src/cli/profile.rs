@@ -10,7 +10,7 @@ use decorr::{Error, Result};
 
 use super::step::{Step, StepArgs};
 use super::times::print_by_op;
-use super::{AdapterArgs, print};
+use super::{AdapterArgs, note, print};
 
 /// Layers that are printed, the longest first.
 const LAYERS: usize = 15;
@@ -43,7 +43,7 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     let mut store = Store::new(&gpu, step.config.seed);
     step.config.choose_kernels(&mut store)?;
     let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {
-        eprintln!("{what}");
+        note(format_args!("{what}"));
     })?;
     let model = &step.model;
     let about = [

@@ -10,7 +10,7 @@ use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, TuneChoice, print, tune};
+use super::{AdapterArgs, TuneChoice, note, print, tune};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -48,13 +48,13 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let start = if args.resume {
         let saved = Saved::latest(&options.out_or_default())?;
         for damaged in &saved.damaged {
-            eprintln!("passed over: {damaged}");
+            note(format_args!("passed over: {damaged}"));
         }
-        eprintln!(
+        note(format_args!(
             "resuming after step {} from {}",
             saved.step,
             saved.path.display()
-        );
+        ));
         options = options.over(saved.options.clone());
         Start::Resume(Box::new(saved))
     } else if args.force {
@@ -74,23 +74,23 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         config.set_kernels(variants);
     }
     if gpu.is_software() && config.kernels.is_some_and(|variants| !variants.direct) {
-        eprintln!(
+        note(format_args!(
             "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
             gpu.name()
-        );
+        ));
     }
-    let stop = stop_on_ctrl_c();
+    let stop = stop_on_signal();
     if config.options.data_dir.is_none()
         && let Some(dir) = data::whole_set(&config.data)
     {
         let dir = dir.display();
-        eprintln!(
+        note(format_args!(
             "using the built-in subset of {}; the whole is here too: --data-dir {dir}",
             config.data
-        );
+        ));
     }
 
-    eprintln!("{}", config.summary());
+    note(format_args!("{}", config.summary()));
     let bar = ProgressBar::new(0);
     // The template is a constant of this file and valid.
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
@@ -121,7 +121,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             );
             if lines && (p.step == 1 || p.step.is_multiple_of(log_every) || p.step == p.total_steps)
             {
-                eprintln!("{}/{} {message}", p.step, p.total_steps);
+                note(format_args!("{}/{} {message}", p.step, p.total_steps));
             }
             bar.set_message(message);
         }
@@ -134,19 +134,28 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         }
     });
     bar.finish_and_clear();
-    let summary = summary?;
     let out = config.out.display();
+    if let Err(Error::Io { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_)) = &summary
+        && let Ok(saved) = Saved::latest(&config.out)
+    {
+        note(format_args!(
+            "step {} is saved whole in {}; `decorr train --resume --out {out}` goes on from there",
+            saved.step,
+            saved.path.display()
+        ));
+    }
+    let summary = summary?;
     if summary.interrupted {
-        eprintln!(
-            "stopped by Ctrl-C after step {}; all is saved; `decorr train --resume --out {out}` goes on",
+        note(format_args!(
+            "stopped after step {}; all is saved; `decorr train --resume --out {out}` goes on",
             summary.steps
-        );
+        ));
     }
     if summary.skipped > 0 {
-        eprintln!(
+        note(format_args!(
             "skipped {} times an image that could not be read",
             summary.skipped
-        );
+        ));
     }
     print(format_args!(
         "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
@@ -166,24 +175,27 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
 /// A line above the bar, or where there is no terminal, a line.
 fn say(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() {
-        eprintln!("{text}");
+        note(format_args!("{text}"));
     } else {
         bar.println(text);
     }
 }
 
-/// True after the first Ctrl-C; the second one ends the program at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+/// True after the first Ctrl-C, SIGTERM or SIGHUP (batch systems, `docker stop`, a closed terminal); the second one ends
+/// the program at once.
+fn stop_on_signal() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let handler = move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; Ctrl-C again to end at once");
+        note(format_args!(
+            "stopping after this step; Ctrl-C again to end at once"
+        ));
     };
     if let Err(error) = ctrlc::set_handler(handler) {
-        eprintln!("Ctrl-C will not save: {error}");
+        note(format_args!("Ctrl-C and signals will not save: {error}"));
     }
     stop
 }

@@ -10,7 +10,7 @@ use decorr::tune::{self, Event};
 use decorr::{Error, Result};
 use indicatif::ProgressBar;
 
-use super::{AdapterArgs, print};
+use super::{AdapterArgs, note, print};
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
@@ -69,7 +69,7 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
     let (adapter, folder) = (gpu.describe(), tune::cache_dir());
     let before = match &folder {
         Some(folder) => tune::read(folder, &adapter).unwrap_or_else(|why| {
-            eprintln!("{why}; it is replaced");
+            note(format_args!("{why}; it is replaced"));
             None
         }),
         None => None,
@@ -123,9 +123,9 @@ impl Bar {
     fn show(&self, event: &Event<'_>) {
         let Self { bar, what } = self;
         match *event {
-            Event::Notice(text) if bar.is_hidden() => eprintln!("{text}"),
+            Event::Notice(text) if bar.is_hidden() => note(format_args!("{text}")),
             Event::Notice(text) => bar.println(text),
-            Event::Progress(0, _) if bar.is_hidden() => eprintln!("{what} ..."),
+            Event::Progress(0, _) if bar.is_hidden() => note(format_args!("{what} ...")),
             Event::Progress(0, of) => {
                 bar.println(what);
                 bar.set_length(of as u64);

@@ -73,7 +73,8 @@ fn detect(dir: &Path) -> Option<&'static Set> {
     };
     let set = SETS.iter().find(lies_here)?;
     // The files of both MNISTs have the same names; the folder's tells them apart.
-    let is_mnist = set.name == "fashion-mnist" && dir.ends_with("mnist");
+    let is_mnist = set.name == "fashion-mnist"
+        && (dir.ends_with("mnist") || dir.ends_with("MNIST") || dir.join("MNIST").is_dir());
     SETS.iter().find(|other| match is_mnist {
         true => other.name == "mnist",
         false => other.name == set.name,
@@ -85,8 +86,13 @@ fn signature(set: &Set) -> &'static [&'static str] {
     match set.name {
         "cifar10" => &["data_batch_1.bin", "test_batch.bin"],
         "cifar100" => &["train.bin", "test.bin"],
-        "folder" => &["train"],
-        _ => &["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"],
+        "folder" => &["train", "val"],
+        _ => &[
+            "train-images-idx3-ubyte",
+            "train-images-idx3-ubyte.gz",
+            "train-images.idx3-ubyte",
+            "train-images.idx3-ubyte.gz",
+        ],
     }
 }
 
@@ -113,7 +119,7 @@ fn bad_files(data: &DataSet, tell: &(impl Fn(usize, usize) + Sync)) -> Vec<Strin
     let problems = Mutex::new(BTreeMap::new());
     let work = || {
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = decode::read(path) {
+            if let Err(error) = decode::read(path, 0) {
                 let mut problems = problems.lock().unwrap_or_else(|e| e.into_inner());
                 problems.insert(path, error.to_string());
             }

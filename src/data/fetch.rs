@@ -1,16 +1,15 @@
 //! Downloads: official address, what is missing only, checksum, whole or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use md5::{Digest, Md5};
+use sha2::{Digest, Sha256};
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use super::{Download, Set};
-use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Environment variable with an address that has the same files as the official one.
@@ -46,7 +45,7 @@ pub fn fetch(
     for download in set.downloads {
         let path = dir.join(download.file);
         let url = format!("{base}/{}", download.file);
-        if !path.is_file() || md5_of(&path)? != download.md5 {
+        if !path.is_file() || sha256_of(&path)? != download.sha256 {
             let mut tell = |have, of| tell(download.file, have, of);
             get(&url, &path, download, &mut tell)?;
         }
@@ -91,13 +90,13 @@ fn get(
             }
         }
     }
-    let found = md5_of(&part)?;
-    if found != download.md5 {
+    let found = sha256_of(&part)?;
+    if found != download.sha256 {
         fs::remove_file(&part).map_err(|e| Error::io(&part, e))?;
         let message = format!(
-            "its MD5 is {found}, not {}: damaged on the way, or another file. It was removed; try \
+            "its SHA-256 is {found}, not {}: damaged on the way, or another file. It was removed; try \
              again",
-            download.md5
+            download.sha256
         );
         return Err(Error::data(url, message));
     }
@@ -183,10 +182,10 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |m| m.len())
 }
 
-fn md5_of(path: &Path) -> Result<String> {
+fn sha256_of(path: &Path) -> Result<String> {
     let unreadable = |e| Error::io(path, e);
     let mut file = File::open(path).map_err(unreadable)?;
-    let (mut hash, mut buffer) = (Md5::new(), vec![0; 1 << 16]);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut buffer).map_err(unreadable)? {
             0 => break,
@@ -196,13 +195,14 @@ fn md5_of(path: &Path) -> Result<String> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Unpacks a .tar.gz of plain files into `dir`; one that would write elsewhere is refused.
+/// Unpacks a .tar.gz of plain files into `dir`; one that would write elsewhere is refused. Each file is whole or not there.
 fn unpack(archive: &Path, dir: &Path) -> Result<()> {
     let damaged = |e: std::io::Error| Error::data(archive, format!("is a damaged archive: {e}"));
     let file = File::open(archive).map_err(|e| Error::io(archive, e))?;
     let unpacked = flate2::read::GzDecoder::new(BufReader::new(file));
     let mut archive_reader = tar::Archive::new(unpacked);
-    for entry in archive_reader.entries().map_err(damaged)? {
+    // Raw: a long name is an entry of its own, of any length, which is refused as no plain file. The sets' have none.
+    for entry in archive_reader.entries().map_err(damaged)?.raw(true) {
         let mut entry = entry.map_err(damaged)?;
         let name = entry.path().map_err(damaged)?.into_owned();
         let stays = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -215,19 +215,68 @@ fn unpack(archive: &Path, dir: &Path) -> Result<()> {
             );
             return Err(Error::data(archive, message));
         }
-        let target = dir.join(&name);
-        if kind.is_dir() {
-            fs::create_dir_all(&target).map_err(|e| Error::io(&target, e))?;
-            continue;
+        make_folders(
+            archive,
+            dir,
+            if kind.is_dir() {
+                &name
+            } else {
+                name.parent().unwrap_or(&name)
+            },
+        )?;
+        if kind.is_file() {
+            let wanted = entry.size();
+            write_from(&mut entry, wanted, &dir.join(&name)).map_err(|e| match e {
+                Error::Io { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
+                    damaged(source)
+                }
+                other => other,
+            })?;
         }
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-        }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(damaged)?;
-        write_atomically(&target, &bytes)?;
     }
     Ok(())
+}
+
+/// Makes the folders `below` in `dir`. One that is a link would lead elsewhere.
+fn make_folders(archive: &Path, dir: &Path, below: &Path) -> Result<()> {
+    let mut target = dir.to_path_buf();
+    for part in below.components() {
+        target.push(part);
+        if target.is_symlink() {
+            let message = format!(
+                "would be unpacked through the link {}: refused",
+                target.display()
+            );
+            return Err(Error::data(archive, message));
+        }
+        if !target.is_dir() {
+            fs::create_dir(&target).map_err(|e| Error::io(&target, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `wanted` bytes of `reader` to `path`, under another name first.
+fn write_from(reader: &mut impl Read, wanted: u64, path: &Path) -> Result<()> {
+    let part = PathBuf::from(format!("{}.part", path.display()));
+    let mut copy = || {
+        let mut file = File::create(&part)?;
+        let copied = std::io::copy(reader, &mut file)?;
+        if copied < wanted {
+            let message = format!(
+                "it ends after {copied} of {wanted} bytes of {}",
+                path.display()
+            );
+            return Err(std::io::Error::new(ErrorKind::UnexpectedEof, message));
+        }
+        file.sync_all()?;
+        fs::rename(&part, path)
+    };
+    copy().map_err(|e| {
+        // Best effort: the error to report is the first one.
+        let _ = fs::remove_file(&part);
+        Error::io(path, e)
+    })
 }
 
 #[cfg(test)]
@@ -284,10 +333,12 @@ mod tests {
     }
 
     fn set(file: &'static str, bytes: &[u8]) -> Set {
-        let hex = Md5::digest(bytes).into_iter().map(|b| format!("{b:02x}"));
+        let hex = Sha256::digest(bytes)
+            .into_iter()
+            .map(|b| format!("{b:02x}"));
         let download = Download {
             file,
-            md5: hex.collect::<String>().leak(),
+            sha256: hex.collect::<String>().leak(),
         };
         Set {
             name: "test",
@@ -352,7 +403,7 @@ mod tests {
         let address = serve("200 OK", content(), 0);
         let error = fetch(&set, dir.path(), Some(&address), |_, _, _| ()).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("file.bin: its MD5 is"), "{text}");
+        assert!(text.contains("file.bin: its SHA-256 is"), "{text}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -15,6 +15,9 @@ use crate::{Error, Result, decode};
 /// it has made.
 const AHEAD: usize = 4;
 
+/// Bytes of a pixel that is resized.
+const OF_RGB: u64 = 3;
+
 /// Most threads: a batch of ImageNet's size is 150 MB, and each thread holds at least one.
 const MOST_WORKERS: usize = 16;
 
@@ -320,7 +323,9 @@ impl Work {
         let pixels = match &images.source {
             Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
             Source::Files(paths) => {
-                let picture = decode::read(&paths[i])?.into_rgb8();
+                // Its share of the memory of pictures is held until it is resized.
+                let decoded = decode::read(&paths[i], OF_RGB)?;
+                let picture = decoded.image.into_rgb8();
                 let part = augment.part(picture.width(), picture.height(), &mut random);
                 let size = (images.height, images.width);
                 augment::resize(&picture, part, size, &mut resized)

@@ -41,6 +41,8 @@ pub struct DataOptions {
     pub workers: usize,
     /// Go on without images that cannot be read.
     pub skip_bad: bool,
+    /// Only the test images are wanted: a folder without train/ has those of val/ as its training images too.
+    pub test_only: bool,
 }
 
 impl Default for DataOptions {
@@ -52,6 +54,7 @@ impl Default for DataOptions {
             test_images: None,
             workers: 0,
             skip_bad: false,
+            test_only: false,
         }
     }
 }
@@ -130,7 +133,7 @@ pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Resul
     let (train, test, notices) = match (set.name, data_dir) {
         ("fashion-mnist", None) => with_nothing_to_say(builtin::fashion_mnist()?),
         ("cifar10" | "cifar100", _) => cifar::open(set, &places(set, data_dir))?,
-        ("folder", Some(dir)) => folder::open(dir, options.image_size)?,
+        ("folder", Some(dir)) => folder::open(dir, options)?,
         ("folder", None) => {
             let message = "--data folder needs a --data-dir with train/CLASS/* and val/CLASS/*";
             return Err(Error::Config(message.into()));
@@ -181,7 +184,7 @@ pub fn shape(
         (Some(shape), _) => Ok((shape, set.classes)),
         (None, None) => Ok(([3, image_size, image_size], set.classes)),
         (None, Some(dir)) => {
-            let classes = folder::classes(&dir.join("train"))?.len();
+            let classes = folder::classes(dir)?.len();
             Ok(([3, image_size, image_size], classes))
         }
     }
@@ -201,16 +204,34 @@ fn places(set: &Set, data_dir: Option<&Path>) -> Vec<PathBuf> {
         Some(dir) => vec![dir],
         None => vec![Path::new(DIR), Path::new(SYSTEM)],
     };
-    let below = |root: &Path| [root.to_path_buf(), root.join(set.name)];
-    let archive = |dir: PathBuf| match set.folder {
-        Some(folder) => vec![dir.clone(), dir.join(folder)],
-        None => vec![dir],
+    // Where archives unpack to, and where torchvision puts files.
+    let inside: &[&str] = match set.name {
+        "mnist" => &["", "raw", "MNIST/raw"],
+        "fashion-mnist" => &["", "raw", "FashionMNIST/raw"],
+        _ => match &set.folder {
+            Some(folder) => &["", folder],
+            None => &[""],
+        },
     };
-    roots
-        .into_iter()
-        .flat_map(below)
-        .flat_map(archive)
-        .collect()
+    let mut places = Vec::new();
+    for root in roots {
+        for dir in [root.to_path_buf(), root.join(set.name)] {
+            places.extend(inside.iter().map(|name| dir.join(name)));
+        }
+    }
+    // An archive's folder in a folder of any name.
+    if let (Some(folder), Some(dir)) = (set.folder, data_dir) {
+        places.extend(folders(dir).into_iter().map(|below| below.join(folder)));
+    }
+    places
+}
+
+/// Folders in `dir`, by name.
+fn folders(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    folders.sort_unstable();
+    folders
 }
 
 /// The error for a set whose files are in none of `tried`.

@@ -35,12 +35,12 @@ pub struct Set {
 pub struct Download {
     /// Name at the address and on disk. One that ends with .tar.gz is unpacked.
     pub file: &'static str,
-    /// As the set's authors or torchvision publish it, in hexadecimal.
-    pub md5: &'static str,
+    /// Of the file that its authors publish, in hexadecimal; TensorFlow Datasets, Keras and others pin the same.
+    pub sha256: &'static str,
 }
 
-const fn download(file: &'static str, md5: &'static str) -> Download {
-    Download { file, md5 }
+const fn download(file: &'static str, sha256: &'static str) -> Download {
+    Download { file, sha256 }
 }
 
 /// All sets.
@@ -64,19 +64,19 @@ pub const SETS: &[Set] = &[
         downloads: &[
             download(
                 "train-images-idx3-ubyte.gz",
-                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
             ),
             download(
                 "train-labels-idx1-ubyte.gz",
-                "25c81989df183df01b3e8a0aad5dffbe",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
             ),
             download(
                 "t10k-images-idx3-ubyte.gz",
-                "bef4ecab320f06d8554ea6380940ec79",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
             ),
             download(
                 "t10k-labels-idx1-ubyte.gz",
-                "bb300cfdad3c16e7a12a480ee83cd310",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ],
     },
@@ -95,19 +95,19 @@ pub const SETS: &[Set] = &[
         downloads: &[
             download(
                 "train-images-idx3-ubyte.gz",
-                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             ),
             download(
                 "train-labels-idx1-ubyte.gz",
-                "d53e105ee54ea40749a09fcbcd1e9432",
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
             ),
             download(
                 "t10k-images-idx3-ubyte.gz",
-                "9fb629c4189551a2d022fa330f9573f3",
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
             ),
             download(
                 "t10k-labels-idx1-ubyte.gz",
-                "ec29112dd5afa0611ce80d1b7f02629c",
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
             ),
         ],
     },
@@ -124,7 +124,7 @@ pub const SETS: &[Set] = &[
         address: "https://www.cs.toronto.edu/~kriz/",
         downloads: &[download(
             "cifar-10-binary.tar.gz",
-            "c32a1d4ab5d03f1284b67883e8d87530",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         )],
     },
     Set {
@@ -140,7 +140,7 @@ pub const SETS: &[Set] = &[
         address: "https://www.cs.toronto.edu/~kriz/",
         downloads: &[download(
             "cifar-100-binary.tar.gz",
-            "03b5dce01913d631647c71ecec9e9cb8",
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         )],
     },
     Set {

@@ -21,13 +21,22 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads any file that the `image` crate opens, in [0, 1]. Grey files have one channel;
-    /// transparency is left out; 16 bits stay 16 bits.
+    /// Reads any file that [`Picture::decode`] decodes.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no whole picture.
+    /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no whole picture, or takes more than 1 GiB.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_image(path, &decode::read(path)?)
+        let decoded = decode::read(path, OF_PLANES)?;
+        Self::from_image(path, &decoded.image, None)
+    }
+
+    /// As [`Picture::read`], no side longer than `side` pixels. It takes less memory than reading it whole.
+    ///
+    /// # Errors
+    /// Those of [`Picture::read`], and [`Error::Config`] for a side of 0.
+    pub fn read_scaled(path: &Path, side: usize) -> Result<Self> {
+        let decoded = decode::read(path, OF_ONE_PLANE)?;
+        Self::from_image(path, &decoded.image, Some(side))
     }
 
     /// Whether the name ends as that of a picture does.
@@ -35,38 +44,43 @@ impl Picture {
         ImageFormat::from_path(path).is_ok_and(|format| format.reading_enabled())
     }
 
-    /// As [`Picture::read`], from the bytes of a file; `path` is for messages.
+    /// The picture in the bytes of a file, in [0, 1]; `path` is for messages. Grey files have one channel;
+    /// transparency is left out; 16 bits stay 16 bits.
     ///
     /// # Errors
     /// [`Error::Data`] if it is no whole picture.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        Self::from_image(path, &decode::decode(path, bytes)?)
+        let decoded = decode::decode(path, bytes, OF_PLANES)?;
+        Self::from_image(path, &decoded.image, None)
     }
 
-    fn from_image(path: &Path, image: &DynamicImage) -> Result<Self> {
-        let channels = if image.color().has_color() { 3 } else { 1 };
-        let (width, height) = (image.width() as usize, image.height() as usize);
-        let interleaved: Vec<f32> = match channels {
-            3 => image.to_rgb32f().into_raw(),
-            // Not by way of colour, which would weight the channels and round.
-            _ => image.to_luma32f().into_raw(),
-        };
-        if interleaved.iter().any(|v| !v.is_finite()) {
-            return Err(Error::data(path, "has a pixel that is not a finite number"));
-        }
-        let plane = height * width;
-        let mut data = vec![0.0; channels * plane];
-        for (i, pixel) in interleaved.chunks_exact(channels).enumerate() {
-            for (c, &value) in pixel.iter().enumerate() {
-                data[c * plane + i] = value;
-            }
-        }
-        Ok(Self {
+    /// Channel by channel, so that one whole plane is in memory beside what is scaled.
+    fn from_image(path: &Path, image: &DynamicImage, side: Option<usize>) -> Result<Self> {
+        let channels = if has_colour(image) { 3 } else { 1 };
+        let mut picture = Self {
             channels,
-            height,
-            width,
-            data,
-        })
+            height: image.height() as usize,
+            width: image.width() as usize,
+            data: Vec::new(),
+        };
+        for channel in 0..channels {
+            let one = Self {
+                channels: 1,
+                height: image.height() as usize,
+                width: image.width() as usize,
+                data: plane(image, channel),
+            };
+            if one.data.iter().any(|v| !v.is_finite()) {
+                return Err(Error::data(path, "has a pixel that is not a finite number"));
+            }
+            let one = match side {
+                Some(side) => one.scaled_down(side)?,
+                None => one,
+            };
+            (picture.height, picture.width) = (one.height, one.width);
+            picture.data.extend(one.data);
+        }
+        Ok(picture)
     }
 
     /// The file of a PNG, 8 bits a channel.
@@ -149,6 +163,47 @@ impl Picture {
             width,
             data,
         })
+    }
+}
+
+/// Bytes a pixel of three planes in floats, and of one beside what it is scaled down to.
+const OF_PLANES: u64 = 12;
+const OF_ONE_PLANE: u64 = 8;
+
+/// Whether red, green and blue may differ. (Grey floats are three equal channels: `image` has no other kind for them.)
+fn has_colour(image: &DynamicImage) -> bool {
+    match image {
+        DynamicImage::ImageRgb32F(image) => {
+            let mut pixels = image.pixels();
+            !pixels.all(|pixel| pixel.0.iter().all(|v| v.to_bits() == pixel.0[0].to_bits()))
+        }
+        image => image.color().has_color(),
+    }
+}
+
+/// One channel of all pixels in [0, 1].
+fn plane(image: &DynamicImage, channel: usize) -> Vec<f32> {
+    fn every<T: Copy>(samples: &[T], step: usize, from: usize, f: fn(T) -> f32) -> Vec<f32> {
+        samples
+            .iter()
+            .skip(from)
+            .step_by(step)
+            .map(|&v| f(v))
+            .collect()
+    }
+    let byte = |v: u8| f32::from(v) / 255.0;
+    let word = |v: u16| f32::from(v) / 65535.0;
+    match image {
+        DynamicImage::ImageLuma8(i) => every(i.as_raw(), 1, channel, byte),
+        DynamicImage::ImageLumaA8(i) => every(i.as_raw(), 2, channel, byte),
+        DynamicImage::ImageRgb8(i) => every(i.as_raw(), 3, channel, byte),
+        DynamicImage::ImageRgba8(i) => every(i.as_raw(), 4, channel, byte),
+        DynamicImage::ImageLuma16(i) => every(i.as_raw(), 1, channel, word),
+        DynamicImage::ImageLumaA16(i) => every(i.as_raw(), 2, channel, word),
+        DynamicImage::ImageRgb16(i) => every(i.as_raw(), 3, channel, word),
+        DynamicImage::ImageRgba16(i) => every(i.as_raw(), 4, channel, word),
+        DynamicImage::ImageRgba32F(i) => every(i.as_raw(), 4, channel, |v| v),
+        other => every(other.to_rgb32f().as_raw(), 3, channel, |v| v),
     }
 }
 

@@ -272,14 +272,19 @@ fn block_lines(root: &Area<'_>, at: [u32; 2], size: [u32; 2], blocks: usize) -> 
     Ok(())
 }
 
-fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn {
-    for (share, value) in [
+/// What stands beside the bar of colours from `end` to -`end`: how far down, and the value.
+fn bar_values(end: f32) -> [(f64, f32); 5] {
+    [
         (0.0, end),
         (0.25, end / 2.0),
         (0.5, 0.0),
         (0.75, -end / 2.0),
         (1.0, -end),
-    ] {
+    ]
+}
+
+fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn {
+    for (share, value) in bar_values(end) {
         let down = (share * f64::from(height)) as u32;
         let down = down.saturating_sub(8).min(height.saturating_sub(14));
         write(root, &short(value), [x, y + down], 15.0)?;

@@ -193,15 +193,20 @@ impl Gpu {
     /// # Errors
     /// That error.
     pub fn check(&self) -> Result<()> {
-        // Whatever else is reported is what follows from the loss.
-        if let Some(message) = self.lost.get() {
-            return Err(Error::DeviceLost(format!("{}: {message}", self.name())));
-        }
         let mut slot = self
             .first_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        slot.take().map_or(Ok(()), Err)
+        let error = slot.take();
+        if error.is_some() {
+            // The loss is told in a poll only, and what is reported before is what follows from it.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+        }
+        match (self.lost.get(), error) {
+            (Some(message), _) => Err(Error::DeviceLost(format!("{}: {message}", self.name()))),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(()),
+        }
     }
 
     /// A buffer of `size_bytes`, rounded up to 16.

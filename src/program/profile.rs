@@ -48,9 +48,7 @@ impl Program {
         self.profile(inputs)?;
         let mut least = self.profile(inputs)?;
         for _ in 0..4 {
-            for (least, new) in least.iter_mut().zip(self.profile(inputs)?) {
-                least.seconds = least.seconds.min(new.seconds);
-            }
+            keep_the_least(&mut least, &self.profile(inputs)?);
         }
         Ok(least)
     }
@@ -108,21 +106,67 @@ impl Program {
             }
             let stamps: Vec<u64> =
                 read_back(&gpu, read, submission, |b| bytemuck::cast_slice(b).to_vec())?;
-            let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
+            let period = gpu.queue.get_timestamp_period();
             for (dispatch, pair) in chunk.iter().zip(stamps.chunks(2)) {
                 let first = *first_stamp.get_or_insert(pair[0]);
+                let [start, seconds] = start_and_length([pair[0], pair[1]], first, period);
                 times.push(KernelTime {
                     label: dispatch.label.clone(),
                     op: dispatch.op,
                     entry: dispatch.entry,
                     shape: dispatch.shape.clone(),
-                    start: pair[0].saturating_sub(first) as f64 * period,
-                    seconds: pair[1].saturating_sub(pair[0]) as f64 * period,
+                    start,
+                    seconds,
                     flops: dispatch.cost.flops,
                     bytes: dispatch.cost.bytes,
                 });
             }
         }
         Ok(times)
+    }
+}
+
+/// Of every kernel the shorter of two times.
+fn keep_the_least(least: &mut [KernelTime], new: &[KernelTime]) {
+    for (least, new) in least.iter_mut().zip(new) {
+        least.seconds = least.seconds.min(new.seconds);
+    }
+}
+
+/// Seconds from the stamp `first` to the first of two, and between them. A stamp is `period` nanoseconds.
+fn start_and_length([begin, end]: [u64; 2], first: u64, period: f32) -> [f64; 2] {
+    let seconds = |ticks: u64| ticks as f64 * f64::from(period) * 1e-9;
+    [
+        seconds(begin.saturating_sub(first)),
+        seconds(end.saturating_sub(begin)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_nanoseconds_times_the_period() {
+        let times = start_and_length([3_000_000_000, 5_000_000_000], 1_000_000_000, 0.5);
+        assert_eq!(times, [1.0, 1.0]);
+        assert_eq!(start_and_length([5, 3], 9, 1.0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_shorter_time_is_kept() {
+        let time = |seconds| KernelTime {
+            label: String::new(),
+            op: "",
+            entry: "",
+            shape: String::new(),
+            start: 0.0,
+            seconds,
+            flops: 0,
+            bytes: 0,
+        };
+        let mut least = [time(2.0), time(1.0)];
+        keep_the_least(&mut least, &[time(1.5), time(3.0)]);
+        assert_eq!([least[0].seconds, least[1].seconds], [1.5, 1.0]);
     }
 }

@@ -139,6 +139,23 @@ impl Store {
         self.gpu.upload(&entry.buffer, entry.offset_bytes, bytes)
     }
 
+    /// Writes `value` into all memory that steps compute in. No step may read there what it has not written, so what it
+    /// gives is the same; tests hold it to that with NaN.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn fill_arenas(&self, value: f32) -> Result<()> {
+        let some = vec![value; 1 << 18];
+        for arena in &self.arenas {
+            for offset in (0..arena.size()).step_by(4 * some.len()) {
+                let len = (arena.size() - offset).min(4 * some.len() as u64) as usize;
+                self.gpu
+                    .upload(arena, offset, &bytemuck::cast_slice(&some)[..len])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Memory for the computed tensors of a program: arena `k` of at least this size. Programs of
     /// one store share it, since the device runs their steps one after the other and nothing in an
     /// arena outlives a step.

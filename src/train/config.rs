@@ -230,6 +230,7 @@ impl TrainConfig {
             value.clone().ok_or_else(missing)
         }
         let batch_size = need(&o.batch_size, "batch-size")?;
+        check_sizes(&o)?;
         let epochs = need(&o.epochs, "epochs")?;
         let lr = need(&o.lr, "lr")?;
         let momentum = need(&o.momentum, "momentum")?;
@@ -384,11 +385,20 @@ impl TrainConfig {
     /// # Errors
     /// As [`data::open`].
     pub fn open_data(&self) -> Result<DataSet> {
-        data::open(
-            &self.data,
-            self.options.data_dir.as_deref(),
-            &self.data_options,
-        )
+        let dir = self.options.data_dir.as_deref();
+        data::open(&self.data, dir, &self.data_options)
+    }
+
+    /// As [`TrainConfig::open_data`], for an evaluation: a folder may have its test pictures only.
+    ///
+    /// # Errors
+    /// As [`data::open`].
+    pub(super) fn open_test_data(&self) -> Result<DataSet> {
+        let options = DataOptions {
+            test_only: true,
+            ..self.data_options
+        };
+        data::open(&self.data, self.options.data_dir.as_deref(), &options)
     }
 
     /// The network for this many classes.
@@ -496,6 +506,29 @@ impl TrainConfig {
     }
 }
 
+/// Bounds on what sizes a graph or a batch: far above all that is of use, and far below what overflows or never ends.
+fn check_sizes(o: &TrainOptions) -> Result<()> {
+    let sizes = [
+        ("batch-size", o.batch_size, 1 << 20),
+        ("image-size", o.image_size, 1 << 16),
+        ("n-iter", o.n_iter, 100),
+        ("first-n-iter", o.first_n_iter, 100),
+        ("sampling-stride", o.sampling_stride, 1 << 16),
+        ("block", o.block, 1 << 20),
+        ("refresh", o.refresh, 1 << 20),
+        ("workers", o.workers, 1 << 10),
+    ];
+    match sizes
+        .iter()
+        .find(|(_, size, most)| size.is_some_and(|size| size > *most))
+    {
+        Some((name, Some(size), most)) => Err(Error::Config(format!(
+            "--{name} {size} is more than {most}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The options that are about data, checked.
 fn data_options(o: &TrainOptions) -> Result<DataOptions> {
     data::find_set(o.data.as_deref().unwrap_or_default())?;
@@ -516,6 +549,7 @@ fn data_options(o: &TrainOptions) -> Result<DataOptions> {
         test_images: o.test_images,
         workers: o.workers.unwrap_or(0),
         skip_bad: o.skip_bad.unwrap_or(false),
+        test_only: false,
     })
 }
 

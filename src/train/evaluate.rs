@@ -144,7 +144,7 @@ pub fn evaluate_checkpoint(
         ..written
     };
     let config = TrainConfig::resolve(options.over(below))?;
-    let set = config.open_data()?;
+    let set = config.open_test_data()?;
     let mut store = Store::new(gpu, config.seed);
     // Those of a training on a GPU would take minutes to compile for a CPU.
     if !gpu.is_software() {

@@ -75,6 +75,18 @@ impl MetricsWriter {
         })
     }
 
+    /// Has the system write what it holds back, so that a checkpoint is never ahead of its log.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn sync(&self) -> Result<()> {
+        match self.file.sync_data() {
+            // Pipes and devices have nothing to sync.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced.map_err(|e| Error::io(&self.path, e)),
+        }
+    }
+
     /// Writes one line.
     ///
     /// # Errors
@@ -105,6 +117,54 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Record>> {
         }
     }
     Ok(records)
+}
+
+/// The log of a run that goes on after `step`: its whole lines up to that step, and a sentence about what was not as it
+/// should be. The checkpoint is the truth; a log that is torn, cut, missing or somebody else's never keeps a run from going on.
+///
+/// `log_every` says which steps should be in it.
+///
+/// # Errors
+/// [`Error::Io`] if the file is there and cannot be read.
+pub(super) fn read_up_to(
+    path: &Path,
+    step: u64,
+    log_every: u64,
+) -> Result<(Vec<Record>, Option<String>)> {
+    let bytes = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|e| Error::io(path, e))?,
+    };
+    let mut records: Vec<Record> = Vec::new();
+    let mut damaged = None;
+    for (i, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let record = serde_json::from_slice::<Record>(line).ok();
+        let follows = |r: &Record| records.last().is_none_or(|last| last.step <= r.step);
+        match record.filter(|record| line.ends_with(b"\n") && follows(record)) {
+            Some(record) if record.step > step => break,
+            Some(record) => records.push(record),
+            None => {
+                damaged = Some(i + 1);
+                break;
+            }
+        }
+    }
+    let have = records.iter().map(|record| record.step).max().unwrap_or(0);
+    // Every `log_every`-th step is logged, and the first one.
+    let should = (step / log_every * log_every).max(u64::from(step > 0));
+    let mut trouble = Vec::new();
+    if let Some(line) = damaged {
+        trouble.push(format!(
+            "is cut back to the {} whole lines before line {line}",
+            line - 1
+        ));
+    }
+    if have < should {
+        trouble.push(format!("has no lines of the steps {} to {step}", have + 1));
+    }
+    let trouble =
+        (!trouble.is_empty()).then(|| format!("{} {}", path.display(), trouble.join(" and ")));
+    Ok((records, trouble))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::config::TrainConfig;
 use super::curves::{Over, draw_curves};
 use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
-use super::metrics::{MetricsWriter, Record, Split, read_metrics};
+use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
@@ -20,6 +20,11 @@ use crate::nn::FreezeCounter;
 use crate::optim::Schedule;
 use crate::program::Store;
 use crate::{Error, Result};
+
+const CURVES: &str = "curves.png";
+
+/// A loss beyond this is no loss any more, though its bits may be a number.
+const ABSURD: f64 = 1e12;
 
 /// What the loop tells while it runs.
 #[derive(Clone, Debug)]
@@ -115,7 +120,9 @@ pub fn train(
     let mut loader = set.train_loader(config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
     let total_steps = config.total_steps(per_epoch);
-    if saved.is_some() && first >= total_steps {
+    // A run that was killed between its last checkpoint and its curves has something left to do.
+    let is_finished = first > total_steps || config.out.join(CURVES).exists();
+    if saved.is_some() && first >= total_steps && is_finished {
         return Err(Error::Config(format!(
             "{} has all its {total_steps} steps; --epochs or --steps with --resume make it longer",
             config.out.display()
@@ -165,13 +172,15 @@ pub fn train(
             let roles = &saved::ROLES;
             checkpoint::to_store(&saved.path, &saved.tensors, &store, roles)?;
             // Steps after it will be done, and logged, again.
-            let mut records = read_metrics(&metrics)?;
-            records.retain(|r| r.step <= saved.step);
+            let (records, trouble) = read_up_to(&metrics, saved.step, config.log_every)?;
+            if let Some(trouble) = trouble {
+                tell(Event::Notice(&trouble));
+            }
             records
         }
         None => {
             // What an earlier run left must not be taken for this one's.
-            for name in ["model.safetensors", "curves.png"] {
+            for name in ["model.safetensors", CURVES] {
                 remove_if_there(&config.out.join(name))?;
             }
             saved::remove_all(&config.out)?;
@@ -180,20 +189,20 @@ pub fn train(
     };
     let mut run = Run {
         metrics: MetricsWriter::over(&metrics, &records)?,
-        records,
         config,
         store,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
         saved_at: saved.as_ref().map(|s| s.step),
-        tested: None,
+        tested: tested_at(&records, first, set.test.len()),
+        last_loss: last_loss(&records),
+        records,
         schedule: config.schedule(per_epoch),
         total_steps,
         per_epoch,
         train_seconds: saved.as_ref().map_or(0.0, |s| s.seconds),
         done: first,
         skipped: 0,
-        last_loss: f64::NAN,
     };
     write_atomically(
         &config.out.join("config.toml"),
@@ -267,7 +276,8 @@ impl Run<'_> {
             let finite = |v: f32| v.is_finite().then_some(f64::from(v));
             let is_last = self.done == self.total_steps;
             let is_logged = self.done == 1 || self.done.is_multiple_of(self.config.log_every);
-            if is_logged || is_last || !loss.is_finite() {
+            let is_absurd = !is_sane(f64::from(loss));
+            if is_logged || is_last || is_absurd {
                 self.log(Record {
                     split: Split::Train,
                     step: self.done,
@@ -278,8 +288,8 @@ impl Run<'_> {
                     seconds,
                 })?;
             }
-            if !loss.is_finite() {
-                let what = format!("the loss of step {} is {loss}", self.done);
+            if is_absurd {
+                let what = format!("the loss of step {} is {loss:e}", self.done);
                 return Err(self.diverged(&what));
             }
             self.last_loss = f64::from(loss);
@@ -321,7 +331,7 @@ impl Run<'_> {
     }
 
     fn draw(&self) -> Result<()> {
-        let path = self.config.out.join("curves.png");
+        let path = self.config.out.join(CURVES);
         let runs: [(&str, &[Record]); 1] = [("", &self.records)];
         draw_curves(&path, &title(self.config), &runs, Over::Steps)
     }
@@ -346,6 +356,7 @@ impl Run<'_> {
             ("config".to_string(), self.config.for_checkpoint()?),
             ("step".to_string(), self.done.to_string()),
         ]);
+        self.metrics.sync()?;
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
         Saved::write(self.config, &self.store, self.done, self.train_seconds)?;
         self.saved_at = Some(self.done);
@@ -369,9 +380,9 @@ impl Run<'_> {
         })?;
         self.tested = Some((self.done, evaluation));
         tell(Event::Test(self.done, evaluation));
-        if !evaluation.loss.is_finite() {
+        if !is_sane(evaluation.loss) {
             let what = format!(
-                "the test loss after step {} is {}",
+                "the test loss after step {} is {:e}",
                 self.done, evaluation.loss
             );
             return Err(self.diverged(&what));
@@ -400,6 +411,30 @@ impl Run<'_> {
             checkpoint: self.checkpoint,
         })
     }
+}
+
+/// The evaluation that was logged after `step`.
+fn tested_at(records: &[Record], step: u64, images: usize) -> Option<(u64, Evaluation)> {
+    let logged = records
+        .iter()
+        .find(|r| r.split == Split::Test && r.step == step)?;
+    let evaluation = Evaluation {
+        loss: logged.loss?,
+        top1: logged.top1?,
+        images,
+    };
+    Some((step, evaluation))
+}
+
+/// Whether a loss is a number that training can go on from.
+fn is_sane(loss: f64) -> bool {
+    loss.abs() < ABSURD
+}
+
+/// Of the last training step that was logged.
+fn last_loss(records: &[Record]) -> f64 {
+    let mut train = records.iter().rev().filter(|r| r.split == Split::Train);
+    train.next().and_then(|r| r.loss).unwrap_or(f64::NAN)
 }
 
 fn title(config: &TrainConfig) -> String {

@@ -1,0 +1,224 @@
+//! TIFF: by the decoder of `image`, and where that stops, by the crate below it.
+//!
+//! `image` reads grey, RGB and CMYK in 8 and 16 bits and RGB in floats. Here are palettes, grey in 2 and 4 bits and in
+//! floats, bytes whose bits are in the other order, and refusals of what would be read wrong.
+
+use std::io::Cursor;
+
+use image::codecs::tiff::TiffDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, Rgb32FImage, RgbImage};
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::tags::Tag;
+use tiff::{ColorType, TiffError};
+
+use super::limits::MAX_BYTES;
+use super::{Check, Held};
+
+const FILL_ORDER_REVERSED: u16 = 2;
+const PLANAR: u16 = 2;
+const GREY: u16 = 1;
+const PALETTE: u16 = 3;
+const FLOAT: u16 = 3;
+
+type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
+
+/// The first picture of a file, and how it was held.
+pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
+    let mut decoder = open(bytes)?;
+    let (width, height) = decoder.dimensions().map_err(explain)?;
+    // Of a file with a palette or floats, what it becomes; of others, the widest that `image` makes of them.
+    check(
+        [width as usize, height as usize],
+        bytes_of_pixel(&mut decoder)?,
+    )?;
+    let mut tag = |tag| decoder.find_tag_unsigned::<u16>(tag).map_err(explain);
+    let orientation = tag(Tag::Orientation)?;
+    let orientation =
+        orientation.and_then(|value| Orientation::from_exif(u8::try_from(value).ok()?));
+    let is_tiled = tag(Tag::TileWidth)?.is_some();
+    if is_tiled && tag(Tag::PlanarConfiguration)? == Some(PLANAR) {
+        return Err(
+            "its colours are in tiles of their own (PlanarConfiguration 2), which is not read"
+                .into(),
+        );
+    }
+    let is_reversed = tag(Tag::FillOrder)? == Some(FILL_ORDER_REVERSED);
+    let is_palette = tag(Tag::PhotometricInterpretation)? == Some(PALETTE);
+    let is_float = sample_format(&mut decoder)? == FLOAT;
+
+    let mut changed = bytes.to_vec();
+    if is_reversed {
+        for (from, len) in stored(&mut decoder, is_tiled)? {
+            let part = from
+                .checked_add(len)
+                .and_then(|end| changed.get_mut(from..end));
+            let part = part.ok_or("it was cut short")?;
+            part.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
+        }
+    }
+    let image = if is_palette {
+        palette(&mut decoder, &mut changed)?
+    } else {
+        match (decoder.colortype().map_err(explain)?, is_float) {
+            (ColorType::Gray(bits @ (2 | 4)), _) => few_bits(&mut open(&changed)?, bits)?,
+            (ColorType::Gray(32), true) => floats(&mut open(&changed)?)?,
+            _ => by_image(&changed)?,
+        }
+    };
+    Ok((image, orientation))
+}
+
+fn open(bytes: &[u8]) -> Result<Reader<'_>, String> {
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
+    limits.intermediate_buffer_size = limits.decoding_buffer_size;
+    let decoder = Decoder::new(Cursor::new(bytes)).map_err(explain)?;
+    Ok(decoder.with_limits(limits))
+}
+
+fn explain(error: TiffError) -> String {
+    match error {
+        TiffError::LimitsExceeded => "it claims more memory than pictures are given".to_string(),
+        TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "it was cut short".to_string()
+        }
+        error => error.to_string(),
+    }
+}
+
+fn sample_format(decoder: &mut Reader<'_>) -> Result<u16, String> {
+    let formats = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat);
+    let formats = formats.map_err(explain)?.unwrap_or_default();
+    Ok(formats.first().copied().unwrap_or(1))
+}
+
+/// Where the bytes of strips or tiles lie: begin and length.
+fn stored(decoder: &mut Reader<'_>, is_tiled: bool) -> Result<Vec<(usize, usize)>, String> {
+    let [offsets, counts] = match is_tiled {
+        true => [Tag::TileOffsets, Tag::TileByteCounts],
+        false => [Tag::StripOffsets, Tag::StripByteCounts],
+    };
+    let mut numbers = |tag| decoder.get_tag_u64_vec(tag).map_err(explain);
+    let (offsets, counts) = (numbers(offsets)?, numbers(counts)?);
+    let number = |n: u64| usize::try_from(n).map_err(|_| "it was cut short".to_string());
+    let pairs = offsets.into_iter().zip(counts);
+    pairs
+        .map(|(from, len)| Ok((number(from)?, number(len)?)))
+        .collect()
+}
+
+/// What decoder and picture take.
+fn bytes_of_pixel(decoder: &mut Reader<'_>) -> Result<u64, String> {
+    let bits = decoder.find_tag_unsigned_vec::<u16>(Tag::BitsPerSample);
+    let bits = bits.map_err(explain)?.unwrap_or_else(|| vec![1]);
+    let bytes: u64 = bits.iter().map(|&bits| u64::from(bits.div_ceil(8))).sum();
+    // The samples, and the picture made of them: palettes become RGB, grey floats three of them.
+    Ok(bytes + (3 * bytes).max(4))
+}
+
+fn by_image(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+    DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())
+}
+
+/// Grey in `bits` a pixel, rows of whole bytes: width, height and pixels.
+fn unpacked(decoder: &mut Reader<'_>, bits: u8) -> Result<(u32, u32, Vec<u8>), String> {
+    let (width, height) = decoder.dimensions().map_err(explain)?;
+    let DecodingResult::U8(packed) = decoder.read_image().map_err(explain)? else {
+        return Err(format!("its samples of {bits} bits are no bytes"));
+    };
+    let row_bytes = (width as usize * usize::from(bits)).div_ceil(8);
+    let mut values = Vec::with_capacity(width as usize * height as usize);
+    for row in packed.chunks_exact(row_bytes).take(height as usize) {
+        values.extend((0..width as usize).map(|x| {
+            let bit = x * usize::from(bits);
+            row[bit / 8] << (bit % 8) >> (8 - bits)
+        }));
+    }
+    Ok((width, height, values))
+}
+
+fn few_bits(decoder: &mut Reader<'_>, bits: u8) -> Result<DynamicImage, String> {
+    let (width, height, mut values) = unpacked(decoder, bits)?;
+    let most = (1_u16 << bits) - 1;
+    for value in &mut values {
+        *value = (u16::from(*value) * 255 / most) as u8;
+    }
+    let image = GrayImage::from_raw(width, height, values);
+    Ok(image.ok_or("its pixels do not fill its size")?.into())
+}
+
+/// Grey floats. (`image` has no such kind: three equal channels.)
+fn floats(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
+    let (width, height) = decoder.dimensions().map_err(explain)?;
+    let DecodingResult::F32(values) = decoder.read_image().map_err(explain)? else {
+        return Err("its samples of 32 bits are no floats".into());
+    };
+    let values = values.into_iter().flat_map(|value| [value; 3]).collect();
+    let image = Rgb32FImage::from_raw(width, height, values);
+    Ok(image.ok_or("its pixels do not fill its size")?.into())
+}
+
+/// Numbers of colours. The crate reads such samples only where the file calls them grey, so the copy `bytes` is made to.
+fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, String> {
+    let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(explain)?;
+    let at = photometric(bytes).ok_or("its palette is damaged")?;
+    let value = match bytes.starts_with(b"II") {
+        true => GREY.to_le_bytes(),
+        false => GREY.to_be_bytes(),
+    };
+    bytes
+        .get_mut(at..at + 2)
+        .ok_or("it was cut short")?
+        .copy_from_slice(&value);
+    let mut decoder = open(bytes)?;
+    let bits = match decoder.colortype().map_err(explain)? {
+        ColorType::Gray(bits @ (1 | 2 | 4 | 8)) => bits,
+        other => return Err(format!("a palette of {other:?} is not read")),
+    };
+    let (width, height, values) = unpacked(&mut decoder, bits)?;
+    let colours = map.len() / 3;
+    let colour = |value: u8| {
+        let channel = |c: usize| {
+            map.get(c * colours + usize::from(value))
+                .map(|v| (v >> 8) as u8)
+        };
+        let is_there = usize::from(value) < colours;
+        match (is_there, channel(0), channel(1), channel(2)) {
+            (true, Some(r), Some(g), Some(b)) => Ok([r, g, b]),
+            _ => Err("a pixel has a colour that its palette has not"),
+        }
+    };
+    let mut pixels = Vec::with_capacity(3 * values.len());
+    for value in values {
+        pixels.extend(colour(value)?);
+    }
+    let image = RgbImage::from_raw(width, height, pixels);
+    Ok(image.ok_or("its pixels do not fill its size")?.into())
+}
+
+/// Where the value of the first directory's tag PhotometricInterpretation lies.
+fn photometric(bytes: &[u8]) -> Option<usize> {
+    let is_little = bytes.starts_with(b"II");
+    let number = |at: usize, len: usize| {
+        let bytes = bytes.get(at..at.checked_add(len)?)?;
+        let add = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
+        let sum = match is_little {
+            true => bytes.iter().rev().fold(0, add),
+            false => bytes.iter().fold(0, add),
+        };
+        usize::try_from(sum).ok()
+    };
+    let is_big = number(2, 2)? == 43;
+    let (directory, count_len, entry_len, value) = match is_big {
+        true => (number(8, 8)?, 8, 20, 12),
+        false => (number(4, 4)?, 2, 12, 8),
+    };
+    let first = directory.checked_add(count_len)?;
+    (0..number(directory, count_len)?)
+        .map(|i| first + i * entry_len)
+        .take_while(|at| at + entry_len <= bytes.len())
+        .find(|&at| number(at, 2) == Some(usize::from(Tag::PhotometricInterpretation.to_u16())))
+        .map(|at| at + value)
+}

@@ -1,0 +1,188 @@
+//! What an evaluation says of written files, against float64: normalised, in order, not changed at random, by the number of
+//! images.
+
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use decorr::train::{NormName, TrainConfig, TrainOptions, evaluate_checkpoint};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+const PIXELS: usize = 3072;
+/// The constants of `--data cifar10`, from the paper's code.
+const MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
+const STD: [f64; 3] = [0.2023, 0.1994, 0.2010];
+
+/// Image i of the test files: not symmetric, so that a mirrored or shifted one differs.
+fn image(i: usize) -> Vec<u8> {
+    let pixel = |p: usize| ((p * p / 7 + 31 * i + p % 32 * 5) % 256) as u8;
+    (0..PIXELS).map(pixel).collect()
+}
+
+fn label(i: usize) -> u8 {
+    [3, 1, 4, 1, 5, 9, 2][i]
+}
+
+fn weights() -> (Vec<f32>, Vec<f32>) {
+    let value = |i: usize| ((i * 2654435761) % 1000) as f32 / 1000.0 - 0.5;
+    let weight = (0..10 * PIXELS).map(|i| value(i) * 0.01).collect();
+    let bias = (0..10).map(|i| value(i + 77) * 0.1).collect();
+    (weight, bias)
+}
+
+fn write_cifar(dir: &Path) {
+    let record = |i: usize| [vec![label(i)], image(i)].concat();
+    let test: Vec<u8> = (0..7).flat_map(record).collect();
+    fs::write(dir.join("test_batch.bin"), test).unwrap();
+    for file in 1..=5 {
+        let train: Vec<u8> = (0..2)
+            .flat_map(|i| [vec![0], image(50 * file + i)].concat())
+            .collect();
+        fs::write(dir.join(format!("data_batch_{file}.bin")), train).unwrap();
+    }
+}
+
+fn write_weights(path: &Path) {
+    let (weight, bias) = weights();
+    let bytes = |values: &[f32]| {
+        values
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let (weight, bias) = (bytes(&weight), bytes(&bias));
+    let tensors = HashMap::from([
+        (
+            "fc.weight",
+            TensorView::new(Dtype::F32, vec![10, PIXELS], &weight).unwrap(),
+        ),
+        (
+            "fc.bias",
+            TensorView::new(Dtype::F32, vec![10], &bias).unwrap(),
+        ),
+    ]);
+    fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+}
+
+/// Cross-entropy, and at which place of the ordered logits the label is, of image i.
+fn expected(i: usize) -> (f64, usize) {
+    let (weight, bias) = weights();
+    let x: Vec<f64> = image(i)
+        .iter()
+        .enumerate()
+        .map(|(p, &v)| (f64::from(v) / 255.0 - MEAN[p / 1024]) / STD[p / 1024])
+        .collect();
+    let logits: Vec<f64> = (0..10)
+        .map(|o| {
+            let row = &weight[o * PIXELS..(o + 1) * PIXELS];
+            let sum: f64 = row.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum();
+            sum + f64::from(bias[o])
+        })
+        .collect();
+    let own = logits[usize::from(label(i))];
+    let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|l| (l - most).exp()).sum();
+    let place = logits.iter().filter(|l| **l > own).count();
+    (sum.ln() + most - own, place)
+}
+
+#[test]
+fn loss_and_top1_of_written_images_in_float64() {
+    let dir = tempfile::tempdir().unwrap();
+    write_cifar(dir.path());
+    let checkpoint = dir.path().join("w.safetensors");
+    write_weights(&checkpoint);
+    let evaluate = |change: fn(&mut TrainOptions)| {
+        let mut options = TrainOptions {
+            model: Some("linear".into()),
+            norm: Some(NormName::None),
+            data: Some("cifar10".into()),
+            data_dir: Some(dir.path().to_path_buf()),
+            batch_size: Some(4),
+            ..TrainOptions::default()
+        };
+        change(&mut options);
+        evaluate_checkpoint(&support::gpu(), &checkpoint, options, |_| ()).unwrap()
+    };
+    let all: Vec<(f64, usize)> = (0..7).map(expected).collect();
+    let loss = all.iter().map(|(loss, _)| loss).sum::<f64>() / 7.0;
+    let within =
+        |places: usize| all.iter().filter(|(_, place)| *place < places).count() as f64 / 7.0;
+    // What could be mistaken for it differs.
+    assert!(within(1) > 0.0 && within(1) < within(5), "{all:?}");
+    let result = evaluate(|_| ());
+    assert_eq!(result.images, 7);
+    assert!(
+        (result.loss - loss).abs() < 1e-5 * loss,
+        "{result:?}, not {loss}"
+    );
+    assert_eq!(result.top1, within(1));
+    // Not by the size of the batch, and not by threads.
+    let whole = evaluate(|o| o.batch_size = Some(7));
+    assert!((whole.loss - loss).abs() < 1e-5 * loss && whole.top1 == within(1));
+    let some = evaluate(|o| o.test_images = Some(3));
+    assert_eq!(some.images, 3);
+    // A loss that is not the training's.
+    let other = evaluate(|o| o.loss = Some(decorr::train::LossName::L2));
+    assert!((other.loss - loss).abs() > 1e-2, "{other:?}");
+}
+
+#[test]
+fn parts_of_a_set_are_as_large_as_they_are_asked_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    write_cifar(dir.path());
+    let options = TrainOptions {
+        data: Some("cifar10".into()),
+        data_dir: Some(dir.path().to_path_buf()),
+        train_images: Some(5),
+        test_images: Some(3),
+        ..TrainOptions::default()
+    };
+    let set = TrainConfig::resolve(options).unwrap().open_data().unwrap();
+    assert_eq!((set.train.len(), set.test.len()), (5, 3));
+}
+
+#[test]
+fn a_folder_may_have_its_test_pictures_only() {
+    let dir = tempfile::tempdir().unwrap();
+    for (class, shade) in [("cat", 20), ("dog", 200)] {
+        let picture = image::RgbImage::from_pixel(9, 9, image::Rgb([shade, 10, 250]));
+        let folder = dir.path().join("pictures/val").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        picture.save(folder.join("0.png")).unwrap();
+    }
+    let weight = vec![0; 4 * 2 * 3 * 64];
+    let bias: Vec<u8> = [1.0_f32, 0.0]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    let tensors = HashMap::from([
+        (
+            "fc.weight",
+            TensorView::new(Dtype::F32, vec![2, 192], &weight).unwrap(),
+        ),
+        (
+            "fc.bias",
+            TensorView::new(Dtype::F32, vec![2], &bias).unwrap(),
+        ),
+    ]);
+    let checkpoint = dir.path().join("w.safetensors");
+    fs::write(&checkpoint, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let options = TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        data: Some("folder".into()),
+        data_dir: Some(dir.path().join("pictures")),
+        image_size: Some(8),
+        ..TrainOptions::default()
+    };
+    let result = evaluate_checkpoint(&support::gpu(), &checkpoint, options, |_| ()).unwrap();
+    // The bias alone: the first class always.
+    let cross_entropy = |own: f64| (1.0_f64.exp() + 1.0).ln() - own;
+    let loss = (cross_entropy(1.0) + cross_entropy(0.0)) / 2.0;
+    assert_eq!((result.images, result.top1), (2, 0.5));
+    assert!((result.loss - loss).abs() < 1e-6, "{result:?}, not {loss}");
+}

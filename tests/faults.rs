@@ -1,0 +1,312 @@
+//! Kills, refused system calls, signals and two runs at once: what is left is whole, and goes on to the same bits.
+//!
+//! `cargo test --release --test faults` takes a sample; `DECORR_FAULTS=20` takes twenty times as many cases.
+//! Injected errors need `strace`, which a machine may lack: then it is said that they were not run.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A run of a second with twelve checkpoints.
+const RUN: &[&str] = &[
+    "train",
+    "--model",
+    "mlp",
+    "--width",
+    "0.25",
+    "--norm",
+    "deconv",
+    "--block",
+    "16",
+    "--batch-size",
+    "16",
+    "--steps",
+    "60",
+    "--save-every",
+    "5",
+    "--log-every",
+    "1",
+    "--train-images",
+    "400",
+    "--test-images",
+    "50",
+];
+
+fn cases(sample: usize) -> usize {
+    let times = std::env::var("DECORR_FAULTS")
+        .ok()
+        .and_then(|n| n.parse().ok());
+    sample * times.unwrap_or(1)
+}
+
+fn decorr(args: &[&str], out: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_decorr"));
+    command.args(args).arg("--out").arg(out);
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The weights that an undisturbed run ends with, and how long it takes.
+fn undisturbed() -> &'static (Vec<u8>, Duration) {
+    static WHOLE: OnceLock<(Vec<u8>, Duration)> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let begin = Instant::now();
+        let output = decorr(RUN, &out).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        (
+            fs::read(out.join("model.safetensors")).unwrap(),
+            begin.elapsed(),
+        )
+    })
+}
+
+/// Nothing half-written stands under a name that is read.
+fn nothing_is_half(out: &Path) {
+    let mut files: Vec<PathBuf> = vec![out.join("model.safetensors")];
+    files.extend(
+        fs::read_dir(out.join("checkpoints"))
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path()),
+    );
+    for file in files.iter().filter(|file| file.is_file()) {
+        let is_temporary = file.file_name().unwrap().to_string_lossy().starts_with('.');
+        if !is_temporary {
+            let bytes = fs::read(file).unwrap();
+            safetensors::SafeTensors::deserialize(&bytes)
+                .unwrap_or_else(|e| panic!("{} is half: {e}", file.display()));
+        }
+    }
+}
+
+/// Finishes a run that was disturbed, however often it takes, and holds its weights against the undisturbed ones.
+fn finish(out: &Path, what: &str) {
+    nothing_is_half(out);
+    let has_checkpoint = fs::read_dir(out.join("checkpoints")).is_ok_and(|mut entries| {
+        entries.any(|e| {
+            e.unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with("step-")
+        })
+    });
+    let output = match has_checkpoint {
+        true => decorr(&["train", "--resume"], out).output().unwrap(),
+        false => decorr(&[RUN, &["--force"]].concat(), out).output().unwrap(),
+    };
+    let said = text(&output);
+    let was_over = said.contains("has all its 60 steps");
+    assert!(output.status.success() || was_over, "{what}: {said}");
+    assert!(!said.contains("panicked"), "{what}: {said}");
+    assert!(
+        fs::read(out.join("model.safetensors")).unwrap() == undisturbed().0,
+        "{what}: other bits"
+    );
+    let log = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let steps = log
+        .lines()
+        .filter(|line| line.contains("\"train\""))
+        .count();
+    assert_eq!(steps, 60, "{what}: lines of the log");
+    assert!(out.join("curves.png").is_file(), "{what}");
+}
+
+fn silent(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_to_the_same_bits() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let whole = undisturbed().1;
+    let runs = cases(5);
+    let mut kills = 0;
+    for run in 0..runs {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        for again in 0..3 {
+            let resumes = again > 0 && out.join("checkpoints").is_dir();
+            let mut command = match resumes {
+                true => decorr(&["train", "--resume"], &out),
+                false => decorr(&[RUN, &["--force"]].concat(), &out),
+            };
+            let mut child = silent(&mut command);
+            std::thread::sleep(whole.mul_f64(0.2 + 0.8 * rng.random::<f64>()));
+            kills += usize::from(child.kill().is_ok());
+            child.wait().unwrap();
+            nothing_is_half(&out);
+        }
+        finish(&out, &format!("run {run}"));
+    }
+    support::report(&format!(
+        "{kills} kills in {runs} runs, all of them ended with the same bits"
+    ));
+}
+
+#[test]
+fn system_calls_that_fail_are_errors_and_lose_nothing() {
+    if Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .status()
+        .is_err()
+    {
+        support::report("NOT RUN: there is no strace");
+        return;
+    }
+    let faults = [
+        ("fsync", "EIO"),
+        ("rename", "ENOSPC"),
+        ("fdatasync", "EIO"),
+        ("mkdir", "EACCES"),
+        ("unlink", "EIO"),
+        ("write", "ENOSPC"),
+    ];
+    let (mut tried, mut failed) = (0, 0);
+    for (call, error) in faults {
+        for i in 0..cases(1) {
+            // Writes are many: those of the driver come first.
+            let when = if call == "write" { 40 + 13 * i } else { 1 + i };
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out");
+            let what = format!("{call} number {when} fails with {error}");
+            let program = decorr(RUN, &out);
+            let mut command = Command::new("strace");
+            command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+            command.arg(format!("trace={call}")).arg("-e");
+            command.arg(format!("inject={call}:error={error}:when={when}"));
+            command.arg(program.get_program()).args(program.get_args());
+            let output = command.output().unwrap();
+            let said = text(&output);
+            assert!(!said.contains("panicked"), "{what}: {said}");
+            tried += 1;
+            if !output.status.success() {
+                failed += 1;
+                let reasons = [
+                    "os error",
+                    "No space",
+                    "Input/output",
+                    "Permission",
+                    "closed",
+                ];
+                assert!(reasons.iter().any(|r| said.contains(r)), "{what}: {said}");
+            }
+            finish(&out, &what);
+        }
+    }
+    support::report(&format!(
+        "{tried} injected errors, {failed} ended the run; all went on to the same bits"
+    ));
+}
+
+#[test]
+fn sigterm_and_sighup_save_as_ctrl_c_does() {
+    for signal in ["TERM", "HUP", "INT"] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let long: Vec<&str> = RUN
+            .iter()
+            .map(|&a| if a == "60" { "100000" } else { a })
+            .collect();
+        let long: Vec<&str> = long
+            .into_iter()
+            .map(|a| if a == "5" { "100000" } else { a })
+            .collect();
+        let mut command = decorr(&long, &out);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = out.join("metrics.jsonl");
+        let begin = Instant::now();
+        while fs::metadata(&log).map_or(0, |m| m.len()) < 2000 {
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "no steps were logged"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success(), "SIG{signal}: {said}");
+        assert!(said.contains("all is saved"), "SIG{signal}: {said}");
+        nothing_is_half(&out);
+        assert!(
+            fs::read_dir(out.join("checkpoints")).unwrap().count() > 0,
+            "SIG{signal}"
+        );
+    }
+}
+
+#[test]
+fn of_two_runs_into_one_folder_the_second_is_refused() {
+    for _ in 0..cases(2) {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let start = || {
+            let mut command = decorr(RUN, &out);
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let both = [start(), start()].map(|child| child.wait_with_output().unwrap());
+        let good = both.iter().filter(|output| output.status.success()).count();
+        let said = both.each_ref().map(text);
+        assert_eq!(good, 1, "{said:?}");
+        let refused = ["another run is writing", "holds an earlier run"];
+        assert!(
+            said.iter().any(|s| refused.iter().any(|r| s.contains(r))),
+            "{said:?}"
+        );
+        let again = decorr(&["train", "--resume"], &out).output().unwrap();
+        assert!(
+            text(&again).contains("has all its 60 steps"),
+            "{}",
+            text(&again)
+        );
+        assert!(fs::read(out.join("model.safetensors")).unwrap() == undisturbed().0);
+    }
+}
+
+/// `2>&1 | head`, and a terminal that is gone.
+#[test]
+fn a_closed_standard_error_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let program = env!("CARGO_BIN_EXE_decorr");
+    let script = format!(
+        "'{program}' {} --out '{}' 2>&1 >/dev/null | head -n 1",
+        RUN.join(" "),
+        out.display()
+    );
+    let output = Command::new("bash")
+        .args(["-o", "pipefail", "-c", &script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(fs::read(out.join("model.safetensors")).unwrap() == undisturbed().0);
+}

@@ -1,0 +1,46 @@
+//! Equal numbers: which of them max pooling passes the gradient to, and when a label is among the first.
+
+mod support;
+
+use decorr::autodiff::gradients_from;
+use decorr::graph::Graph;
+use decorr::ops::{self, Pool2d};
+
+/// PyTorch gives the gradient to the first of equal numbers. Two kernels: windows apart, and windows that overlap.
+#[test]
+fn max_pooling_passes_the_gradient_to_the_first_of_equal_numbers() {
+    for (kernel_size, stride, side, wanted) in [
+        (2, 2, 2, vec![1.0, 0.0, 0.0, 0.0]),
+        (2, 1, 3, vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
+        (3, 2, 3, [vec![1.0], vec![0.0; 8]].concat()),
+    ] {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, 1, side, side]);
+        let pool = Pool2d {
+            kernel_size,
+            stride,
+            padding: 0,
+        };
+        let y = ops::max_pool2d(&mut g, x, pool).unwrap();
+        let shape = g.shape(y).clone();
+        let seed = ops::constant(&mut g, 1.0, shape).unwrap();
+        let grads = gradients_from(&mut g, &[(y, seed)], &[x]).unwrap();
+        g.output("grad", grads[0]);
+        let ones = vec![1.0; side * side];
+        let values = support::run(&g, &[("x", &ones)]).unwrap();
+        assert_eq!(values["grad"], wanted, "k {kernel_size}, stride {stride}");
+    }
+}
+
+/// Of equal logits the one with the lower number comes first, as in PyTorch's `topk` on a CPU.
+#[test]
+fn of_equal_logits_the_first_class_comes_first() {
+    let mut g = Graph::new();
+    let logits = g.input("logits", [3, 4]);
+    let labels = g.input("labels", [3]);
+    let hits = ops::top_k_accuracy(&mut g, logits, labels, 1).unwrap();
+    g.output("hits", hits);
+    let equal = vec![0.5; 12];
+    let values = support::run(&g, &[("logits", &equal), ("labels", &[0.0, 1.0, 1.0])]).unwrap();
+    assert_eq!(values["hits"], [1.0, 0.0, 0.0]);
+}
