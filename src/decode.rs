@@ -64,6 +64,9 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], more: u64) -> Result<Decoded> {
         match image::guess_format(bytes) {
             Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, &mut check),
             Ok(ImageFormat::Tiff) => tiff::decode(bytes, &mut check),
+            _ if BIG_TIFF.iter().any(|magic| bytes.starts_with(magic)) => {
+                tiff::decode(bytes, &mut check)
+            }
             _ => other(bytes, &mut check),
         }
     });
@@ -78,6 +81,9 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], more: u64) -> Result<Decoded> {
         _share: taken,
     })
 }
+
+/// How a `BigTIFF` begins, in either order of bytes.
+const BIG_TIFF: [&[u8]; 2] = [b"II+\0", b"MM\0+"];
 
 /// What a decoder gives: the picture, and how it was held.
 type Held = (DynamicImage, Option<Orientation>);

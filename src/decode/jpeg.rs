@@ -25,7 +25,8 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     // A progressive frame's coefficients are kept until its last scan.
     let each = if survey.is_progressive { 9 } else { 3 };
     check(survey.size, each)?;
-    let is_small = survey.size.iter().any(|&side| side <= SMALL);
+    // Four components are zune-jpeg's: it makes RGB of them.
+    let is_small = survey.components() < 4 && survey.size.iter().any(|&side| side <= SMALL);
     let image = match survey.is_interleaved && survey.is_common() && !is_small {
         true => by_zune(bytes)?,
         false => by_jpeg_decoder(bytes, &survey)?,

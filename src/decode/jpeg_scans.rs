@@ -29,6 +29,11 @@ struct Component {
 }
 
 impl Survey {
+    /// Of the frame.
+    pub(super) fn components(&self) -> usize {
+        self.components.len()
+    }
+
     /// Whether no component has more samples than the first, and all have a 1st, 2nd or 4th of its.
     pub(super) fn is_common(&self) -> bool {
         let most = self.most();

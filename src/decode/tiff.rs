@@ -62,6 +62,7 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     } else {
         match (decoder.colortype().map_err(explain)?, is_float) {
             (ColorType::Gray(bits @ (2 | 4)), _) => few_bits(&mut open(&changed)?, bits)?,
+            (ColorType::YCbCr(8), _) => ycbcr(&mut open(&changed)?)?,
             (ColorType::Gray(32), true) => floats(&mut open(&changed)?)?,
             _ => by_image(&changed)?,
         }
@@ -160,6 +161,26 @@ fn floats(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
     Ok(image.ok_or("its pixels do not fill its size")?.into())
 }
 
+/// Brightness and colours of full range, each as often as the other, as JPEG has them.
+fn ycbcr(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
+    let (width, height) = decoder.dimensions().map_err(explain)?;
+    let DecodingResult::U8(mut samples) = decoder.read_image().map_err(explain)? else {
+        return Err("its samples of 8 bits are no bytes".into());
+    };
+    for pixel in samples.chunks_exact_mut(3) {
+        let [y, cb, cr] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
+        let (cb, cr) = (cb - 128.0, cr - 128.0);
+        let rgb = [
+            y + 1.402 * cr,
+            y - 0.344_136 * cb - 0.714_136 * cr,
+            y + 1.772 * cb,
+        ];
+        pixel.copy_from_slice(&rgb.map(|v| v.round().clamp(0.0, 255.0) as u8));
+    }
+    let image = RgbImage::from_raw(width, height, samples);
+    Ok(image.ok_or("its pixels do not fill its size")?.into())
+}
+
 /// Numbers of colours. The crate reads such samples only where the file calls them grey, so the copy `bytes` is made to.
 fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, String> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(explain)?;
@@ -198,7 +219,7 @@ fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, S
     Ok(image.ok_or("its pixels do not fill its size")?.into())
 }
 
-/// Where the value of the first directory's tag PhotometricInterpretation lies.
+/// Where the value lies that says what the samples of the first picture mean.
 fn photometric(bytes: &[u8]) -> Option<usize> {
     let is_little = bytes.starts_with(b"II");
     let number = |at: usize, len: usize| {
@@ -221,4 +242,97 @@ fn photometric(bytes: &[u8]) -> Option<usize> {
         .take_while(|at| at + entry_len <= bytes.len())
         .find(|&at| number(at, 2) == Some(usize::from(Tag::PhotometricInterpretation.to_u16())))
         .map(|at| at + value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// What the files have at x, y, but for `palette.tif`, whose 16 colours come near it.
+    fn value(x: u32, y: u32) -> [u8; 3] {
+        let v = ((x * 12 + y * 5) % 256) as u8;
+        [v, 255 - v, v / 2]
+    }
+
+    fn read(name: &str) -> Result<DynamicImage, String> {
+        let path = Path::new("tests/data/tiff").join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        let decoded = super::super::decode(&path, &bytes, 0);
+        Ok(decoded.map_err(|e| e.to_string())?.image)
+    }
+
+    /// Files that Pillow wrote.
+    #[test]
+    fn kinds_of_microscopes_and_maps() {
+        let kinds = [
+            ("lzw.tif", 3, 0),
+            ("zstd.tif", 3, 0),
+            ("big.tif", 3, 0),
+            ("jpeg.tif", 3, 6),
+            ("ycbcr.tif", 3, 3),
+            ("palette.tif", 3, 40),
+            ("grey16.tif", 1, 0),
+            ("float.tif", 1, 1),
+        ];
+        for (name, channels, most) in kinds {
+            let image = read(name).unwrap_or_else(|e| panic!("{e}")).into_rgb8();
+            assert_eq!(image.dimensions(), (20, 12), "{name}");
+            for (x, y, pixel) in image.enumerate_pixels() {
+                let wanted = value(x, y);
+                for c in 0..3 {
+                    let wanted = if channels == 1 { wanted[0] } else { wanted[c] };
+                    let off = pixel.0[c].abs_diff(wanted);
+                    assert!(off <= most, "{name}: {pixel:?} at {x}, {y}, not {wanted}");
+                }
+            }
+        }
+        // As Pillow reads them.
+        let palette = read("palette.tif").unwrap().into_rgb8();
+        assert_eq!(palette.get_pixel(3, 2).0, [49, 206, 24]);
+        assert_eq!(palette.get_pixel(17, 9).0, [245, 10, 122]);
+        let bits = read("bits1.tif").unwrap().into_luma8();
+        for (x, y, pixel) in bits.enumerate_pixels() {
+            assert_eq!(pixel.0[0] == 255, value(x, y)[0] > 127, "{x}, {y}");
+        }
+    }
+
+    /// Strips of four bits, and the same with the bits of every byte turned round.
+    #[test]
+    fn few_bits_and_bits_in_the_other_order() {
+        let file = |reversed: bool| {
+            let pixels: [u8; 4] = [0x0f, 0x80, 0xf1, 0x70];
+            let entry = |tag: u16, value: u32| {
+                let mut entry = tag.to_le_bytes().to_vec();
+                entry.extend([4, 0, 1, 0, 0, 0]);
+                entry.extend(value.to_le_bytes());
+                entry
+            };
+            let tags = [
+                (256, 3),
+                (257, 2),
+                (258, 4),
+                (259, 1),
+                (262, 1),
+                (266, 1 + u32::from(reversed)),
+                (273, 8),
+                (277, 1),
+                (278, 2),
+                (279, 4),
+            ];
+            let mut bytes = b"II*\0\x0c\0\0\0".to_vec();
+            bytes.extend(pixels.map(|p| if reversed { p.reverse_bits() } else { p }));
+            bytes.extend((tags.len() as u16).to_le_bytes());
+            bytes.extend(tags.iter().flat_map(|&(tag, value)| entry(tag, value)));
+            bytes.extend([0; 4]);
+            bytes
+        };
+        for reversed in [false, true] {
+            let bytes = file(reversed);
+            let decoded = super::super::decode(Path::new("x"), &bytes, 0);
+            let image = decoded.unwrap().image.into_luma8();
+            assert_eq!(image.into_raw(), [0, 255, 136, 255, 17, 119], "{reversed}");
+        }
+    }
 }
