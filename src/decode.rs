@@ -17,6 +17,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use crate::{Error, Result};
+pub(crate) use limits::TAKES_TOO_MUCH;
 use limits::{MAX_BYTES, Share, check_size, share};
 
 /// A picture, and its share of the memory that pictures may take together.

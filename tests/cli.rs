@@ -547,7 +547,7 @@ fn bad_pictures_are_named() {
             b"P6\n90000 90000\n255\n".to_vec(),
             "90000 x 90000",
         ),
-        ("claims.bmp", huge_bmp, "more than 1 GiB"),
+        ("claims.bmp", huge_bmp, "more than 1024 MiB"),
         ("nothing.ppm", b"P6\n5 0\n255\n".to_vec(), "5 x 0 pixels"),
         ("text.png", b"<svg></svg>".to_vec(), "PNG, JPEG, WebP"),
     ] {
@@ -948,4 +948,55 @@ fn a_step_is_traced_for_perfetto() {
         &decorr(&["profile", "--model", "linear", "--out", &below]),
         &["blocked"],
     );
+}
+
+/// Options of the figures that change numbers, against each other and against the library.
+#[test]
+fn options_of_figures_change_what_they_print() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, out) = path(&dir, "out");
+    let photograph = "tests/photographs/coffee.jpg";
+    let json = |args: &[&str]| -> serde_json::Value {
+        let text = stdout(&visualiser(args));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+    };
+    let base = ["measure", photograph, "--json", "--kernel-size", "3"];
+    let with = |more: &[&str]| json(&[&base[..], more].concat())[0].clone();
+    let plain = with(&[]);
+    for more in [
+        &["--max-side", "64"][..],
+        &["--block", "1"],
+        &["--eps", "0.01"],
+        &["--n-iter", "2"],
+        &["--sampling-stride", "4"],
+    ] {
+        let other = with(more);
+        assert_ne!(other["after"], plain["after"], "measure {more:?}");
+        // What is before deconvolution is of the picture alone.
+        let same = other["before"]["hoyer"] == plain["before"]["hoyer"];
+        assert_eq!(same, more[0] != "--max-side", "measure {more:?}");
+    }
+    let scaled = {
+        let picture = decorr::figures::Picture::read(Path::new(photograph)).unwrap();
+        let (_, png) = path(&dir, "small.png");
+        std::fs::write(&png, picture.scaled_down(64).unwrap().to_png().unwrap()).unwrap();
+        json(&["measure", &png, "--json", "--kernel-size", "3"])[0].clone()
+    };
+    let [of_file, of_option] =
+        [&scaled, &with(&["--max-side", "64"])].map(|row| row["before"]["hoyer"].as_f64().unwrap());
+    assert!((of_file - of_option).abs() < 2e-3, "{of_file} {of_option}");
+    let fig2 =
+        |more: &[&str]| json(&[&["fig2", photograph, "--out", &out, "--json"], more].concat());
+    let plain = fig2(&["--kernel-size", "3"]);
+    for more in [
+        &["--max-side", "64"][..],
+        &["--block", "1"],
+        &["--eps", "0.01"],
+    ] {
+        assert_ne!(
+            fig2(&[&["--kernel-size", "3"], more].concat()),
+            plain,
+            "fig2 {more:?}"
+        );
+    }
 }

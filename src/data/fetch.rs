@@ -397,6 +397,18 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_file_that_is_there_is_fetched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut wrong = content();
+        wrong[7] ^= 1;
+        fs::write(dir.path().join("file.bin"), &wrong).unwrap();
+        let address = serve("200 OK", content(), 0);
+        let set = set("file.bin", &content());
+        fetch(&set, dir.path(), Some(&address), |_, _, _| ()).unwrap();
+        assert_eq!(fs::read(dir.path().join("file.bin")).unwrap(), content());
+    }
+
+    #[test]
     fn a_wrong_checksum_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let set = set("file.bin", b"something else");
@@ -464,5 +476,60 @@ mod tests {
         let cut = archive("batches/two.bin", &content());
         let text = fetch_into("cut", cut[..cut.len() / 2].to_vec()).unwrap_err();
         assert!(text.to_string().contains("damaged archive"), "{text}");
+    }
+
+    /// Names longer than a header's are entries of their own, of any length; the sets' archives have none.
+    #[test]
+    fn long_names_cut_entries_and_links_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let fetch_into = |name: &str, bytes: Vec<u8>| {
+            let set = set("a.tar.gz", &bytes);
+            let address = serve("200 OK", bytes, 0);
+            let out = dir.path().join(name);
+            fetch(&set, &out, Some(&address), |_, _, _| ()).map_err(|e| e.to_string())
+        };
+        let packed = |bytes: &[u8]| {
+            let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+            gz.write_all(bytes).unwrap();
+            gz.finish().unwrap()
+        };
+        let header = |kind: tar::EntryType, name: &str, size: u64| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            header.as_bytes().to_vec()
+        };
+        // It claims 800 MB of name and has none.
+        let long = header(tar::EntryType::GNULongName, "././@LongLink", 800 << 20);
+        let text = fetch_into("long", packed(&long)).unwrap_err();
+        assert!(text.contains("refused") && text.len() < 500, "{text}");
+        let cut = [
+            header(tar::EntryType::Regular, "d/big", 1 << 20),
+            vec![7; 1024],
+        ]
+        .concat();
+        let text = fetch_into("cut", packed(&cut)).unwrap_err();
+        assert!(text.contains("damaged archive"), "{text}");
+        assert!(!dir.path().join("cut/d/big").exists());
+        assert_eq!(fs::read_dir(dir.path().join("cut/d")).unwrap().count(), 0);
+        #[cfg(unix)]
+        {
+            fs::create_dir_all(dir.path().join("link")).unwrap();
+            fs::create_dir_all(dir.path().join("elsewhere")).unwrap();
+            std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join("link/d"))
+                .unwrap();
+            let whole = [
+                header(tar::EntryType::Regular, "d/x", 3),
+                b"abc".to_vec(),
+                vec![0; 509 + 1024],
+            ]
+            .concat();
+            let text = fetch_into("link", packed(&whole)).unwrap_err();
+            assert!(text.contains("link") && text.contains("refused"), "{text}");
+            assert!(!dir.path().join("elsewhere/x").exists());
+        }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Most bytes of a file, and of what is made of it. A damaged header may claim any number.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
 
+/// What the error of a picture beyond the bound says.
+pub(crate) const TAKES_TOO_MUCH: &str = "which take more than";
+
 /// Before memory is asked for: of a picture of so many pixels of `each` bytes.
 pub(super) fn check_size(width: u64, height: u64, each: u64, most: u64) -> Result<(), String> {
     if width == 0 || height == 0 {
@@ -13,7 +16,7 @@ pub(super) fn check_size(width: u64, height: u64, each: u64, most: u64) -> Resul
     match width.checked_mul(height).and_then(|n| n.checked_mul(each)) {
         Some(bytes) if bytes <= most => Ok(()),
         _ => Err(format!(
-            "its header claims {width} x {height} pixels, which take more than {} MiB",
+            "its header claims {width} x {height} pixels, {TAKES_TOO_MUCH} {} MiB",
             most >> 20
         )),
     }

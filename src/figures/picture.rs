@@ -26,7 +26,13 @@ impl Picture {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no whole picture, or takes more than 1 GiB.
     pub fn read(path: &Path) -> Result<Self> {
-        let decoded = decode::read(path, OF_PLANES)?;
+        let decoded = decode::read(path, OF_PLANES).map_err(|error| match error {
+            Error::Data { path, message } if message.contains(decode::TAKES_TOO_MUCH) => {
+                let advice = "; --max-side N scales it down as it is read, which takes less";
+                Error::data(path, message + advice)
+            }
+            error => error,
+        })?;
         Self::from_image(path, &decoded.image, None)
     }
 

@@ -407,6 +407,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_bar_of_colours_falls_from_its_end_to_minus_its_end() {
+        let words: Vec<String> = bar_values(2.0).iter().map(|(_, v)| short(*v)).collect();
+        assert_eq!(words, ["2.000", "1.000", "0", "-1.000", "-2.000"]);
+        let shares: Vec<f64> = bar_values(2.0).iter().map(|(share, _)| *share).collect();
+        assert!(shares.windows(2).all(|two| two[0] < two[1]), "{shares:?}");
+    }
+
+    #[test]
     fn runs_end_where_nothing_is() {
         assert_eq!(runs(&[0.0, 0.5, 0.1, 0.0, 0.0, 0.4]), [1..3, 5..6]);
         assert_eq!(runs(&[0.2, 0.8]).first(), Some(&(0..2)));
