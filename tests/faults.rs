@@ -207,6 +207,12 @@ fn system_calls_that_fail_are_errors_and_lose_nothing() {
                     "closed",
                 ];
                 assert!(reasons.iter().any(|r| said.contains(r)), "{what}: {said}");
+                let is_saved =
+                    fs::read_dir(out.join("checkpoints")).is_ok_and(|mut e| e.next().is_some());
+                assert!(
+                    !is_saved || said.contains("goes on from there"),
+                    "{what}: {said}"
+                );
             }
             finish(&out, &what);
         }

@@ -136,6 +136,18 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     );
     let last = cut.join("checkpoints/step-00000009.safetensors");
     let bytes = std::fs::read(&last).unwrap();
+    // A number that is none, as a disk may leave it.
+    let mut ruined = bytes.clone();
+    let end = ruined.len();
+    ruined[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&last, &ruined).unwrap();
+    let saved = Saved::latest(&cut).unwrap();
+    assert_eq!(saved.step, 6);
+    assert!(
+        saved.damaged[0].contains("not finite"),
+        "{:?}",
+        saved.damaged
+    );
     std::fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();
     let saved = Saved::latest(&cut).unwrap();
     assert_eq!((saved.step, saved.damaged.len()), (6, 1));
@@ -311,4 +323,27 @@ fn a_run_that_lacks_its_curves_only_gets_them() {
     assert_eq!(std::fs::read(out.join("metrics.jsonl")).unwrap(), log);
     let text = resume(&out).unwrap_err().to_string();
     assert!(text.contains("all its 9 steps"), "{text}");
+}
+
+/// `--refresh` may change when a run goes on, in the direction that needs nothing from before.
+#[test]
+fn a_run_between_refreshes_goes_on_with_every_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mlp = TrainOptions {
+        model: Some("mlp".into()),
+        refresh: Some(4),
+        accumulate: None,
+        ..options(&out)
+    };
+    go(mlp, Start::New, 2).unwrap();
+    let saved = Saved::latest(&out).unwrap();
+    assert!(saved.step < 9);
+    let every = TrainOptions {
+        refresh: Some(1),
+        out: Some(out.clone()),
+        ..saved.options.clone()
+    };
+    let summary = go(every, Start::Resume(Box::new(saved)), u64::MAX).unwrap();
+    assert_eq!(summary.steps, 9);
 }

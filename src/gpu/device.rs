@@ -357,3 +357,25 @@ fn from_wgpu(error: wgpu::Error) -> Error {
         wgpu::Error::Internal { description, .. } => Error::DeviceLost(description),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is asked of it then, and however wgpu words that.
+    #[test]
+    fn a_lost_device_is_said_to_be_lost() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        gpu.device.destroy();
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let made = gpu.buffer("lost", 1 << 20, usage);
+        let error = match made {
+            Ok(buffer) => gpu
+                .upload(&buffer, 0, &[0; 64])
+                .and_then(|()| gpu.wait(None)),
+            Err(error) => Err(error),
+        };
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::DeviceLost(_)), "{error}");
+    }
+}

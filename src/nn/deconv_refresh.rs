@@ -26,6 +26,16 @@ use crate::ops::{
     Transpose, affine, detach, matmul, mean_to, mul, reshape, rsqrt, sqrt, square, sub,
 };
 
+/// Names of the states of a layer's last refresh.
+const DECONV: &str = "refresh_deconv";
+const SCALE: &str = "refresh_scale";
+
+/// Whether a state is of a layer's last refresh: a run that refreshes in every step has none.
+pub(crate) fn is_of_refresh(state: &str) -> bool {
+    let last = state.rsplit('.').next().unwrap_or(state);
+    last == DECONV || last == SCALE
+}
+
 /// Moments of the batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchMoments {
@@ -76,13 +86,8 @@ impl LastRefresh {
     ) -> Result<Self> {
         let deconv = [groups, features, features];
         Ok(Self {
-            deconv: g.state("refresh_deconv", deconv, Role::Optimizer, Init::Identity)?,
-            scale: g.state(
-                "refresh_scale",
-                [channels],
-                Role::Optimizer,
-                Init::Constant(1.0),
-            )?,
+            deconv: g.state(DECONV, deconv, Role::Optimizer, Init::Identity)?,
+            scale: g.state(SCALE, [channels], Role::Optimizer, Init::Constant(1.0))?,
         })
     }
 

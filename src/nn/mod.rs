@@ -18,6 +18,7 @@ pub use conv2d::Conv2d;
 pub use deconv::{DeconvOptions, FreezeCounter, Layout, Statistics, resolve_block};
 pub use deconv_conv2d::DeconvConv2d;
 pub use deconv_linear::DeconvLinear;
+pub(crate) use deconv_refresh::is_of_refresh;
 pub use dropout::Dropout;
 pub use linear::{Linear, part_of_weight};
 pub use losses::{Loss, cross_entropy, half_squared_error, logistic};

@@ -16,7 +16,7 @@ use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
-use crate::nn::FreezeCounter;
+use crate::nn::{FreezeCounter, is_of_refresh};
 use crate::optim::Schedule;
 use crate::program::Store;
 use crate::{Error, Result};
@@ -170,7 +170,12 @@ pub fn train(
     let records = match &saved {
         Some(saved) => {
             let roles = &saved::ROLES;
-            checkpoint::to_store(&saved.path, &saved.tensors, &store, roles)?;
+            let mut tensors = saved.tensors.clone();
+            if model.deconv.refresh == 1 {
+                // A run that goes on with D of every step needs none of an earlier one.
+                tensors.retain(|name, _| !is_of_refresh(name));
+            }
+            checkpoint::to_store(&saved.path, &tensors, &store, roles)?;
             // Steps after it will be done, and logged, again.
             let (records, trouble) = read_up_to(&metrics, saved.step, config.log_every)?;
             if let Some(trouble) = trouble {
