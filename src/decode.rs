@@ -292,6 +292,21 @@ mod tests {
         }
     }
 
+    /// JFIF says that colours are stored apart from brightness, Adobe's segment that they are not: libjpeg believes JFIF.
+    #[test]
+    fn adobes_word_does_not_count_beside_jfif() {
+        let bytes = encoded(noise(40, 40), ImageFormat::Jpeg);
+        assert!(bytes.windows(5).any(|five| five == b"JFIF\0"));
+        let plain = decoded(&bytes).unwrap();
+        let first_end = 4 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+        let adobe = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0";
+        for at in [2, first_end] {
+            let mut both = bytes.clone();
+            both.splice(at..at, adobe.iter().copied());
+            assert_eq!(decoded(&both).unwrap(), plain, "at {at}");
+        }
+    }
+
     #[test]
     fn a_panic_of_a_decoder_is_an_error() {
         let text = guarded::<()>(|| panic!("in a foreign crate")).unwrap_err();

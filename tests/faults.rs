@@ -123,6 +123,16 @@ fn finish(out: &Path, what: &str) {
         .count();
     assert_eq!(steps, 60, "{what}: lines of the log");
     assert!(out.join("curves.png").is_file(), "{what}");
+    // Nothing is left over of files that were being written.
+    for dir in [out, &out.join("checkpoints")] {
+        for entry in fs::read_dir(dir).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(
+                !name.to_string_lossy().ends_with(".tmp"),
+                "{what}: {name:?} is left"
+            );
+        }
+    }
 }
 
 fn silent(command: &mut Command) -> Child {

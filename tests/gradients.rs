@@ -466,7 +466,11 @@ fn convolution_cases() -> Vec<Case> {
             y.reshape(&[40, 36])
         },
     ));
-    for g in [geometry(1, 1, 1, 1), geometry(2, 2, 2, 1)] {
+    for g in [
+        geometry(1, 1, 1, 1),
+        geometry(2, 2, 2, 1),
+        geometry(1, 2, 2, 1),
+    ] {
         let window = Window {
             kernel_size: [3, 2],
             stride: g.stride,

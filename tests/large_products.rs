@@ -179,3 +179,32 @@ fn convolutions_with_packed_patches() {
     compare("x_grad", &outputs["x_grad"], &x_grad);
     compare("w_grad", &outputs["w_grad"], &w_grad);
 }
+
+/// Regions of many rows: both operands are packed, from where the region's taps begin.
+#[test]
+fn patches_by_regions_with_both_operands_packed() {
+    let (x_shape, blocks, features, columns) = ([400, 32, 3, 3], 2, 144, 400);
+    let (x, b) = (random(&x_shape, 8), random(&[features, columns], 9));
+    let mut g = Graph::new();
+    let x_in = g.input("x", x_shape);
+    let b_in = g.input("b", [features, columns]);
+    let window = ops::Window {
+        kernel_size: [3, 3],
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+    };
+    let y = ops::im2col_matmul(&mut g, x_in, b_in, None, window, false).unwrap();
+    g.output("y", y);
+    let outputs = support::run(&g, &[("x", &to_f32(&x)), ("b", &to_f32(&b))]).unwrap();
+    let geometry = Geometry {
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+        groups: 1,
+    };
+    let patches = reference::im2col(&x, [3, 3], geometry);
+    let patches = patches.reshape(&[patches.shape[0] * blocks, features]);
+    let expected = reference::matmul(&patches, &b, false, false);
+    compare("y", &outputs["y"], &expected.data);
+}

@@ -25,6 +25,17 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     // A progressive frame's coefficients are kept until its last scan.
     let each = if survey.is_progressive { 9 } else { 3 };
     check(survey.size, each)?;
+    // Decoders disagree about files that say both.
+    let mut changed = Vec::new();
+    let mut bytes = bytes;
+    if let Some(at) = survey.overruled() {
+        changed.extend_from_slice(bytes);
+        if let Some(marker) = changed.get_mut(at + 1) {
+            // A segment of an application that nobody knows.
+            *marker = 0xef;
+        }
+        bytes = &changed;
+    }
     // Four components are zune-jpeg's: it makes RGB of them.
     let is_small = survey.components() < 4 && survey.size.iter().any(|&side| side <= SMALL);
     let image = match survey.is_interleaved && survey.is_common() && !is_small {

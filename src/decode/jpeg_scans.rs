@@ -14,6 +14,9 @@ pub(super) struct Survey {
     pub(super) is_interleaved: bool,
     /// Width and height.
     pub(super) size: [usize; 2],
+    has_jfif: bool,
+    /// Where Adobe's segment begins, if it says that colours are stored as they are.
+    adobe_of_rgb: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -25,13 +28,23 @@ struct Component {
     blocks_x: usize,
     /// A bit for every coefficient that is not zero yet, by block; of progressive frames.
     nonzero: Vec<u64>,
-    has_dc: bool,
+    /// Of each coefficient the bits that are still to come, or `NONE` before its first scan.
+    missing: [u8; 64],
 }
+
+const NONE: u8 = u8::MAX;
 
 impl Survey {
     /// Of the frame.
     pub(super) fn components(&self) -> usize {
         self.components.len()
+    }
+
+    /// Where Adobe's segment begins whose word does not count: JFIF says that three components are brightness and
+    /// colours, and libjpeg takes its word.
+    pub(super) fn overruled(&self) -> Option<usize> {
+        self.adobe_of_rgb
+            .filter(|_| self.has_jfif && self.components.len() == 3)
     }
 
     /// Whether no component has more samples than the first, and all have a 1st, 2nd or 4th of its.
@@ -78,7 +91,7 @@ impl Survey {
                 factors,
                 blocks_x: 0,
                 nonzero: Vec::new(),
-                has_dc: false,
+                missing: [NONE; 64],
             });
         }
         self.size = [width, height];
@@ -131,6 +144,11 @@ pub(super) fn survey(bytes: &[u8]) -> Result<Survey, String> {
                 [high, low] => tables.restart = usize::from(u16::from_be_bytes([high, low])),
                 _ => return Err("its restart interval is damaged".into()),
             },
+            0xe0 if data.starts_with(b"JFIF\0") => survey.has_jfif = true,
+            0xee if data.starts_with(b"Adobe") && data.get(11) == Some(&0) => {
+                // Before the data lie the marker and the length.
+                survey.adobe_of_rgb = Some(at - data.len() - 4);
+            }
             0xda => {
                 let scan = Scan::of(&survey, data)?;
                 scans += 1;
@@ -143,9 +161,11 @@ pub(super) fn survey(bytes: &[u8]) -> Result<Survey, String> {
             _ => {}
         }
     }
-    match survey.components.iter().all(|c| c.has_dc) && scans > 0 {
+    // A progressive file that was cut between two scans would be read coarsely.
+    let is_whole = |c: &Component| c.missing.iter().all(|&bits| bits == 0);
+    match survey.components.iter().all(is_whole) && scans > 0 {
         true => Ok(survey),
-        false => Err("it ends before all its components have a scan".into()),
+        false => Err("it ends before the scans of all its coefficients: it was cut short".into()),
     }
 }
 
@@ -370,6 +390,8 @@ struct Scan {
     band: [usize; 2],
     /// Whether it makes coefficients of earlier scans more exact.
     refines: bool,
+    /// Bits of its coefficients that later scans bring.
+    low_bit: u8,
 }
 
 impl Scan {
@@ -407,6 +429,7 @@ impl Scan {
             parts,
             band,
             refines: survey.is_progressive && bits >> 4 != 0,
+            low_bit: if survey.is_progressive { bits & 15 } else { 0 },
         })
     }
 
@@ -439,7 +462,6 @@ impl Scan {
                 }
                 for part in &self.parts {
                     let component = &mut survey.components[part.component];
-                    component.has_dc |= self.band[0] == 0;
                     let [columns, rows] = if is_alone { [1, 1] } else { component.factors };
                     for block in 0..columns * rows {
                         let at = (y * rows + block / columns) * component.blocks_x
@@ -457,6 +479,10 @@ impl Scan {
                 Stop::Short => format!("its data end after {mcu} of {all} parts: it was cut short"),
                 Stop::Damaged => format!("its data are damaged at part {mcu} of {all}"),
             })?;
+        }
+        for part in &self.parts {
+            let [first, last] = self.band;
+            survey.components[part.component].missing[first..=last].fill(self.low_bit);
         }
         // What was taken ahead is behind `at`: the next marker is not.
         Ok(bits.at)

@@ -7,7 +7,7 @@ use std::io::Cursor;
 
 use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, Rgb32FImage, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Rgb32FImage, RgbImage};
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
@@ -15,6 +15,10 @@ use tiff::{ColorType, TiffError};
 use super::limits::MAX_BYTES;
 use super::{Check, Held};
 
+const ASSOCIATED_ALPHA: u16 = 1;
+const NO_PREDICTOR: u16 = 1;
+/// Compressions that libtiff has the predictor's tag mean anything for: LZW, Deflate (both numbers) and ZSTD.
+const PREDICTED: [u16; 4] = [5, 8, 32946, 50000];
 const FILL_ORDER_REVERSED: u16 = 2;
 const PLANAR: u16 = 2;
 const GREY: u16 = 1;
@@ -45,7 +49,11 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     }
     let is_reversed = tag(Tag::FillOrder)? == Some(FILL_ORDER_REVERSED);
     let is_palette = tag(Tag::PhotometricInterpretation)? == Some(PALETTE);
+    let compression = tag(Tag::Compression)?.unwrap_or(1);
     let is_float = sample_format(&mut decoder)? == FLOAT;
+    let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples);
+    let extra = extra.map_err(explain)?.unwrap_or_default();
+    let is_premultiplied = extra.first() == Some(&ASSOCIATED_ALPHA);
 
     let mut changed = bytes.to_vec();
     if is_reversed {
@@ -57,17 +65,30 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
             part.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
         }
     }
+    if !PREDICTED.contains(&compression) {
+        set_short(&mut changed, Tag::Predictor, NO_PREDICTOR);
+    }
     let image = if is_palette {
         palette(&mut decoder, &mut changed)?
     } else {
         match (decoder.colortype().map_err(explain)?, is_float) {
             (ColorType::Gray(bits @ (2 | 4)), _) => few_bits(&mut open(&changed)?, bits)?,
             (ColorType::YCbCr(8), _) => ycbcr(&mut open(&changed)?)?,
+            (ColorType::Multiband { num_samples: 2, .. }, false) => {
+                grey_with_alpha(&mut open(&changed)?)?
+            }
             (ColorType::Gray(32), true) => floats(&mut open(&changed)?)?,
-            _ => by_image(&changed)?,
+            (colours, _) => {
+                check_kind(colours, is_float)?;
+                by_image(&changed)?
+            }
         }
     };
-    Ok((image, orientation))
+    let image = match is_premultiplied {
+        true => divided_by_alpha(image),
+        false => image,
+    };
+    Ok((with_known_white(image)?, orientation))
 }
 
 fn open(bytes: &[u8]) -> Result<Reader<'_>, String> {
@@ -118,6 +139,89 @@ fn bytes_of_pixel(decoder: &mut Reader<'_>) -> Result<u64, String> {
     Ok(bytes + (3 * bytes).max(4))
 }
 
+/// Refuses what `image` does not read, or reads wrong.
+fn check_kind(colours: ColorType, is_float: bool) -> Result<(), String> {
+    let (what, bits) = match colours {
+        ColorType::Gray(bits) => ("grey", bits),
+        ColorType::GrayA(bits) => ("grey with transparency", bits),
+        ColorType::RGB(bits) => ("RGB", bits),
+        ColorType::RGBA(bits) => ("RGB with transparency", bits),
+        ColorType::CMYK(bits) => ("CMYK", bits),
+        ColorType::Multiband {
+            bit_depth,
+            num_samples,
+        } => {
+            return Err(format!(
+                "{num_samples} bands of {bit_depth} bits are not read"
+            ));
+        }
+        other => return Err(format!("its colours ({other:?}) are not read")),
+    };
+    let is_read = match (bits, is_float) {
+        (1, false) => what == "grey",
+        (8 | 16, false) => true,
+        (32, true) => what.starts_with("RGB"),
+        _ => false,
+    };
+    let kind = if is_float { "floats" } else { "whole numbers" };
+    match is_read {
+        true => Ok(()),
+        false => Err(format!("{what} in {kind} of {bits} bits is not read")),
+    }
+}
+
+/// Colours that were multiplied by their transparency, as they were before.
+fn divided_by_alpha(image: DynamicImage) -> DynamicImage {
+    match image {
+        DynamicImage::ImageRgba8(mut image) => {
+            for pixel in image.pixels_mut() {
+                let [colours @ .., alpha] = &mut pixel.0;
+                let alpha = u32::from(*alpha).max(1);
+                for colour in colours {
+                    *colour = (u32::from(*colour) * 255 / alpha).min(255) as u8;
+                }
+            }
+            image.into()
+        }
+        DynamicImage::ImageRgba16(mut image) => {
+            for pixel in image.pixels_mut() {
+                let [colours @ .., alpha] = &mut pixel.0;
+                let alpha = u64::from(*alpha).max(1);
+                for colour in colours {
+                    *colour = (u64::from(*colour) * 65535 / alpha).min(65535) as u16;
+                }
+            }
+            image.into()
+        }
+        other => other,
+    }
+}
+
+/// Floats whose white is 1, 255 or 65535, as the largest says, with white 1.
+fn with_known_white(image: DynamicImage) -> Result<DynamicImage, String> {
+    let DynamicImage::ImageRgb32F(mut image) = image else {
+        return Ok(image);
+    };
+    let values = image.as_raw().iter();
+    let (low, high) = values.fold((0.0_f32, 0.0_f32), |(low, high), v| {
+        (low.min(*v), high.max(*v))
+    });
+    let white = match high {
+        // A little more than white comes of sharpening.
+        _ if high <= 2.0 => 1.0,
+        _ if high <= 255.0 => 255.0,
+        _ if high <= 65535.0 => 65535.0,
+        _ => f32::INFINITY,
+    };
+    if low < -0.05 * white || white == f32::INFINITY {
+        return Err(format!(
+            "its floats go from {low} to {high}; what is read goes from 0 to 1, 255 or 65535"
+        ));
+    }
+    image.iter_mut().for_each(|v| *v /= white);
+    Ok(image.into())
+}
+
 fn by_image(bytes: &[u8]) -> Result<DynamicImage, String> {
     let decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
     DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())
@@ -148,6 +252,23 @@ fn few_bits(decoder: &mut Reader<'_>, bits: u8) -> Result<DynamicImage, String> 
     }
     let image = GrayImage::from_raw(width, height, values);
     Ok(image.ok_or("its pixels do not fill its size")?.into())
+}
+
+/// Grey, and its transparency, which is left out.
+fn grey_with_alpha(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
+    let (width, height) = decoder.dimensions().map_err(explain)?;
+    let image = match decoder.read_image().map_err(explain)? {
+        DecodingResult::U8(v) => {
+            let grey = v.into_iter().step_by(2).collect();
+            GrayImage::from_raw(width, height, grey).map(DynamicImage::from)
+        }
+        DecodingResult::U16(v) => {
+            let grey = v.into_iter().step_by(2).collect();
+            ImageBuffer::from_raw(width, height, grey).map(DynamicImage::ImageLuma16)
+        }
+        _ => return Err("two bands of more than 16 bits are not read".into()),
+    };
+    image.ok_or_else(|| "its pixels do not fill its size".into())
 }
 
 /// Grey floats. (`image` has no such kind: three equal channels.)
@@ -184,15 +305,9 @@ fn ycbcr(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
 /// Numbers of colours. The crate reads such samples only where the file calls them grey, so the copy `bytes` is made to.
 fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, String> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(explain)?;
-    let at = photometric(bytes).ok_or("its palette is damaged")?;
-    let value = match bytes.starts_with(b"II") {
-        true => GREY.to_le_bytes(),
-        false => GREY.to_be_bytes(),
-    };
-    bytes
-        .get_mut(at..at + 2)
-        .ok_or("it was cut short")?
-        .copy_from_slice(&value);
+    if !set_short(bytes, Tag::PhotometricInterpretation, GREY) {
+        return Err("its palette is damaged".into());
+    }
     let mut decoder = open(bytes)?;
     let bits = match decoder.colortype().map_err(explain)? {
         ColorType::Gray(bits @ (1 | 2 | 4 | 8)) => bits,
@@ -219,8 +334,18 @@ fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, S
     Ok(image.ok_or("its pixels do not fill its size")?.into())
 }
 
-/// Where the value lies that says what the samples of the first picture mean.
-fn photometric(bytes: &[u8]) -> Option<usize> {
+/// Gives the tag of the first directory another value; whether it is there.
+fn set_short(bytes: &mut [u8], tag: Tag, value: u16) -> bool {
+    let value = match bytes.starts_with(b"II") {
+        true => value.to_le_bytes(),
+        false => value.to_be_bytes(),
+    };
+    let place = place_of_value(bytes, tag).and_then(|at| bytes.get_mut(at..at + 2));
+    place.map(|place| place.copy_from_slice(&value)).is_some()
+}
+
+/// Where the value of a tag of the first directory lies.
+fn place_of_value(bytes: &[u8], tag: Tag) -> Option<usize> {
     let is_little = bytes.starts_with(b"II");
     let number = |at: usize, len: usize| {
         let bytes = bytes.get(at..at.checked_add(len)?)?;
@@ -240,7 +365,7 @@ fn photometric(bytes: &[u8]) -> Option<usize> {
     (0..number(directory, count_len)?)
         .map(|i| first + i * entry_len)
         .take_while(|at| at + entry_len <= bytes.len())
-        .find(|&at| number(at, 2) == Some(usize::from(Tag::PhotometricInterpretation.to_u16())))
+        .find(|&at| number(at, 2) == Some(usize::from(tag.to_u16())))
         .map(|at| at + value)
 }
 
@@ -320,6 +445,8 @@ mod tests {
                 (277, 1),
                 (278, 2),
                 (279, 4),
+                // A predictor means nothing without a compression that has one.
+                (317, 2),
             ];
             let mut bytes = b"II*\0\x0c\0\0\0".to_vec();
             bytes.extend(pixels.map(|p| if reversed { p.reverse_bits() } else { p }));

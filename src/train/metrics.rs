@@ -63,9 +63,6 @@ impl MetricsWriter {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn over(path: &Path, records: &[Record]) -> Result<Self> {
-        if records.is_empty() {
-            return Self::create(path);
-        }
         let lines: Result<Vec<String>> = records.iter().map(line).collect();
         write_atomically(path, lines?.concat().as_bytes())?;
         let file = File::options().append(true).open(path);
@@ -131,9 +128,10 @@ pub(super) fn read_up_to(
     step: u64,
     log_every: u64,
 ) -> Result<(Vec<Record>, Option<String>)> {
-    let bytes = match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        read => read.map_err(|e| Error::io(path, e))?,
+    // What is no file, a pipe say, is not waited for.
+    let bytes = match std::fs::metadata(path) {
+        Ok(it) if it.is_file() => std::fs::read(path).map_err(|e| Error::io(path, e))?,
+        _ => Vec::new(),
     };
     let mut records: Vec<Record> = Vec::new();
     let mut damaged = None;
@@ -149,9 +147,9 @@ pub(super) fn read_up_to(
             }
         }
     }
-    let have = records.iter().map(|record| record.step).max().unwrap_or(0);
+    let have = records.iter().filter(|r| r.split == Split::Train).count() as u64;
     // Every `log_every`-th step is logged, and the first one.
-    let should = (step / log_every * log_every).max(u64::from(step > 0));
+    let should = step / log_every + u64::from(step > 0 && log_every > 1);
     let mut trouble = Vec::new();
     if let Some(line) = damaged {
         trouble.push(format!(
@@ -160,7 +158,9 @@ pub(super) fn read_up_to(
         ));
     }
     if have < should {
-        trouble.push(format!("has no lines of the steps {} to {step}", have + 1));
+        trouble.push(format!(
+            "has {have} of the {should} lines of the steps 1 to {step}"
+        ));
     }
     let trouble =
         (!trouble.is_empty()).then(|| format!("{} {}", path.display(), trouble.join(" and ")));
