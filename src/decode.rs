@@ -89,7 +89,7 @@ const BIG_TIFF: [&[u8]; 2] = [b"II+\0", b"MM\0+"];
 /// What a decoder gives: the picture, and how it was held.
 type Held = (DynamicImage, Option<Orientation>);
 
-/// Asks for so many bytes a pixel of a picture of this width and height.
+/// Reserves so many bytes a pixel for a picture of this width and height, or refuses.
 type Check<'a> = &'a mut dyn FnMut([usize; 2], u64) -> Result<(), String>;
 
 /// WebP's decoder takes 21 bytes a pixel beside the result: 6.7 GB for 16 383 x 16 383 pixels.

@@ -21,10 +21,7 @@ const SMALL: usize = 32;
 /// stripes what has its colours finer than its brightness, refuses shares other than a half and a quarter, and is up to 6 levels
 /// from libjpeg in pictures of a few pixels: those are jpeg-decoder's.
 pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
-    let survey = survey(bytes)?;
-    // A progressive frame's coefficients are kept until its last scan.
-    let each = if survey.is_progressive { 9 } else { 3 };
-    check(survey.size, each)?;
+    let survey = survey(bytes, check)?;
     // Decoders disagree about files that say both.
     let mut changed = Vec::new();
     let mut bytes = bytes;

@@ -5,6 +5,8 @@
 //! must cover every block of the scan before its next marker.
 
 /// What the headers say that decides how a file is decoded.
+use super::Check;
+
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Of the frame, in its order.
@@ -63,7 +65,7 @@ impl Survey {
         })
     }
 
-    fn frame(&mut self, data: &[u8], is_progressive: bool) -> Result<(), String> {
+    fn frame(&mut self, data: &[u8], is_progressive: bool, check: Check<'_>) -> Result<(), String> {
         let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = data else {
             return Err("its frame header is cut short".into());
         };
@@ -94,6 +96,8 @@ impl Survey {
                 missing: [NONE; 64],
             });
         }
+        // A progressive frame's coefficients are kept until its last scan.
+        check([width, height], if is_progressive { 9 } else { 3 })?;
         self.size = [width, height];
         self.is_progressive = is_progressive;
         let most = self.most();
@@ -109,12 +113,16 @@ impl Survey {
     }
 }
 
-/// Walks all segments and scans of a JPEG.
+/// Most scans: encoders write 10 or so. Small files could have many of large frames otherwise, and take minutes.
+const MOST_SCANS: usize = 100;
+
+/// Walks all segments and scans of a JPEG. `check` is asked for so many bytes a pixel of its width and height before memory
+/// is allocated.
 ///
 /// # Errors
-/// What is missing or damaged, in words. Frames that are coded in other ways than by Huffman (arithmetic, lossless) are left
-/// to the decoder, which does not read them.
-pub(super) fn survey(bytes: &[u8]) -> Result<Survey, String> {
+/// What is missing or damaged, in words, and what `check` said. Frames that are not coded by Huffman (arithmetic, lossless) are
+/// refused by name.
+pub(super) fn survey(bytes: &[u8], check: Check<'_>) -> Result<Survey, String> {
     let mut survey = Survey {
         is_interleaved: true,
         ..Survey::default()
@@ -131,8 +139,8 @@ pub(super) fn survey(bytes: &[u8]) -> Result<Survey, String> {
         }
         let data = segment(bytes, &mut at)?;
         match marker {
-            0xc0 | 0xc1 => survey.frame(data, false)?,
-            0xc2 => survey.frame(data, true)?,
+            0xc0 | 0xc1 => survey.frame(data, false, check)?,
+            0xc2 => survey.frame(data, true, check)?,
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                 return Err(
                     "it is lossless, hierarchical or arithmetically coded, which is not read"
@@ -152,6 +160,9 @@ pub(super) fn survey(bytes: &[u8]) -> Result<Survey, String> {
             0xda => {
                 let scan = Scan::of(&survey, data)?;
                 scans += 1;
+                if scans > MOST_SCANS {
+                    return Err(format!("it has more than {MOST_SCANS} scans"));
+                }
                 if !survey.is_progressive && scan.parts.len() < survey.components.len() {
                     survey.is_interleaved = false;
                 }
@@ -230,7 +241,8 @@ const LOOKUP: u32 = 9;
 struct Huffman {
     /// Length and symbol of the code that begins with these bits; length 0 if it is longer.
     lookup: Vec<(u8, u8)>,
-    /// By length from 1 on: one more than the last code, to 16 bits, and where its symbols begin less its first code.
+    /// By length from 1 on: one more than the last code, shifted to 16 bits; and the index of its first symbol minus its first
+    /// code.
     ends: [(u32, i32); 16],
     symbols: Vec<u8>,
 }

@@ -8,7 +8,7 @@ pub(super) const MAX_BYTES: u64 = 1 << 30;
 /// What the error of a picture beyond the bound says.
 pub(crate) const TAKES_TOO_MUCH: &str = "which take more than";
 
-/// Before memory is asked for: of a picture of so many pixels of `each` bytes.
+/// Checks the size of a picture of `each` bytes a pixel before memory is allocated.
 pub(super) fn check_size(width: u64, height: u64, each: u64, most: u64) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err(format!("it has {width} x {height} pixels"));

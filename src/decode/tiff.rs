@@ -423,43 +423,80 @@ mod tests {
         }
     }
 
-    /// Strips of four bits, and the same with the bits of every byte turned round.
+    /// A TIFF of one strip with these tags, all of type LONG.
+    fn file(pixels: &[u8; 4], tags: &[(u16, u32)]) -> Vec<u8> {
+        let mut bytes = b"II*\0\x0c\0\0\0".to_vec();
+        bytes.extend(pixels);
+        bytes.extend((tags.len() as u16).to_le_bytes());
+        for (tag, value) in tags {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend([4, 0, 1, 0, 0, 0]);
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend([0; 4]);
+        bytes
+    }
+
+    /// Four bits a pixel, 3 x 2, and the same with the bits of every byte turned round.
     #[test]
     fn few_bits_and_bits_in_the_other_order() {
-        let file = |reversed: bool| {
-            let pixels: [u8; 4] = [0x0f, 0x80, 0xf1, 0x70];
-            let entry = |tag: u16, value: u32| {
-                let mut entry = tag.to_le_bytes().to_vec();
-                entry.extend([4, 0, 1, 0, 0, 0]);
-                entry.extend(value.to_le_bytes());
-                entry
-            };
-            let tags = [
+        let pixels = [0x0f, 0x80, 0xf1, 0x70];
+        let with = |pixels: &[u8; 4], changes: &[(u16, u32)]| {
+            // A predictor means nothing without a compression that has one.
+            let mut tags = vec![
                 (256, 3),
                 (257, 2),
                 (258, 4),
                 (259, 1),
                 (262, 1),
-                (266, 1 + u32::from(reversed)),
+                (266, 1),
                 (273, 8),
                 (277, 1),
                 (278, 2),
                 (279, 4),
-                // A predictor means nothing without a compression that has one.
                 (317, 2),
             ];
-            let mut bytes = b"II*\0\x0c\0\0\0".to_vec();
-            bytes.extend(pixels.map(|p| if reversed { p.reverse_bits() } else { p }));
-            bytes.extend((tags.len() as u16).to_le_bytes());
-            bytes.extend(tags.iter().flat_map(|&(tag, value)| entry(tag, value)));
-            bytes.extend([0; 4]);
-            bytes
-        };
-        for reversed in [false, true] {
-            let bytes = file(reversed);
+            for &(tag, value) in changes {
+                tags.retain(|(other, _)| *other != tag);
+                tags.push((tag, value));
+            }
+            tags.sort_unstable();
+            let bytes = file(pixels, &tags);
             let decoded = super::super::decode(Path::new("x"), &bytes, 0);
-            let image = decoded.unwrap().image.into_luma8();
-            assert_eq!(image.into_raw(), [0, 255, 136, 255, 17, 119], "{reversed}");
+            decoded.map(|decoded| decoded.image.into_luma8().into_raw())
+        };
+        let wanted = vec![0, 255, 136, 255, 17, 119];
+        assert_eq!(with(&pixels, &[]).unwrap(), wanted);
+        let turned = pixels.map(u8::reverse_bits);
+        assert_eq!(with(&turned, &[(266, 2)]).unwrap(), wanted);
+        let two = with(
+            &[0b0001_1011, 0b1100_0000, 0b1110_0100, 0],
+            &[(258, 2), (256, 4), (278, 1)],
+        );
+        assert!(two.is_err(), "a strip is missing");
+        // What is refused, by name.
+        for (changes, wanted) in [
+            (&[(258, 12)][..], "12 bits"),
+            (&[(258, 32)], "32 bits"),
+            (&[(284, 2), (322, 16), (323, 16)], "tiles of their own"),
+        ] {
+            let text = with(&pixels, changes).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{text}");
         }
+    }
+
+    #[test]
+    fn colours_are_divided_by_their_transparency_and_floats_by_their_white() {
+        let image = image::RgbaImage::from_pixel(1, 1, image::Rgba([100, 50, 0, 127]));
+        let divided = divided_by_alpha(image.into()).into_rgb8();
+        assert_eq!(divided.get_pixel(0, 0).0, [200, 100, 0]);
+        let floats = |high: f32| {
+            let image = Rgb32FImage::from_raw(2, 1, vec![0.0, 0.0, 0.0, high, high, high]);
+            with_known_white(image.unwrap().into()).map(|image| image.to_rgb32f().into_raw()[5])
+        };
+        for (high, wanted) in [(0.5, 0.5), (1.0, 1.0), (255.0, 1.0), (65535.0, 1.0)] {
+            assert_eq!(floats(high), Ok(wanted));
+        }
+        assert!(floats(1e6).is_err() && floats(-0.5).is_err());
     }
 }

@@ -42,7 +42,7 @@ struct Col2imMatmul {
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit, a block is no whole number of channels, or a patch has no tap inside the
-/// image or a pixel is in no patch.
+/// image or, at stride 1, a pixel is in no patch.
 pub fn im2col_matmul(
     g: &mut Graph,
     x: TensorId,
@@ -58,6 +58,9 @@ pub fn im2col_matmul(
     };
     g.add(op, &inputs)
 }
+
+/// Percent of the whole work that regions may take: each region is a dispatch or two of its own.
+const WORTH_REGIONS: usize = 85;
 
 /// Whether [`im2col_matmul`] takes clearly less work than `im2col` and a product.
 ///
@@ -80,7 +83,7 @@ pub fn is_cheaper_by_regions(image: &Shape, window: &Window) -> bool {
         .sum();
     let [k_h, k_w] = window.kernel_size;
     let whole = (n * out_h * out_w).next_multiple_of(32) * k_h * k_w;
-    20 * by_regions <= 17 * whole
+    by_regions * 100 <= whole * WORTH_REGIONS
 }
 
 /// Places along one axis that have the same taps inside the image.
@@ -168,8 +171,8 @@ impl Window {
         regions.iter().all(|region| region.taps() > 0)
     }
 
-    /// Regions of the adjoint at stride 1: places are pixels, and taps, counted from the last, those that reach a
-    /// patch from them.
+    /// Regions of the adjoint at stride 1: places are pixels. Taps are in reverse order, and a pixel has those whose patch
+    /// exists.
     fn adjoint_regions(&self, image: [usize; 2]) -> Vec<Region> {
         let positions = self.positions(image[0], image[1]).unwrap_or([0; 2]);
         Region::of([0, 1].map(|axis| {
