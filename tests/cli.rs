@@ -692,6 +692,24 @@ fn images_are_measured() {
     let rows: Vec<serde_json::Value> = serde_json::from_slice(&mixed.stdout).unwrap();
     assert_eq!((rows.len(), &rows[0]["image"]), (1, &"e.jpg".into()));
 
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"p\xff.jpg"));
+        std::fs::copy("tests/photographs/rocket.jpg", odd).unwrap();
+        let folder = dir.path().to_string_lossy();
+        let text = stdout(&visualiser(&[
+            "measure",
+            &folder,
+            "--kernel-size",
+            "3",
+            "--json",
+        ]));
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        assert_eq!(rows[0]["image"], "p\u{fffd}.jpg");
+    }
+
     let text = stdout(&visualiser(&["measure", "tests/photographs"]));
     assert_eq!(text.lines().count(), 1 + 9 * 2, "{text}");
     let text = stdout(&visualiser(&[

@@ -182,33 +182,36 @@ fn system_calls_that_fail_are_errors_and_lose_nothing() {
         return;
     }
     let faults = [
-        ("fsync", "EIO"),
-        ("rename", "ENOSPC"),
-        ("fdatasync", "EIO"),
-        ("mkdir", "EACCES"),
-        ("unlink", "EIO"),
-        ("write", "ENOSPC"),
+        ("fsync", "error=EIO"),
+        ("rename", "error=ENOSPC"),
+        ("fdatasync", "error=EIO"),
+        ("mkdir", "error=EACCES"),
+        ("unlink", "error=EIO"),
+        ("write", "error=ENOSPC"),
+        ("fsync", "signal=SIGKILL"),
+        ("rename", "signal=SIGKILL"),
+        ("write", "signal=SIGKILL"),
     ];
     let (mut tried, mut failed) = (0, 0);
-    for (call, error) in faults {
+    for (call, fault) in faults {
         for i in 0..cases(1) {
             // Writes are many: those of the driver come first.
             let when = if call == "write" { 40 + 13 * i } else { 1 + i };
             let dir = tempfile::tempdir().unwrap();
             let out = dir.path().join("out");
-            let what = format!("{call} number {when} fails with {error}");
+            let what = format!("{call} number {when}: {fault}");
             let program = decorr(RUN, &out);
             let mut command = Command::new("strace");
             command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
             command.arg(format!("trace={call}")).arg("-e");
-            command.arg(format!("inject={call}:error={error}:when={when}"));
+            command.arg(format!("inject={call}:{fault}:when={when}"));
             command.arg(program.get_program()).args(program.get_args());
             let output = command.output().unwrap();
             let said = text(&output);
             assert!(!said.contains("panicked"), "{what}: {said}");
             tried += 1;
-            if !output.status.success() {
-                failed += 1;
+            failed += usize::from(!output.status.success());
+            if !output.status.success() && fault.starts_with("error") {
                 let reasons = [
                     "os error",
                     "No space",
@@ -228,7 +231,7 @@ fn system_calls_that_fail_are_errors_and_lose_nothing() {
         }
     }
     support::report(&format!(
-        "{tried} injected errors, {failed} ended the run; all went on to the same bits"
+        "{tried} injected faults, {failed} ended the run; all went on to the same bits"
     ));
 }
 
@@ -325,4 +328,52 @@ fn a_closed_standard_error_ends_nothing() {
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(fs::read(out.join("model.safetensors")).unwrap() == undisturbed().0);
+}
+
+/// A disk of a few kilobytes, which only root can make.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_loses_nothing() {
+    let mut full = 0;
+    for i in 0..cases(3) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let size = format!("size={}k", 200 + 150 * i);
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&disk)
+            .output();
+        if !mount.is_ok_and(|output| output.status.success()) {
+            support::report("NOT RUN: no small disk can be mounted here");
+            return;
+        }
+        let out = disk.join("out");
+        let output = decorr(RUN, &out).output().unwrap();
+        let said = text(&output);
+        let is_full = !output.status.success();
+        full += usize::from(is_full);
+        // To a disk with room.
+        let moved = dir.path().join("moved");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(&disk)
+            .arg(&moved)
+            .status()
+            .unwrap();
+        assert!(
+            Command::new("umount")
+                .arg(&disk)
+                .status()
+                .unwrap()
+                .success()
+                && copied.success()
+        );
+        assert!(!said.contains("panicked"), "{size}: {said}");
+        assert!(!is_full || said.contains("No space left"), "{size}: {said}");
+        finish(&moved.join("out"), &size);
+    }
+    support::report(&format!(
+        "{full} disks ran full; all runs went on to the same bits"
+    ));
 }

@@ -26,6 +26,7 @@ fn options(out: &Path) -> TrainOptions {
         steps: Some(9),
         save_every: Some(3),
         log_every: Some(1),
+        test_images: Some(60),
         out: Some(out.to_path_buf()),
         ..TrainOptions::default()
     }

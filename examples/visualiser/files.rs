@@ -322,7 +322,8 @@ fn print_channels(report: &Fig9Report) {
 #[derive(Serialize)]
 struct Row {
     image: String,
-    path: PathBuf,
+    /// What is no Unicode in it is shown by replacement characters.
+    path: String,
     kernel_size: usize,
     #[serde(flatten)]
     report: Report,
@@ -382,7 +383,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
                     .unwrap_or_default()
                     .to_string_lossy()
                     .into_owned(),
-                path: path.clone(),
+                path: path.to_string_lossy().into_owned(),
                 kernel_size,
                 report,
             };
