@@ -47,10 +47,12 @@ fn ppm(width: usize, height: usize) -> Vec<u8> {
             } else {
                 0
             };
+            // A fine pattern of brightness: a coefficient after many that are zero.
+            let edge = edge + if x < width / 3 { 30 * ((x + y) % 2) } else { 0 };
             bytes.extend([
                 (x * 160 / width + edge) as u8,
-                (y * 200 / height) as u8,
-                (200 - x * 150 / width) as u8,
+                (y * 200 / height + edge / 4) as u8,
+                (200 - x * 150 / width + edge / 2) as u8,
             ]);
         }
     }
