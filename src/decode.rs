@@ -125,6 +125,12 @@ fn other(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     Ok((image, orientation))
 }
 
+/// The picture that was made of pixels, if there were as many as its size says.
+fn filled(image: Option<impl Into<DynamicImage>>) -> Result<DynamicImage, String> {
+    let image = image.ok_or("its pixels do not fill its size")?;
+    Ok(image.into())
+}
+
 thread_local! {
     /// Whether a panic of this thread is a foreign decoder's, that is made an error.
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };

@@ -124,16 +124,27 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
 /// [`Error::Io`] with the path; then the old file is as it was, or, if only the folder could not be
 /// synced, the new one is there whole.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomically`], with what `write` puts into the file.
+///
+/// # Errors
+/// As [`write_atomically`], and what `write` said.
+pub(crate) fn write_atomically_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
-    let write = || {
+    let whole = || {
         let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_folder(path)
     };
-    write().map_err(|e| {
+    whole().map_err(|e| {
         // Best effort: the error to report is the first one.
         let _ = fs::remove_file(&temporary);
         Error::io(path, e)

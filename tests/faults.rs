@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use support::cases;
 
 /// A run of a second with twelve checkpoints.
 const RUN: &[&str] = &[
@@ -40,13 +41,6 @@ const RUN: &[&str] = &[
     "--test-images",
     "50",
 ];
-
-fn cases(sample: usize) -> usize {
-    let times = std::env::var("DECORR_FAULTS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    sample * times.unwrap_or(1)
-}
 
 fn decorr(args: &[&str], out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_decorr"));

@@ -18,16 +18,10 @@ use decorr::train::{TrainConfig, TrainOptions, checkpoint, read_metrics};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use support::cases;
 
 /// Longer than this a case is a hang: good files of these sizes take a millisecond.
 const TOO_LONG: Duration = Duration::from_secs(5);
-
-fn cases(sample: usize) -> usize {
-    let times = std::env::var("DECORR_FAULTS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    sample * times.unwrap_or(1)
-}
 
 /// Numbers that sizes and counts go wrong at.
 const NUMBERS: [u64; 12] = [

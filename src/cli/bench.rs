@@ -124,7 +124,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             print_times(kernels);
         });
     }
-    let progress = |what: &str| note(format_args!("{what}"));
+    let progress = |what: &str| note(what);
     let mut report = match args.quick {
         Some(time) => quick(&gpu, options.variants, time, progress)?,
         None => bench(&gpu, &options, progress)?,

@@ -43,7 +43,7 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     let mut store = Store::new(&gpu, step.config.seed);
     step.config.choose_kernels(&mut store)?;
     let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {
-        note(format_args!("{what}"));
+        note(what);
     })?;
     let model = &step.model;
     let about = [

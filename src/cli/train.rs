@@ -90,7 +90,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         ));
     }
 
-    note(format_args!("{}", config.summary()));
+    note(config.summary());
     let bar = ProgressBar::new(0);
     // The template is a constant of this file and valid.
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
@@ -175,7 +175,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
 /// A line above the bar, or where there is no terminal, a line.
 fn say(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() {
-        note(format_args!("{text}"));
+        note(text);
     } else {
         bar.println(text);
     }

@@ -123,7 +123,7 @@ impl Bar {
     fn show(&self, event: &Event<'_>) {
         let Self { bar, what } = self;
         match *event {
-            Event::Notice(text) if bar.is_hidden() => note(format_args!("{text}")),
+            Event::Notice(text) if bar.is_hidden() => note(text),
             Event::Notice(text) => bar.println(text),
             Event::Progress(0, _) if bar.is_hidden() => note(format_args!("{what} ...")),
             Event::Progress(0, of) => {

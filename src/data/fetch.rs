@@ -10,6 +10,7 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use super::{Download, Set};
+use crate::files::write_atomically_with;
 use crate::{Error, Result};
 
 /// Environment variable with an address that has the same files as the official one.
@@ -226,9 +227,16 @@ fn unpack(archive: &Path, dir: &Path) -> Result<()> {
         )?;
         if kind.is_file() {
             let wanted = entry.size();
-            write_from(&mut entry, wanted, &dir.join(&name)).map_err(|e| match e {
+            let target = dir.join(&name);
+            let written =
+                write_atomically_with(&target, |file| match std::io::copy(&mut entry, file)? {
+                    copied if copied < wanted => Err(ErrorKind::UnexpectedEof.into()),
+                    _ => Ok(()),
+                });
+            written.map_err(|e| match e {
                 Error::Io { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-                    damaged(source)
+                    let message = format!("is a damaged archive: {} is cut short", name.display());
+                    Error::data(archive, message)
                 }
                 other => other,
             })?;
@@ -254,29 +262,6 @@ fn make_folders(archive: &Path, dir: &Path, below: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Writes `wanted` bytes of `reader` to `path`, under another name first.
-fn write_from(reader: &mut impl Read, wanted: u64, path: &Path) -> Result<()> {
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    let mut copy = || {
-        let mut file = File::create(&part)?;
-        let copied = std::io::copy(reader, &mut file)?;
-        if copied < wanted {
-            let message = format!(
-                "it ends after {copied} of {wanted} bytes of {}",
-                path.display()
-            );
-            return Err(std::io::Error::new(ErrorKind::UnexpectedEof, message));
-        }
-        file.sync_all()?;
-        fs::rename(&part, path)
-    };
-    copy().map_err(|e| {
-        // Best effort: the error to report is the first one.
-        let _ = fs::remove_file(&part);
-        Error::io(path, e)
-    })
 }
 
 #[cfg(test)]

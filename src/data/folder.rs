@@ -178,7 +178,7 @@ fn is_picture(path: &Path) -> bool {
 }
 
 /// What is in a folder, sorted by name, without what is hidden.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |e| Error::io(dir, e);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {

@@ -221,17 +221,11 @@ fn places(set: &Set, data_dir: Option<&Path>) -> Vec<PathBuf> {
     }
     // An archive's folder in a folder of any name.
     if let (Some(folder), Some(dir)) = (set.folder, data_dir) {
-        places.extend(folders(dir).into_iter().map(|below| below.join(folder)));
+        let below = folder::entries(dir).unwrap_or_default();
+        let below = below.iter().filter(|path| path.is_dir());
+        places.extend(below.map(|path| path.join(folder)));
     }
     places
-}
-
-/// Folders in `dir`, by name.
-fn folders(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
-    folders.sort_unstable();
-    folders
 }
 
 /// The error for a set whose files are in none of `tried`.

@@ -1,6 +1,8 @@
 //! JPEG, strictly: `image` has its decoder fill up with grey what is missing of a file that was cut short, which
 //! nobody would notice.
 
+use std::borrow::Cow;
+
 use image::{DynamicImage, GrayImage, RgbImage};
 use jpeg_decoder::PixelFormat;
 use zune_core::bytestream::ZCursor;
@@ -10,7 +12,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
 use super::jpeg_scans::{Survey, survey};
-use super::{Check, Held, exif};
+use super::{Check, Held, exif, filled};
 
 /// Pictures with a side of no more pixels are jpeg-decoder's.
 const SMALL: usize = 32;
@@ -22,24 +24,21 @@ const SMALL: usize = 32;
 /// from libjpeg in pictures of a few pixels: those are jpeg-decoder's.
 pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let survey = survey(bytes, check)?;
+    let mut bytes = Cow::Borrowed(bytes);
     // Decoders disagree about files that say both.
-    let mut changed = Vec::new();
-    let mut bytes = bytes;
-    if let Some(at) = survey.overruled() {
-        changed.extend_from_slice(bytes);
-        if let Some(marker) = changed.get_mut(at + 1) {
-            // A segment of an application that nobody knows.
-            *marker = 0xef;
-        }
-        bytes = &changed;
+    if let Some(at) = survey.overruled()
+        && let Some(marker) = bytes.to_mut().get_mut(at + 1)
+    {
+        // A segment of an application that nobody knows.
+        *marker = 0xef;
     }
     // Four components are zune-jpeg's: it makes RGB of them.
     let is_small = survey.components() < 4 && survey.size.iter().any(|&side| side <= SMALL);
     let image = match survey.is_interleaved && survey.is_common() && !is_small {
-        true => by_zune(bytes)?,
-        false => by_jpeg_decoder(bytes, &survey)?,
+        true => by_zune(&bytes)?,
+        false => by_jpeg_decoder(&bytes, &survey)?,
     };
-    Ok((image, exif::of_jpeg(bytes)))
+    Ok((image, exif::of_jpeg(&bytes)))
 }
 
 fn by_zune(bytes: &[u8]) -> Result<DynamicImage, String> {
@@ -90,5 +89,5 @@ fn from_pixels(size: [usize; 2], pixels: Vec<u8>, is_grey: bool) -> Result<Dynam
         true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
         false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
-    image.ok_or_else(|| "its pixels do not fill its size".into())
+    filled(image)
 }

@@ -368,6 +368,12 @@ impl Bits<'_> {
         symbol.copied().ok_or(Stop::Damaged)
     }
 
+    /// How many coefficients that are zero come first, and how many bits the next one has.
+    fn zeros_and_length(&mut self, ac: &Huffman) -> Result<(usize, u32), Stop> {
+        let symbol = self.symbol(ac)?;
+        Ok((usize::from(symbol >> 4), u32::from(symbol & 15)))
+    }
+
     /// Passes the restart marker that must come next, after the bits that fill up the last byte.
     fn restart(&mut self) -> Result<(), Stop> {
         self.buffer = 0;
@@ -536,8 +542,7 @@ impl Scan {
 fn sequential(bits: &mut Bits<'_>, ac: &Huffman) -> Result<(), Stop> {
     let mut k = 1;
     while k < 64 {
-        let symbol = bits.symbol(ac)?;
-        let (zeros, length) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        let (zeros, length) = bits.zeros_and_length(ac)?;
         match (zeros, length) {
             (15, 0) => k += 16,
             (_, 0) => return Ok(()),
@@ -566,8 +571,7 @@ fn first_of_band(
     }
     let mut k = first;
     while k <= last {
-        let symbol = bits.symbol(ac)?;
-        let (zeros, length) = (usize::from(symbol >> 4), u32::from(symbol & 15));
+        let (zeros, length) = bits.zeros_and_length(ac)?;
         match (zeros, length) {
             (15, 0) => k += 16,
             (zeros, 0) => {
@@ -597,8 +601,7 @@ fn refine_band(
 ) -> Result<(), Stop> {
     let mut k = first;
     while *run == 0 && k <= last {
-        let symbol = bits.symbol(ac)?;
-        let (mut zeros, length) = (usize::from(symbol >> 4), symbol & 15);
+        let (mut zeros, length) = bits.zeros_and_length(ac)?;
         if length == 0 && zeros < 15 {
             *run = (1 << zeros) + bits.take(zeros as u32)?;
             break;

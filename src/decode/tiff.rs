@@ -3,6 +3,7 @@
 //! `image` reads grey, RGB and CMYK in 8 and 16 bits and RGB in floats. Here are palettes, grey in 2 and 4 bits and in
 //! floats, bytes whose bits are in the other order, and refusals of what would be read wrong.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::tiff::TiffDecoder;
@@ -13,11 +14,11 @@ use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
 use super::limits::MAX_BYTES;
-use super::{Check, Held};
+use super::{Check, Held, filled};
 
 const ASSOCIATED_ALPHA: u16 = 1;
 const NO_PREDICTOR: u16 = 1;
-/// Compressions that libtiff has the predictor's tag mean anything for: LZW, Deflate (both numbers) and ZSTD.
+/// LZW, Deflate (by both of its numbers) and ZSTD. With other compressions libtiff passes the predictor over.
 const PREDICTED: [u16; 4] = [5, 8, 32946, 50000];
 const FILL_ORDER_REVERSED: u16 = 2;
 const PLANAR: u16 = 2;
@@ -49,14 +50,17 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     }
     let is_reversed = tag(Tag::FillOrder)? == Some(FILL_ORDER_REVERSED);
     let is_palette = tag(Tag::PhotometricInterpretation)? == Some(PALETTE);
+    let has_predictor = tag(Tag::Predictor)?.is_some_and(|value| value != NO_PREDICTOR);
     let compression = tag(Tag::Compression)?.unwrap_or(1);
     let is_float = sample_format(&mut decoder)? == FLOAT;
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples);
     let extra = extra.map_err(explain)?.unwrap_or_default();
     let is_premultiplied = extra.first() == Some(&ASSOCIATED_ALPHA);
 
-    let mut changed = bytes.to_vec();
+    // Copied where it has to be changed.
+    let mut changed = Cow::Borrowed(bytes);
     if is_reversed {
+        let changed = changed.to_mut();
         for (from, len) in stored(&mut decoder, is_tiled)? {
             let part = from
                 .checked_add(len)
@@ -65,7 +69,7 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
             part.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
         }
     }
-    if !PREDICTED.contains(&compression) {
+    if has_predictor && !PREDICTED.contains(&compression) {
         set_short(&mut changed, Tag::Predictor, NO_PREDICTOR);
     }
     let image = if is_palette {
@@ -250,8 +254,7 @@ fn few_bits(decoder: &mut Reader<'_>, bits: u8) -> Result<DynamicImage, String> 
     for value in &mut values {
         *value = (u16::from(*value) * 255 / most) as u8;
     }
-    let image = GrayImage::from_raw(width, height, values);
-    Ok(image.ok_or("its pixels do not fill its size")?.into())
+    filled(GrayImage::from_raw(width, height, values))
 }
 
 /// Grey, and its transparency, which is left out.
@@ -268,7 +271,7 @@ fn grey_with_alpha(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
         }
         _ => return Err("two bands of more than 16 bits are not read".into()),
     };
-    image.ok_or_else(|| "its pixels do not fill its size".into())
+    filled(image)
 }
 
 /// Grey floats. (`image` has no such kind: three equal channels.)
@@ -278,8 +281,7 @@ fn floats(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
         return Err("its samples of 32 bits are no floats".into());
     };
     let values = values.into_iter().flat_map(|value| [value; 3]).collect();
-    let image = Rgb32FImage::from_raw(width, height, values);
-    Ok(image.ok_or("its pixels do not fill its size")?.into())
+    filled(Rgb32FImage::from_raw(width, height, values))
 }
 
 /// Brightness and colours of full range, each as often as the other, as JPEG has them.
@@ -298,12 +300,11 @@ fn ycbcr(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
         ];
         pixel.copy_from_slice(&rgb.map(|v| v.round().clamp(0.0, 255.0) as u8));
     }
-    let image = RgbImage::from_raw(width, height, samples);
-    Ok(image.ok_or("its pixels do not fill its size")?.into())
+    filled(RgbImage::from_raw(width, height, samples))
 }
 
-/// Numbers of colours. The crate reads such samples only where the file calls them grey, so the copy `bytes` is made to.
-fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, String> {
+/// Numbers of colours. The crate reads such samples only where the file calls them grey, so `bytes` are made to.
+fn palette(decoder: &mut Reader<'_>, bytes: &mut Cow<'_, [u8]>) -> Result<DynamicImage, String> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(explain)?;
     if !set_short(bytes, Tag::PhotometricInterpretation, GREY) {
         return Err("its palette is damaged".into());
@@ -330,17 +331,17 @@ fn palette(decoder: &mut Reader<'_>, bytes: &mut [u8]) -> Result<DynamicImage, S
     for value in values {
         pixels.extend(colour(value)?);
     }
-    let image = RgbImage::from_raw(width, height, pixels);
-    Ok(image.ok_or("its pixels do not fill its size")?.into())
+    filled(RgbImage::from_raw(width, height, pixels))
 }
 
 /// Gives the tag of the first directory another value; whether it is there.
-fn set_short(bytes: &mut [u8], tag: Tag, value: u16) -> bool {
+fn set_short(bytes: &mut Cow<'_, [u8]>, tag: Tag, value: u16) -> bool {
     let value = match bytes.starts_with(b"II") {
         true => value.to_le_bytes(),
         false => value.to_be_bytes(),
     };
-    let place = place_of_value(bytes, tag).and_then(|at| bytes.get_mut(at..at + 2));
+    let place = place_of_value(bytes, tag);
+    let place = place.and_then(|at| bytes.to_mut().get_mut(at..at + 2));
     place.map(|place| place.copy_from_slice(&value)).is_some()
 }
 

@@ -335,9 +335,9 @@ impl Op for Im2colMatmul {
                 row * stride + tap_y * dilation,
                 column * stride + tap_x * dilation,
             ];
-            // Inside the image by definition of the region; a region without taps has nothing to read.
-            let at_y = from_y.saturating_sub(self.window.padding);
-            let at_x = from_x.saturating_sub(self.window.padding);
+            // The first tap of a region is inside the image.
+            let at_y = from_y - self.window.padding;
+            let at_x = from_x - self.window.padding;
             // Row m is the feature of the result, column n the patch, k the channel and tap.
             let contraction = Contraction {
                 m: s.outputs,
@@ -429,8 +429,8 @@ impl Op for Col2imMatmul {
         let one = |region: &Region| {
             let [y, x] = &region.0;
             let [[row, column], [tap_y, tap_x]] = region.from();
-            let at_y = (row + padding + tap_y * dilation).saturating_sub(before[0]);
-            let at_x = (column + padding + tap_x * dilation).saturating_sub(before[1]);
+            let at_y = row + padding + tap_y * dilation - before[0];
+            let at_x = column + padding + tap_x * dilation - before[1];
             // Row m is the channel, column n the pixel, k the tap and the feature of a row.
             let contraction = Contraction {
                 m: s.channels,

@@ -111,7 +111,7 @@ pub fn train(
         tell(Event::Notice(notice));
     }
     let images = &set.train;
-    let (saved, may_be_there) = match start {
+    let (mut saved, may_be_there) = match start {
         Start::New => (None, false),
         Start::Over => (None, true),
         Start::Resume(saved) => (Some(saved), true),
@@ -167,15 +167,14 @@ pub fn train(
         gpu.allocated_bytes()?,
     ));
     let metrics = config.out.join("metrics.jsonl");
-    let records = match &saved {
+    let records = match &mut saved {
         Some(saved) => {
-            let roles = &saved::ROLES;
-            let mut tensors = saved.tensors.clone();
             if model.deconv.refresh == 1 {
                 // A run that goes on with D of every step needs none of an earlier one.
-                tensors.retain(|name, _| !is_of_refresh(name));
+                saved.tensors.retain(|name, _| !is_of_refresh(name));
             }
-            checkpoint::to_store(&saved.path, &tensors, &store, roles)?;
+            let roles = &saved::ROLES;
+            checkpoint::to_store(&saved.path, &saved.tensors, &store, roles)?;
             // Steps after it will be done, and logged, again.
             let (records, trouble) = read_up_to(&metrics, saved.step, config.log_every)?;
             if let Some(trouble) = trouble {

@@ -53,6 +53,12 @@ pub fn compile_options() -> CompileOptions {
     }
 }
 
+/// `sample`, times what `DECORR_FAULTS` says: how many cases a test of faults tries.
+pub fn cases(sample: usize) -> usize {
+    let times = std::env::var("DECORR_FAULTS").ok();
+    sample * times.and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
 /// Prints a line that is also seen when the test passes: cargo holds back what `println!` prints.
 pub fn report(line: &str) {
     // A test does not fail for a closed terminal.
