@@ -5,6 +5,7 @@ mod jpeg;
 mod jpeg_scans;
 mod limits;
 mod tiff;
+mod tiff_layouts;
 
 use std::cell::Cell;
 use std::fs::File;

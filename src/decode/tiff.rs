@@ -1,7 +1,8 @@
 //! TIFF: by the decoder of `image`, and where that stops, by the crate below it.
 //!
 //! `image` reads grey, RGB and CMYK in 8 and 16 bits and RGB in floats. Here are palettes, grey in 2 and 4 bits and in
-//! floats, bytes whose bits are in the other order, and refusals of what would be read wrong.
+//! floats, bytes whose bits are in the other order, and refusals of what would be read wrong. Layouts that neither crate
+//! knows (12 bits, colours at a lower resolution, colours in tiles of their own) are in `tiff_layouts`.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -9,11 +10,13 @@ use std::io::Cursor;
 use image::codecs::tiff::TiffDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageBuffer, Rgb32FImage, RgbImage};
+use tiff::decoder::ifd::Value;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
 use super::limits::MAX_BYTES;
+use super::tiff_layouts::{Layout, relabel};
 use super::{Check, Held, filled};
 
 const ASSOCIATED_ALPHA: u16 = 1;
@@ -21,20 +24,22 @@ const NO_PREDICTOR: u16 = 1;
 /// LZW, Deflate (by both of its numbers) and ZSTD. With other compressions libtiff passes the predictor over.
 const PREDICTED: [u16; 4] = [5, 8, 32946, 50000];
 const FILL_ORDER_REVERSED: u16 = 2;
-const PLANAR: u16 = 2;
-const GREY: u16 = 1;
+pub(super) const GREY: u16 = 1;
 const PALETTE: u16 = 3;
+pub(super) const YCBCR: u16 = 6;
 const FLOAT: u16 = 3;
 
-type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
+pub(super) type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
 
 /// The first picture of a file, and how it was held.
 pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let mut decoder = open(bytes)?;
     let (width, height) = decoder.dimensions().map_err(explain)?;
+    let layout = Layout::of(&mut decoder)?;
+    let [stored_width, stored_height] = layout.as_ref().map_or([width, height], Layout::padded);
     // Of a file with a palette or floats, what it becomes; of others, the widest that `image` makes of them.
     check(
-        [width as usize, height as usize],
+        [stored_width as usize, stored_height as usize],
         bytes_of_pixel(&mut decoder)?,
     )?;
     let mut tag = |tag| decoder.find_tag_unsigned::<u16>(tag).map_err(explain);
@@ -42,20 +47,19 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let orientation =
         orientation.and_then(|value| Orientation::from_exif(u8::try_from(value).ok()?));
     let is_tiled = tag(Tag::TileWidth)?.is_some();
-    if is_tiled && tag(Tag::PlanarConfiguration)? == Some(PLANAR) {
-        return Err(
-            "its colours are in tiles of their own (PlanarConfiguration 2), which is not read"
-                .into(),
-        );
-    }
     let is_reversed = tag(Tag::FillOrder)? == Some(FILL_ORDER_REVERSED);
-    let is_palette = tag(Tag::PhotometricInterpretation)? == Some(PALETTE);
+    let photometric = tag(Tag::PhotometricInterpretation)?;
+    let is_palette = photometric == Some(PALETTE);
     let has_predictor = tag(Tag::Predictor)?.is_some_and(|value| value != NO_PREDICTOR);
     let compression = tag(Tag::Compression)?.unwrap_or(1);
     let is_float = sample_format(&mut decoder)? == FLOAT;
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples);
     let extra = extra.map_err(explain)?.unwrap_or_default();
     let is_premultiplied = extra.first() == Some(&ASSOCIATED_ALPHA);
+
+    if photometric == Some(YCBCR) {
+        check_ycbcr(&mut decoder)?;
+    }
 
     // Copied where it has to be changed.
     let mut changed = Cow::Borrowed(bytes);
@@ -69,10 +73,16 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
             part.iter_mut().for_each(|byte| *byte = byte.reverse_bits());
         }
     }
-    if has_predictor && !PREDICTED.contains(&compression) {
-        set_short(&mut changed, Tag::Predictor, NO_PREDICTOR);
-    }
-    let image = if is_palette {
+    let has_predictor = has_predictor && {
+        let is_used = PREDICTED.contains(&compression);
+        if !is_used {
+            relabel(&mut changed, &[(Tag::Predictor, NO_PREDICTOR.into())])?;
+        }
+        is_used
+    };
+    let image = if let Some(layout) = layout {
+        layout.read(&mut changed, has_predictor)?
+    } else if is_palette {
         palette(&mut decoder, &mut changed)?
     } else {
         match (decoder.colortype().map_err(explain)?, is_float) {
@@ -95,7 +105,7 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     Ok((with_known_white(image)?, orientation))
 }
 
-fn open(bytes: &[u8]) -> Result<Reader<'_>, String> {
+pub(super) fn open(bytes: &[u8]) -> Result<Reader<'_>, String> {
     let mut limits = Limits::default();
     limits.decoding_buffer_size = usize::try_from(MAX_BYTES).unwrap_or(usize::MAX);
     limits.intermediate_buffer_size = limits.decoding_buffer_size;
@@ -103,7 +113,7 @@ fn open(bytes: &[u8]) -> Result<Reader<'_>, String> {
     Ok(decoder.with_limits(limits))
 }
 
-fn explain(error: TiffError) -> String {
+pub(super) fn explain(error: TiffError) -> String {
     match error {
         TiffError::LimitsExceeded => "it claims more memory than pictures are given".to_string(),
         TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -284,21 +294,51 @@ fn floats(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
     filled(Rgb32FImage::from_raw(width, height, values))
 }
 
-/// Brightness and colours of full range, each as often as the other, as JPEG has them.
+/// Brightness and two colours, as JPEG has them, to red, green and blue.
+pub(super) fn rgb_of(ycbcr: [u8; 3]) -> [u8; 3] {
+    let [y, cb, cr] = ycbcr.map(f32::from);
+    let (cb, cr) = (cb - 128.0, cr - 128.0);
+    let rgb = [
+        y + 1.402 * cr,
+        y - 0.344_136 * cb - 0.714_136 * cr,
+        y + 1.772 * cb,
+    ];
+    rgb.map(|v| v.round().clamp(0.0, 255.0) as u8)
+}
+
+/// Refuses brightness and colours that are not as JPEG has them: of other ranges or other weights.
+fn check_ycbcr(decoder: &mut Reader<'_>) -> Result<(), String> {
+    let of_jpeg = [
+        (529, "YCbCrCoefficients", &[0.299, 0.587, 0.114][..]),
+        (
+            532,
+            "ReferenceBlackWhite",
+            &[0.0, 255.0, 128.0, 255.0, 128.0, 255.0],
+        ),
+    ];
+    for (tag, name, wanted) in of_jpeg {
+        let Some(Value::List(found)) = decoder.find_tag(Tag::Unknown(tag)).map_err(explain)? else {
+            continue;
+        };
+        let is_as_wanted = |(found, wanted): (&Value, &f64)| match *found {
+            Value::Rational(n, d) => (f64::from(n) / f64::from(d) - wanted).abs() < 0.01,
+            _ => false,
+        };
+        if found.len() != wanted.len() || !found.iter().zip(wanted).all(is_as_wanted) {
+            return Err(format!("its {name} are not JPEG's, which is not read"));
+        }
+    }
+    Ok(())
+}
+
+/// Brightness and colours of full range, each as often as the other.
 fn ycbcr(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
     let (width, height) = decoder.dimensions().map_err(explain)?;
     let DecodingResult::U8(mut samples) = decoder.read_image().map_err(explain)? else {
         return Err("its samples of 8 bits are no bytes".into());
     };
     for pixel in samples.chunks_exact_mut(3) {
-        let [y, cb, cr] = [pixel[0], pixel[1], pixel[2]].map(f32::from);
-        let (cb, cr) = (cb - 128.0, cr - 128.0);
-        let rgb = [
-            y + 1.402 * cr,
-            y - 0.344_136 * cb - 0.714_136 * cr,
-            y + 1.772 * cb,
-        ];
-        pixel.copy_from_slice(&rgb.map(|v| v.round().clamp(0.0, 255.0) as u8));
+        pixel.copy_from_slice(&rgb_of([pixel[0], pixel[1], pixel[2]]));
     }
     filled(RgbImage::from_raw(width, height, samples))
 }
@@ -306,9 +346,7 @@ fn ycbcr(decoder: &mut Reader<'_>) -> Result<DynamicImage, String> {
 /// Numbers of colours. The crate reads such samples only where the file calls them grey, so `bytes` are made to.
 fn palette(decoder: &mut Reader<'_>, bytes: &mut Cow<'_, [u8]>) -> Result<DynamicImage, String> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(explain)?;
-    if !set_short(bytes, Tag::PhotometricInterpretation, GREY) {
-        return Err("its palette is damaged".into());
-    }
+    relabel(bytes, &[(Tag::PhotometricInterpretation, GREY.into())])?;
     let mut decoder = open(bytes)?;
     let bits = match decoder.colortype().map_err(explain)? {
         ColorType::Gray(bits @ (1 | 2 | 4 | 8)) => bits,
@@ -332,42 +370,6 @@ fn palette(decoder: &mut Reader<'_>, bytes: &mut Cow<'_, [u8]>) -> Result<Dynami
         pixels.extend(colour(value)?);
     }
     filled(RgbImage::from_raw(width, height, pixels))
-}
-
-/// Gives the tag of the first directory another value; whether it is there.
-fn set_short(bytes: &mut Cow<'_, [u8]>, tag: Tag, value: u16) -> bool {
-    let value = match bytes.starts_with(b"II") {
-        true => value.to_le_bytes(),
-        false => value.to_be_bytes(),
-    };
-    let place = place_of_value(bytes, tag);
-    let place = place.and_then(|at| bytes.to_mut().get_mut(at..at + 2));
-    place.map(|place| place.copy_from_slice(&value)).is_some()
-}
-
-/// Where the value of a tag of the first directory lies.
-fn place_of_value(bytes: &[u8], tag: Tag) -> Option<usize> {
-    let is_little = bytes.starts_with(b"II");
-    let number = |at: usize, len: usize| {
-        let bytes = bytes.get(at..at.checked_add(len)?)?;
-        let add = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
-        let sum = match is_little {
-            true => bytes.iter().rev().fold(0, add),
-            false => bytes.iter().fold(0, add),
-        };
-        usize::try_from(sum).ok()
-    };
-    let is_big = number(2, 2)? == 43;
-    let (directory, count_len, entry_len, value) = match is_big {
-        true => (number(8, 8)?, 8, 20, 12),
-        false => (number(4, 4)?, 2, 12, 8),
-    };
-    let first = directory.checked_add(count_len)?;
-    (0..number(directory, count_len)?)
-        .map(|i| first + i * entry_len)
-        .take_while(|at| at + entry_len <= bytes.len())
-        .find(|&at| number(at, 2) == Some(usize::from(tag.to_u16())))
-        .map(|at| at + value)
 }
 
 #[cfg(test)]
@@ -476,11 +478,7 @@ mod tests {
         );
         assert!(two.is_err(), "a strip is missing");
         // What is refused, by name.
-        for (changes, wanted) in [
-            (&[(258, 12)][..], "12 bits"),
-            (&[(258, 32)], "32 bits"),
-            (&[(284, 2), (322, 16), (323, 16)], "tiles of their own"),
-        ] {
+        for (changes, wanted) in [(&[(258, 10)][..], "10 bits"), (&[(258, 32)], "32 bits")] {
             let text = with(&pixels, changes).unwrap_err().to_string();
             assert!(text.contains(wanted), "{text}");
         }
