@@ -118,16 +118,39 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// Writes a file so that a power cut leaves the old one or the new one, never a half: under
-/// another name, synced, renamed.
+/// another name, synced, renamed. A symbolic link stays, and the file that it names is written. A device or a pipe, such as
+/// /dev/stdout, stays too, and is given the bytes as they come.
 ///
 /// # Errors
 /// [`Error::Io`] with the path; then the old file is as it was, or, if only the folder could not be
 /// synced, the new one is there whole.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomically_with(path, |file| file.write_all(bytes))
+    let target = target_of(path);
+    let target = target.as_deref().unwrap_or(path);
+    let is_special = fs::metadata(target).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    if !is_special {
+        return write_atomically_with(target, |file| file.write_all(bytes));
+    }
+    let written = File::options().write(true).open(target);
+    let written = written.and_then(|mut file| file.write_all(bytes));
+    written.map_err(|e| Error::io(path, e))
 }
 
-/// As [`write_atomically`], with what `write` puts into the file.
+/// What symbolic links lead to from `path`, whether it is there or not; none if it is no link, or they lead in a circle.
+fn target_of(path: &Path) -> Option<PathBuf> {
+    const MOST_LINKS: usize = 40;
+    let mut target = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&target) {
+            // Relative ones begin in the folder of the link.
+            Ok(next) => target = target.with_file_name("").join(next),
+            Err(_) => return (target != path).then_some(target),
+        }
+    }
+    None
+}
+
+/// As [`write_atomically`], with what `write` puts into the file. A symbolic link is written over.
 ///
 /// # Errors
 /// As [`write_atomically`], and what `write` said.
@@ -192,6 +215,36 @@ mod tests {
             assert!(text.contains(foreign) && text.contains("--force"), "{text}");
             prepare_out(&out, true).unwrap();
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_stay_what_they_are() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("there")).unwrap();
+        symlink("there/file", at("link")).unwrap();
+        symlink(at("link"), at("link to link")).unwrap();
+        for (name, text) in [("link", b"1"), ("link to link", b"2")] {
+            write_atomically(&at(name), text).unwrap();
+            assert!(at(name).is_symlink());
+            assert_eq!(fs::read(at("there/file")).unwrap(), text);
+        }
+        symlink(at("circle"), at("circle")).unwrap();
+        write_atomically(&at("circle"), b"3").unwrap();
+        assert_eq!(fs::read(at("circle")).unwrap(), b"3");
+
+        let pipe = at("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        write_atomically(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
     }
 
     #[test]

@@ -219,6 +219,74 @@ fn train_eval_and_describe() {
 
 /// A file with PyTorch's names and nothing of ours in it.
 #[test]
+fn what_a_resumed_run_and_an_evaluation_take_from_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, name) = path(&dir, "run");
+    let train = [
+        "train",
+        "--model",
+        "linear",
+        "--norm",
+        "none",
+        "--out",
+        &name,
+        "--train-images",
+        "64",
+        "--test-images",
+        "16",
+        "--batch-size",
+        "8",
+        "--accumulate",
+        "4",
+        "--save-every",
+        "2",
+    ];
+    stdout(&decorr(&[&train[..], &["--steps", "2"]].concat()));
+
+    // The parts of the training are no matter of an evaluation.
+    let model = format!("{name}/model.safetensors");
+    let eval = |size: &[&str]| -> serde_json::Value {
+        let command = ["eval", "--json", "--checkpoint", &model];
+        serde_json::from_str(&stdout(&decorr(&[&command[..], size].concat()))).unwrap()
+    };
+    let whole = eval(&[]);
+    for size in ["1", "6"] {
+        let other = eval(&["--batch-size", size]);
+        assert_eq!(other["top1"], whole["top1"]);
+        let [a, b] = [&other, &whole].map(|e| e["loss"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+
+    let resume = ["train", "--resume", "--out", &name];
+    let with = |more: &[&str]| decorr(&[&resume[..], more].concat());
+    refusal(
+        &with(&["--steps", "4", "--preset", "cifar10-vgg11-deconv"]),
+        &["--preset would change nothing"],
+    );
+    refusal(
+        &with(&["--epochs", "9"]),
+        &["all its 2 steps", "a larger --steps"],
+    );
+
+    let file = out.join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let edited = text.replace("weight-decay = ", "weight-decay = 1");
+    assert_ne!(edited, text);
+    std::fs::write(&file, edited).unwrap();
+    let output = with(&["--steps", "4"]);
+    stdout(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("differs from the checkpoint in weight-decay; --resume goes by"),
+        "{said}"
+    );
+    let output = with(&["--steps", "6"]);
+    stdout(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("differs from the checkpoint"), "{said}");
+}
+
+#[test]
 fn a_state_dict_is_evaluated_as_the_network_that_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (out, out_text) = path(&dir, "run");

@@ -198,6 +198,12 @@ fn pictures() {
             good.push(fs::read("tests/data/progressive.jpg").unwrap());
             good.push(fs::read("tests/data/cmyk.jpg").unwrap());
         }
+        if format == ImageFormat::Tiff {
+            let files = fs::read_dir("tests/data/tiff").unwrap();
+            let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+            files.sort();
+            good.extend(files.iter().map(|file| fs::read(file).unwrap()));
+        }
         let make = |rng: &mut ChaCha8Rng| {
             let which = rng.random_range(0..good.len());
             mutated(rng, &good[which], 300)

@@ -46,6 +46,13 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         options = options.over(TrainOptions::read(path)?);
     }
     let start = if args.resume {
+        if options.preset.is_some() {
+            return Err(Error::Config(
+                "a run that goes on has a value for everything, so that --preset would change nothing: leave it out, and \
+                 name what is to change"
+                    .into(),
+            ));
+        }
         let saved = Saved::latest(&options.out_or_default())?;
         for damaged in &saved.damaged {
             note(format_args!("passed over: {damaged}"));

@@ -134,8 +134,13 @@ pub fn evaluate_checkpoint(
             ));
         }
     };
-    // Other data than it was trained on must not be looked for in the old folder.
+    // Other data than it was trained on must not be looked for in the old folder. A batch of a training in parts has as
+    // many images as a part of it had.
+    let part = written.batch_size.zip(written.accumulate);
+    let part = part.map(|(batch, parts)| (batch / parts.max(1)).max(1));
     let below = TrainOptions {
+        batch_size: part.or(written.batch_size),
+        accumulate: Some(1),
         data_dir: if options.data.is_some() {
             None
         } else {
@@ -151,7 +156,7 @@ pub fn evaluate_checkpoint(
         config.choose_kernels(&mut store)?;
     }
     let model = config.model(set.test.classes);
-    let batch_size = (config.batch_size / config.accumulate).min(set.test.len());
+    let batch_size = config.batch_size.min(set.test.len());
     let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
     checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
     evaluator.run(skipped)

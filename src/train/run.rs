@@ -123,8 +123,13 @@ pub fn train(
     // A run that was killed between its last checkpoint and its curves has something left to do.
     let is_finished = first > total_steps || config.out.join(CURVES).exists();
     if saved.is_some() && first >= total_steps && is_finished {
+        let longer = match config.steps {
+            // They win over epochs.
+            Some(_) => "a larger --steps with --resume makes",
+            None => "--epochs or --steps with --resume make",
+        };
         return Err(Error::Config(format!(
-            "{} has all its {total_steps} steps; --epochs or --steps with --resume make it longer",
+            "{} has all its {total_steps} steps; {longer} it longer",
             config.out.display()
         )));
     }
@@ -208,10 +213,13 @@ pub fn train(
         done: first,
         skipped: 0,
     };
-    write_atomically(
-        &config.out.join("config.toml"),
-        config.to_toml()?.as_bytes(),
-    )?;
+    let written = config.out.join("config.toml");
+    if let Some(saved) = &saved
+        && let Some(notice) = saved.edited(&written)
+    {
+        tell(Event::Notice(&notice));
+    }
+    write_atomically(&written, config.to_toml()?.as_bytes())?;
     let mut clock = Instant::now();
     let mut submitted = first;
     while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {

@@ -84,6 +84,34 @@ impl Saved {
         })
     }
 
+    /// What to tell a user whose config.toml says something else than this checkpoint: it is not read.
+    pub(super) fn edited(&self, config: &Path) -> Option<String> {
+        let text = fs::read_to_string(config).ok()?;
+        let mine: toml::Table = toml::from_str(&toml::to_string(&self.options).ok()?).ok()?;
+        let what = match toml::from_str::<toml::Table>(&text) {
+            Ok(found) => {
+                let differs = |&(name, value): &(&String, &toml::Value)| {
+                    let is_of_place = ["out", "workers"].contains(&name.as_str());
+                    !is_of_place && mine.get(name) != Some(value)
+                };
+                let names: Vec<_> = found
+                    .iter()
+                    .filter(differs)
+                    .map(|(name, _)| name.as_str())
+                    .collect();
+                match names.as_slice() {
+                    [] => return None,
+                    _ => format!("differs from the checkpoint in {}", names.join(", ")),
+                }
+            }
+            Err(_) => "is damaged".to_string(),
+        };
+        Some(format!(
+            "{} {what}; --resume goes by the checkpoint and the command line, and writes the file anew",
+            config.display()
+        ))
+    }
+
     /// Writes `store` as it is after `step`, and removes all but the last two.
     ///
     /// # Errors
