@@ -18,8 +18,8 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use crate::{Error, Result};
-pub(crate) use limits::TAKES_TOO_MUCH;
-use limits::{MAX_BYTES, Share, check_size, share};
+pub(crate) use limits::Room;
+use limits::{MAX_BYTES, Share, share};
 
 /// A picture, and its share of the memory that pictures may take together.
 pub(crate) struct Decoded {
@@ -31,7 +31,7 @@ pub(crate) struct Decoded {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is no whole picture, or too large.
-pub(crate) fn read(path: &Path, more: u64) -> Result<Decoded> {
+pub(crate) fn read(path: &Path, room: Room) -> Result<Decoded> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut bytes = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
@@ -39,18 +39,18 @@ pub(crate) fn read(path: &Path, more: u64) -> Result<Decoded> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::data(path, "has more than 1 GiB: that is no picture"));
     }
-    decode(path, &bytes, more)
+    decode(path, &bytes, room)
 }
 
 /// The picture in the bytes of a file; `path` is for messages. Grey stays grey and 16 bits stay 16 bits,
 /// CMYK becomes RGB, and what a camera laid on its side is put upright.
 ///
-/// What the decoder and the caller take of memory, `more` bytes a pixel for the caller, is at most 1 GiB, for this picture and
-/// for all that are decoded at the same time.
+/// What the decoder and the caller take of memory is at most 1 GiB, for this picture and for all that are decoded at the
+/// same time.
 ///
 /// # Errors
 /// [`Error::Data`] if it is no whole picture, or too large.
-pub(crate) fn decode(path: &Path, bytes: &[u8], more: u64) -> Result<Decoded> {
+pub(crate) fn decode(path: &Path, bytes: &[u8], room: Room) -> Result<Decoded> {
     if bytes.is_empty() {
         return Err(Error::data(path, "is empty"));
     }
@@ -58,9 +58,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], more: u64) -> Result<Decoded> {
     let decoded = guarded(|| {
         // Before memory is asked for: `each` bytes a pixel are the decoder's and the picture's.
         let mut check = |[width, height]: [usize; 2], each: u64| {
-            let each = each + more;
-            check_size(width as u64, height as u64, each, MAX_BYTES)?;
-            taken = Some(share(width as u64 * height as u64 * each));
+            taken = Some(share(room.bytes(width as u64, height as u64, each)?));
             Ok(())
         };
         match image::guess_format(bytes) {
@@ -168,7 +166,9 @@ mod tests {
     }
 
     fn decoded(bytes: &[u8]) -> Result<RgbImage> {
-        Ok(decode(Path::new("picture"), bytes, 0)?.image.into_rgb8())
+        Ok(decode(Path::new("picture"), bytes, Room::of(0))?
+            .image
+            .into_rgb8())
     }
 
     fn near(image: &RgbImage, x: u32, y: u32, wanted: [u8; 3]) {
@@ -186,7 +186,9 @@ mod tests {
             near(&image, 8, 4, [77; 3]);
         }
         let bytes = encoded(grey, ImageFormat::Jpeg);
-        let kept = decode(Path::new("grey.jpg"), &bytes, 0).unwrap().image;
+        let kept = decode(Path::new("grey.jpg"), &bytes, Room::of(0))
+            .unwrap()
+            .image;
         assert!(matches!(kept, DynamicImage::ImageLuma8(_)), "{kept:?}");
         let deep = image::ImageBuffer::from_pixel(2, 2, Luma([0x8000_u16]));
         near(

@@ -185,6 +185,7 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         Some(trained) => trained.block(),
         None => 3,
     });
+    let gpu = adapter.open()?;
     let mut channels = None;
     let current = Cell::new(None);
     // Read when it is their turn: a folder of photographs does not fit in memory.
@@ -193,9 +194,9 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         let read = match &trained {
             Some(trained) => {
                 let side = args.max_side.unwrap_or(NETWORK_SIDE);
-                trained.prepare(&picture(path, None)?, side)?
+                trained.prepare(&picture(path, None, None)?, side)?
             }
-            None => picture(path, args.max_side)?,
+            None => picture(path, args.max_side, Some(&gpu))?,
         };
         let first = *channels.get_or_insert(read.channels);
         let blocks = [first, read.channels].map(|channels| resolve_block(block, channels));
@@ -218,7 +219,6 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         block,
         statistics: args.statistics.options(),
     };
-    let gpu = adapter.open()?;
     let layer = trained.as_ref().zip(args.layer);
     let figure = figures::fig2(&gpu, pictures, layer, options);
     let figure = figure.map_err(|e| of_file(current.get(), e))?;
@@ -243,7 +243,6 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
 }
 
 pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
-    let input = picture(args.image.as_deref(), args.max_side)?;
     let options = SceneOptions {
         kernel_size: args.kernel_size,
         block: args.block,
@@ -253,6 +252,7 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
     };
     options.check()?;
     let gpu = adapter.open()?;
+    let input = picture(args.image.as_deref(), args.max_side, Some(&gpu))?;
     let figure = figures::fig3(&gpu, &input, options);
     let figure = figure.map_err(|e| of_file(args.image.as_deref(), e))?;
     spare(args.image.as_slice(), &args.output.out, &figure.files())?;
@@ -263,7 +263,7 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
 
 pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
     let trained = args.network.open()?;
-    let read = picture(args.image.as_deref(), None)?;
+    let read = picture(args.image.as_deref(), None, None)?;
     let input = trained.prepare(&read, args.max_side)?;
     let options = Fig9Options {
         layer: args.layer,
@@ -360,7 +360,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     let mut failed = 0;
     for path in &paths {
         // One picture that cannot be read costs none of the others.
-        let input = match picture(Some(path), args.max_side) {
+        let input = match picture(Some(path), args.max_side, Some(&gpu)) {
             Ok(input) => input,
             Err(error) => {
                 warn!("left out: {error}");

@@ -105,12 +105,18 @@ impl NetworkArgs {
     }
 }
 
-/// The picture at `path`, or the bundled one, no side longer than `max_side`.
-pub(crate) fn picture(path: Option<&Path>, max_side: Option<usize>) -> Result<Picture> {
-    match (path, max_side) {
-        (Some(path), Some(side)) => Picture::read_scaled(path, side),
-        (Some(path), None) => Picture::read(path),
-        (None, side) => {
+/// The picture at `path`, or the bundled one, no side longer than `max_side`. One that `gpu` has to hold as it is, is refused
+/// before it is decoded if it cannot.
+pub(crate) fn picture(
+    path: Option<&Path>,
+    max_side: Option<usize>,
+    gpu: Option<&Gpu>,
+) -> Result<Picture> {
+    match (path, max_side, gpu) {
+        (Some(path), Some(side), _) => Picture::read_scaled(path, side),
+        (Some(path), None, Some(gpu)) => Picture::read_for(gpu, path),
+        (Some(path), None, None) => Picture::read(path),
+        (None, side, _) => {
             let picture = Picture::decode(Path::new(BUNDLED), ASTRONAUT)?;
             side.map_or(Ok(picture.clone()), |side| picture.scaled_down(side))
         }

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{DataOptions, DataSet, Images, SETS, Set, Source, open, places};
-use crate::{Error, Result, decode};
+use crate::decode::{self, Room};
+use crate::{Error, Result};
 
 /// What a data set has and what is wrong with it.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ fn bad_files(data: &DataSet, tell: &(impl Fn(usize, usize) + Sync)) -> Vec<Strin
     let problems = Mutex::new(BTreeMap::new());
     let work = || {
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = decode::read(path, 0) {
+            if let Err(error) = decode::read(path, Room::of(0)) {
                 let mut problems = problems.lock().unwrap_or_else(|e| e.into_inner());
                 problems.insert(path, error.to_string());
             }

@@ -9,7 +9,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Augment, Images, Source, augment};
-use crate::{Error, Result, decode};
+use crate::decode::{self, Room};
+use crate::{Error, Result};
 
 /// Batches waiting for the GPU, over all threads. With more threads than that each holds the one
 /// it has made.
@@ -324,7 +325,7 @@ impl Work {
             Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
             Source::Files(paths) => {
                 // Its share of the memory of pictures is held until it is resized.
-                let decoded = decode::read(&paths[i], OF_RGB)?;
+                let decoded = decode::read(&paths[i], Room::of(OF_RGB))?;
                 let picture = decoded.image.into_rgb8();
                 let part = augment.part(picture.width(), picture.height(), &mut random);
                 let size = (images.height, images.width);

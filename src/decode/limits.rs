@@ -5,20 +5,47 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Most bytes of a file, and of what is made of it. A damaged header may claim any number.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
 
-/// What the error of a picture beyond the bound says.
-pub(crate) const TAKES_TOO_MUCH: &str = "which take more than";
+/// What the caller of a decoder has room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes that it takes for each pixel, beside the decoder.
+    pub(crate) each: u64,
+    /// Most pixels.
+    pub(crate) pixels: u64,
+    /// What follows the error of a picture that is too large.
+    pub(crate) advice: &'static str,
+}
 
-/// Checks the size of a picture of `each` bytes a pixel before memory is allocated.
-pub(super) fn check_size(width: u64, height: u64, each: u64, most: u64) -> Result<(), String> {
-    if width == 0 || height == 0 {
-        return Err(format!("it has {width} x {height} pixels"));
+impl Room {
+    /// For so many bytes a pixel, and any number of pixels.
+    pub(crate) fn of(each: u64) -> Self {
+        Self {
+            each,
+            pixels: u64::MAX,
+            advice: "",
+        }
     }
-    match width.checked_mul(height).and_then(|n| n.checked_mul(each)) {
-        Some(bytes) if bytes <= most => Ok(()),
-        _ => Err(format!(
-            "its header claims {width} x {height} pixels, {TAKES_TOO_MUCH} {} MiB",
-            most >> 20
-        )),
+
+    /// Bytes of a picture of this width and height, for which the decoder takes `own` bytes a pixel; checked before
+    /// memory is allocated.
+    pub(super) fn bytes(&self, width: u64, height: u64, own: u64) -> Result<u64, String> {
+        if width == 0 || height == 0 {
+            return Err(format!("it has {width} x {height} pixels"));
+        }
+        let advice = self.advice;
+        let pixels = width.checked_mul(height);
+        let bytes = pixels.and_then(|n| n.checked_mul(self.each + own));
+        match (pixels, bytes) {
+            (Some(pixels), _) if pixels > self.pixels => Err(format!(
+                "its header claims {width} x {height} pixels; the adapter holds {} in one tensor{advice}",
+                self.pixels
+            )),
+            (_, Some(bytes)) if bytes <= MAX_BYTES => Ok(bytes),
+            _ => Err(format!(
+                "its header claims {width} x {height} pixels, which take more than {} MiB{advice}",
+                MAX_BYTES >> 20
+            )),
+        }
     }
 }
 
@@ -77,8 +104,22 @@ mod tests {
 
     #[test]
     fn sizes_are_checked_without_overflow() {
-        assert!(check_size(1 << 10, 1 << 10, 3, MAX_BYTES).is_ok());
-        assert!(check_size(u64::MAX, 2, 3, MAX_BYTES).is_err());
-        assert!(check_size(0, 5, 3, MAX_BYTES).is_err());
+        let room = Room::of(1);
+        assert_eq!(room.bytes(1 << 10, 1 << 10, 2), Ok(3 << 20));
+        assert!(room.bytes(u64::MAX, 2, 2).is_err());
+        assert!(room.bytes(0, 5, 2).is_err());
+        let room = Room {
+            each: 1,
+            pixels: 100,
+            advice: "; smaller",
+        };
+        assert_eq!(room.bytes(10, 10, 0), Ok(100));
+        for (width, wanted) in [(11, "holds 100"), (u64::MAX, "more than 1024 MiB")] {
+            let text = room.bytes(width, 10, 0).unwrap_err();
+            assert!(
+                text.contains(wanted) && text.ends_with("; smaller"),
+                "{text}"
+            );
+        }
     }
 }

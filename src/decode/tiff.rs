@@ -387,7 +387,7 @@ mod tests {
     fn read(name: &str) -> Result<DynamicImage, String> {
         let path = Path::new("tests/data/tiff").join(name);
         let bytes = std::fs::read(&path).unwrap();
-        let decoded = super::super::decode(&path, &bytes, 0);
+        let decoded = super::super::decode(&path, &bytes, super::super::Room::of(0));
         Ok(decoded.map_err(|e| e.to_string())?.image)
     }
 
@@ -465,7 +465,7 @@ mod tests {
             }
             tags.sort_unstable();
             let bytes = file(pixels, &tags);
-            let decoded = super::super::decode(Path::new("x"), &bytes, 0);
+            let decoded = super::super::decode(Path::new("x"), &bytes, super::super::Room::of(0));
             decoded.map(|decoded| decoded.image.into_luma8().into_raw())
         };
         let wanted = vec![0, 255, 136, 255, 17, 119];

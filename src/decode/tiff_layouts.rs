@@ -361,7 +361,7 @@ mod tests {
         let path = Path::new("tests/data/tiff").join(name);
         let mut bytes = std::fs::read(&path).unwrap();
         change(&mut bytes);
-        let decoded = super::super::decode(&path, &bytes, 0);
+        let decoded = super::super::decode(&path, &bytes, super::super::Room::of(0));
         Ok(decoded.map_err(|e| e.to_string())?.image.into_rgb8())
     }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, RgbImage};
 
-use crate::{Error, Result, decode};
+use crate::decode::{self, Room};
+use crate::gpu::Gpu;
+use crate::{Error, Result};
 
 /// Pixels as planes [C, H, W].
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +28,17 @@ impl Picture {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is no whole picture, or takes more than 1 GiB.
     pub fn read(path: &Path) -> Result<Self> {
-        let decoded = decode::read(path, OF_PLANES).map_err(|error| match error {
-            Error::Data { path, message } if message.contains(decode::TAKES_TOO_MUCH) => {
-                let advice = "; --max-side N scales it down as it is read, which takes less";
-                Error::data(path, message + advice)
-            }
-            error => error,
-        })?;
+        let decoded = decode::read(path, WHOLE)?;
+        Self::from_image(path, &decoded.image, None)
+    }
+
+    /// As [`Picture::read`], for a tensor on `gpu`: what does not fit is refused by its header, before it is decoded.
+    ///
+    /// # Errors
+    /// Those of [`Picture::read`], and [`Error::Data`] if one plane is more than the adapter binds.
+    pub fn read_for(gpu: &Gpu, path: &Path) -> Result<Self> {
+        let pixels = gpu.limits().max_storage_buffer_binding_size / 4;
+        let decoded = decode::read(path, Room { pixels, ..WHOLE })?;
         Self::from_image(path, &decoded.image, None)
     }
 
@@ -41,7 +47,7 @@ impl Picture {
     /// # Errors
     /// Those of [`Picture::read`], and [`Error::Config`] for a side of 0.
     pub fn read_scaled(path: &Path, side: usize) -> Result<Self> {
-        let decoded = decode::read(path, OF_ONE_PLANE)?;
+        let decoded = decode::read(path, Room::of(OF_ONE_PLANE))?;
         Self::from_image(path, &decoded.image, Some(side))
     }
 
@@ -56,7 +62,7 @@ impl Picture {
     /// # Errors
     /// [`Error::Data`] if it is no whole picture.
     pub fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let decoded = decode::decode(path, bytes, OF_PLANES)?;
+        let decoded = decode::decode(path, bytes, WHOLE)?;
         Self::from_image(path, &decoded.image, None)
     }
 
@@ -172,8 +178,13 @@ impl Picture {
     }
 }
 
-/// Bytes a pixel of three planes in floats, and of one beside what it is scaled down to.
-const OF_PLANES: u64 = 12;
+/// Three planes in floats.
+const WHOLE: Room = Room {
+    each: 12,
+    pixels: u64::MAX,
+    advice: "; --max-side N scales it down as it is read, which takes less",
+};
+/// Bytes a pixel of one plane beside what it is scaled down to.
 const OF_ONE_PLANE: u64 = 8;
 
 /// Whether red, green and blue may differ. (Grey floats are three equal channels: `image` has no other kind for them.)

@@ -44,7 +44,7 @@ impl Opened {
             // What is none could keep the window waiting for ever.
             return Err(Error::data(path, "is not a file"));
         }
-        let whole = picture(path, None)?;
+        let whole = picture(path, None, None)?;
         let name = path.and_then(Path::file_name);
         let scaled = whole.scaled_down(MAX_SIDE)?;
         Ok(Self {
