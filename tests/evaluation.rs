@@ -6,8 +6,11 @@ mod support;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use decorr::train::{NormName, TrainConfig, TrainOptions, evaluate_checkpoint};
+use decorr::train::{
+    NormName, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train,
+};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -185,4 +188,87 @@ fn a_folder_may_have_its_test_pictures_only() {
     let loss = (cross_entropy(1.0) + cross_entropy(0.0)) / 2.0;
     assert_eq!((result.images, result.top1), (2, 0.5));
     assert!((result.loss - loss).abs() < 1e-6, "{result:?}, not {loss}");
+}
+
+/// Folders of one picture each.
+fn folder(root: &Path, names: &[&str]) {
+    for (split, name) in names
+        .iter()
+        .flat_map(|name| [("train", name), ("val", name)])
+    {
+        let folder = root.join(split).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let mut colour = [0; 3];
+        colour[usize::from(name.as_bytes()[0] % 3)] = 255;
+        let picture = image::RgbImage::from_pixel(9, 9, image::Rgb(colour));
+        picture.save(folder.join("0.png")).unwrap();
+    }
+}
+
+/// Classes have the numbers that they had in training, whichever of them are there.
+#[test]
+fn classes_are_known_by_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    folder(&at("all"), &["ant", "bee", "cat"]);
+    folder(&at("one"), &["cat"]);
+    fs::remove_dir_all(at("one/train")).unwrap();
+    folder(&at("other"), &["bee", "cat", "dog"]);
+    folder(&at("french"), &["abeille", "chat", "fourmi"]);
+    let options = |data: &str| TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        data: Some("folder".into()),
+        data_dir: Some(at(data)),
+        image_size: Some(8),
+        batch_size: Some(3),
+        steps: Some(20),
+        lr: Some(0.01),
+        out: Some(at("run")),
+        ..TrainOptions::default()
+    };
+    let stop = AtomicBool::new(false);
+    let config = TrainConfig::resolve(options("all")).unwrap();
+    let run = train(&support::gpu(), &config, Start::New, &stop, |_| ()).unwrap();
+    let eval = |data: &str| {
+        let mut said = Vec::new();
+        let options = TrainOptions {
+            data: Some("folder".into()),
+            data_dir: Some(at(data)),
+            ..TrainOptions::default()
+        };
+        let tell = |text: &str| said.push(text.to_string());
+        let result = evaluate_checkpoint(&support::gpu(), &run.checkpoint, options, tell);
+        result.map(|result| (result, said.join("\n")))
+    };
+    let (all, said) = eval("all").unwrap();
+    assert!(all.top1 == 1.0 && said.is_empty(), "{all:?} {said}");
+    let (one, said) = eval("one").unwrap();
+    assert!(
+        (one.images, one.top1) == (1, 1.0) && said.is_empty(),
+        "{one:?} {said}"
+    );
+    let text = eval("other").unwrap_err().to_string();
+    assert!(
+        text.contains("(bee, cat, dog)") && text.contains("(ant, bee, cat)"),
+        "{text}"
+    );
+    let (_, said) = eval("french").unwrap();
+    assert!(said.contains("taken in order: abeille is ant"), "{said}");
+
+    let longer = TrainOptions {
+        steps: Some(25),
+        ..options("other")
+    };
+    let config = TrainConfig::resolve(longer).unwrap();
+    let saved = Box::new(Saved::latest(&at("run")).unwrap());
+    let resumed = train(
+        &support::gpu(),
+        &config,
+        Start::Resume(saved),
+        &stop,
+        |_| (),
+    );
+    let text = resumed.unwrap_err().to_string();
+    assert!(text.contains("the network was trained on 3"), "{text}");
 }

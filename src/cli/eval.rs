@@ -71,8 +71,8 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         batch_size: args.batch_size,
         ..TrainOptions::default()
     };
-    let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |skipped| {
-        note(format_args!("skipped: {skipped}"));
+    let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |text| {
+        note(format_args!("{text}"));
     })?;
     if args.json {
         print_json(&result)?;

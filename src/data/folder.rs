@@ -19,38 +19,109 @@ const ENDINGS: &[&str] = &[
 /// Folders in folders that are entered; a link to a folder above would have no end.
 const DEEPEST: usize = 32;
 
-/// Training and test images, and notices: if the former have to serve as the latter, and of files that are no pictures.
+/// What a folder holds.
+pub(super) struct Found {
+    pub(super) train: Images,
+    pub(super) test: Images,
+    /// In the order of their numbers.
+    pub(super) class_names: Vec<String>,
+    /// If the former have to serve as the latter, and of files that are no pictures.
+    pub(super) notices: Vec<String>,
+}
+
+/// Training and test images.
 ///
 /// # Errors
-/// [`Error::Data`] naming a class without pictures or one that train/ has not, [`Error::Io`].
-pub(super) fn open(root: &Path, options: &DataOptions) -> Result<(Images, Images, Vec<String>)> {
-    let classes = classes(root)?;
-    let mut others = Others::default();
+/// [`Error::Data`] naming a class without pictures, or one that train/ or the network has not, [`Error::Io`].
+pub(super) fn open(root: &Path, options: &DataOptions) -> Result<Found> {
     let held_out = ["val", "test"].map(|name| root.join(name));
     let held_out = held_out.iter().find(|dir| dir.is_dir());
+    let mut notices = Vec::new();
+    let classes = match (&options.class_names, held_out) {
+        (None, _) => classes(root)?,
+        (Some(known), Some(dir)) if options.test_only => {
+            let (classes, notice) = as_known(dir, known)?;
+            notices.extend(notice);
+            classes
+        }
+        (Some(known), _) => {
+            let classes = classes(root)?;
+            if names_of(&classes) != *known {
+                return Err(Error::data(root, other_classes(&names_of(&classes), known)));
+            }
+            classes
+        }
+    };
+    let mut others = Others::default();
     let mut read = |dir: &Path| read(dir, &classes, options.image_size, &mut others);
     let train = root.join("train");
-    let (train, test, notice) = match held_out {
+    let (train, test) = match held_out {
         Some(dir) if options.test_only => {
             let test = read(dir)?;
-            (test.clone(), test, None)
+            (test.clone(), test)
         }
-        Some(dir) => (read(&train)?, read(dir)?, None),
+        Some(dir) => (read(&train)?, read(dir)?),
         None => {
-            let notice = format!(
+            notices.push(format!(
                 "{} has neither val/ nor test/: the test is on the training images, without \
                  augmentation, and says nothing of new images",
                 root.display()
-            );
+            ));
             let train = read(&train)?;
-            (train.clone(), train, Some(notice))
+            (train.clone(), train)
         }
     };
-    Ok((
+    notices.extend(others.said(root));
+    Ok(Found {
         train,
         test,
-        notice.into_iter().chain(others.said(root)).collect(),
-    ))
+        class_names: names_of(&classes),
+        notices,
+    })
+}
+
+/// What is no Unicode in a name is shown by replacement characters.
+fn names_of(classes: &[OsString]) -> Vec<String> {
+    let names = classes
+        .iter()
+        .map(|name| name.to_string_lossy().into_owned());
+    names.collect()
+}
+
+fn other_classes(found: &[String], known: &[String]) -> String {
+    let list = |names: &[String]| {
+        let first = names.iter().take(5).map(String::as_str);
+        let more = if names.len() > 5 { ", ..." } else { "" };
+        format!("{}{more}", first.collect::<Vec<_>>().join(", "))
+    };
+    format!(
+        "has {} classes ({}), and the network was trained on {} ({}): their numbers would not be the same",
+        found.len(),
+        list(found),
+        known.len(),
+        list(known)
+    )
+}
+
+/// The classes that a network knows, for the folders of `split`, which are some of them. If all are called otherwise, they
+/// are taken in order, and a notice says so.
+fn as_known(split: &Path, known: &[String]) -> Result<(Vec<OsString>, Option<String>)> {
+    let own = folders(split)?;
+    let names = names_of(&own);
+    let is_known = |name: &&String| known.contains(name);
+    match names.iter().filter(is_known).count() {
+        count if count == names.len() => Ok((known.iter().map(OsString::from).collect(), None)),
+        0 if names.len() == known.len() => {
+            let notice = format!(
+                "{}: no class is called as one of the training; they are taken in order: {} is {}, and so on",
+                split.display(),
+                names[0],
+                known[0]
+            );
+            Ok((own, Some(notice)))
+        }
+        _ => Err(Error::data(split, other_classes(&names, known))),
+    }
 }
 
 /// Names of the classes, in order: the folders of train/, or without it, those of val/ or test/.
@@ -63,6 +134,11 @@ pub(super) fn classes(root: &Path) -> Result<Vec<OsString>> {
         let message = "is no folder; pictures are expected in train/CLASS/* and val/CLASS/*";
         return Err(Error::data(&splits[0], message));
     };
+    folders(split)
+}
+
+/// Names of the folders in `split`, sorted.
+fn folders(split: &Path) -> Result<Vec<OsString>> {
     let names: Vec<OsString> = entries(split)?
         .into_iter()
         .filter(|path| path.is_dir())
@@ -102,7 +178,7 @@ impl Others {
             .iter()
             .map(|(ending, (count, _))| format!("{count} with {ending}"));
         Some(format!(
-            "{}: {count} files are passed over, since their names do not end as those of pictures do ({}): {}, such as {}",
+            "{}: {count} files are passed over, since they are no files or their names do not end as those of pictures do ({}): {}, such as {}",
             root.display(),
             ENDINGS.join(", "),
             kinds.collect::<Vec<_>>().join(", "),
@@ -124,7 +200,9 @@ fn read(
             continue;
         }
         let name = dir.file_name().unwrap_or_default();
-        let Ok(label) = classes.binary_search_by(|class| class.as_os_str().cmp(name)) else {
+        let shown = name.to_string_lossy();
+        let is_it = |class: &OsString| class == name || class.to_string_lossy() == shown;
+        let Some(label) = classes.iter().position(is_it) else {
             let message = "is of a class that train/ has no folder of";
             return Err(Error::data(dir, message));
         };
@@ -163,13 +241,18 @@ fn pictures(dir: &Path, depth: usize, paths: &mut Vec<PathBuf>, others: &mut Oth
                 return Err(Error::data(path, message));
             }
             pictures(&path, depth - 1, paths, others)?;
-        } else if is_picture(&path) {
+        } else if is_picture(&path) && !is_special(&path) {
             paths.push(path);
         } else {
             others.add(path);
         }
     }
     Ok(())
+}
+
+/// Whether it is there and neither a file nor a folder: reading a pipe could wait for ever.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 fn is_picture(path: &Path) -> bool {

@@ -27,7 +27,7 @@ pub use loader::{Batch, Loader, LoaderConfig};
 pub use sets::{Download, SETS, Set, find as find_set};
 
 /// What is taken of a data set, and how it is loaded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DataOptions {
     /// Rows and columns that the pictures of a folder are brought to.
     pub image_size: usize,
@@ -43,6 +43,9 @@ pub struct DataOptions {
     pub skip_bad: bool,
     /// Only the test images are wanted: a folder without train/ has those of val/ as its training images too.
     pub test_only: bool,
+    /// Names of the classes in the order of their numbers, as a network knows them: a folder's classes must be these, or
+    /// with `test_only` some of these.
+    pub class_names: Option<Vec<String>>,
 }
 
 impl Default for DataOptions {
@@ -55,6 +58,7 @@ impl Default for DataOptions {
             workers: 0,
             skip_bad: false,
             test_only: false,
+            class_names: None,
         }
     }
 }
@@ -72,6 +76,8 @@ pub struct DataSet {
     pub std: Vec<f32>,
     /// Of training images.
     pub augment: Augment,
+    /// Names of the classes in the order of their numbers, of a folder; others have none.
+    pub class_names: Vec<String>,
     /// What the user should know of it: images that are missing.
     pub notices: Vec<String>,
     workers: usize,
@@ -130,10 +136,15 @@ const SYSTEM: &str = "/usr/share/datasets";
 /// [`Error::Data`] naming file and byte, [`Error::Io`], [`Error::Config`] for an unknown name.
 pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Result<DataSet> {
     let set = find_set(name)?;
+    let mut class_names = Vec::new();
     let (train, test, notices) = match (set.name, data_dir) {
         ("fashion-mnist", None) => with_nothing_to_say(builtin::fashion_mnist()?),
         ("cifar10" | "cifar100", _) => cifar::open(set, &places(set, data_dir))?,
-        ("folder", Some(dir)) => folder::open(dir, options)?,
+        ("folder", Some(dir)) => {
+            let found = folder::open(dir, options)?;
+            class_names = found.class_names;
+            (found.train, found.test, found.notices)
+        }
         ("folder", None) => {
             let message = "--data folder needs a --data-dir with train/CLASS/* and val/CLASS/*";
             return Err(Error::Config(message.into()));
@@ -159,6 +170,7 @@ pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Resul
             true => set.augment,
             false => Augment::None,
         },
+        class_names,
         notices,
         workers: options.workers,
         skip_bad: options.skip_bad,

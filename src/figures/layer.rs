@@ -35,8 +35,7 @@ impl Trained {
     /// # Errors
     /// [`Error::Io`], [`Error::Checkpoint`] if it is damaged, [`Error::Config`] for options that are none.
     pub fn read(path: &Path, options: TrainOptions) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        Self::decode(path, &bytes, options)
+        Self::decode(path, &checkpoint::read(path)?, options)
     }
 
     /// As [`Trained::read`], from the bytes of a file; `path` is for messages.

@@ -1,6 +1,8 @@
 //! Checkpoints: safetensors with PyTorch's names and layouts (OIHW).
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -25,6 +27,14 @@ pub struct HostTensor {
 
 /// The entry of the file's metadata that holds ours, as a JSON object.
 const METADATA: &str = "decorr";
+/// The entry of ours that holds the names of the classes, a JSON array.
+pub(super) const CLASS_NAMES: &str = "class_names";
+/// Larger files are no checkpoints: the largest of a network here is below 1 GiB, and its momenta are as much again.
+const MAX_BYTES: u64 = 8 << 30;
+/// So much is read before a file is believed to be one.
+const HEAD: u64 = 1 << 16;
+/// The longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// What a model is made of: parameters and running statistics.
 pub const MODEL: [Role; 2] = [Role::Parameter, Role::Buffer];
@@ -59,8 +69,41 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
 /// # Errors
 /// [`Error::Io`], or [`Error::Checkpoint`] saying what is damaged, or which tensors have values that are not finite.
 pub fn load(path: &Path) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    decode(path, &bytes)
+    decode(path, &read(path)?)
+}
+
+/// The bytes of a file that begins as a checkpoint does: others may have any size, or no end.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Checkpoint`] if it does not, or is too large.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let fail = |message: String| Err(Error::checkpoint(path, message));
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut bytes = Vec::new();
+    let mut read = |most: u64, bytes: &mut Vec<u8>| {
+        let read = file.by_ref().take(most).read_to_end(bytes);
+        read.map_err(|e| Error::io(path, e))
+    };
+    if read(HEAD, &mut bytes)? < HEAD as usize {
+        return Ok(bytes);
+    }
+    if let Some(advice) = foreign::advice(path, &bytes) {
+        return fail(advice);
+    }
+    let header = bytes
+        .first_chunk()
+        .map_or(0, |len| u64::from_le_bytes(*len));
+    if !(2..=MAX_HEADER).contains(&header) || bytes.get(8) != Some(&b'{') {
+        return fail("is no safetensors file or damaged: it does not begin with a header".into());
+    }
+    read(MAX_BYTES - HEAD + 1, &mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return fail(format!(
+            "has more than {} GiB: that is none of a network here",
+            MAX_BYTES >> 30
+        ));
+    }
+    Ok(bytes)
 }
 
 /// As [`load`], from the bytes of a file; `path` is for messages.
@@ -77,6 +120,11 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, St
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = Tensors::new();
     for (name, view) in file.tensors() {
+        // They would be commands to a terminal.
+        if name.contains(char::is_control) {
+            let name = name.escape_debug();
+            return Err(fail(format!("has a tensor whose name is none: \"{name}\"")));
+        }
         if foreign::is_count(&name, view.dtype()) {
             continue;
         }
@@ -113,6 +161,21 @@ pub fn written_options(
             .map_err(|e| Error::checkpoint(path, format!("its `config` is damaged: {e}")))
     };
     metadata.get("config").map(read).transpose()
+}
+
+/// The names of the classes in the order of their numbers, if the metadata has them.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if they cannot be read.
+pub(super) fn class_names(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Option<Vec<String>>> {
+    let read = |text: &String| {
+        serde_json::from_str(text)
+            .map_err(|e| Error::checkpoint(path, format!("its `{CLASS_NAMES}` are damaged: {e}")))
+    };
+    metadata.get(CLASS_NAMES).map(read).transpose()
 }
 
 /// The states of a store that have one of `roles`, weights that are kept in parts whole. Waits for

@@ -1,11 +1,13 @@
 //! Everything that decides a training run: command line, config.toml, defaults.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::CLASS_NAMES;
 use super::presets::preset;
 use crate::data::{self, DataOptions, DataSet};
 use crate::graph::op::Variants;
@@ -385,18 +387,23 @@ impl TrainConfig {
     /// # Errors
     /// As [`data::open`].
     pub fn open_data(&self) -> Result<DataSet> {
-        let dir = self.options.data_dir.as_deref();
-        data::open(&self.data, dir, &self.data_options)
+        self.open_data_as(None, false)
     }
 
-    /// As [`TrainConfig::open_data`], for an evaluation: a folder may have its test pictures only.
+    /// As [`TrainConfig::open_data`], for a network that knows its classes by these names; for an evaluation a folder may
+    /// have its test pictures only.
     ///
     /// # Errors
     /// As [`data::open`].
-    pub(super) fn open_test_data(&self) -> Result<DataSet> {
+    pub(super) fn open_data_as(
+        &self,
+        class_names: Option<Vec<String>>,
+        test_only: bool,
+    ) -> Result<DataSet> {
         let options = DataOptions {
-            test_only: true,
-            ..self.data_options
+            test_only,
+            class_names,
+            ..self.data_options.clone()
         };
         data::open(&self.data, self.options.data_dir.as_deref(), &options)
     }
@@ -491,18 +498,30 @@ impl TrainConfig {
         toml::to_string(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
 
-    /// What a checkpoint says of its run: all but where it was written to and by how many threads,
-    /// so that two runs of one configuration give the same bytes.
+    /// What a checkpoint says of its run: all options but where it was written to and by how many threads,
+    /// so that two runs of one configuration give the same bytes; the steps done, and the classes, if they have names.
     ///
     /// # Errors
     /// None but bugs.
-    pub fn for_checkpoint(&self) -> Result<String> {
+    pub(super) fn metadata(
+        &self,
+        step: u64,
+        class_names: &[String],
+    ) -> Result<BTreeMap<String, String>> {
         let options = TrainOptions {
             out: None,
             workers: None,
             ..self.options.clone()
         };
-        toml::to_string(&options).map_err(|e| Error::Config(e.to_string()))
+        let bug = |e: String| Error::Config(e);
+        let config = toml::to_string(&options).map_err(|e| bug(e.to_string()))?;
+        let mut metadata =
+            BTreeMap::from([("config".into(), config), ("step".into(), step.to_string())]);
+        if !class_names.is_empty() {
+            let names = serde_json::to_string(class_names).map_err(|e| bug(e.to_string()))?;
+            metadata.insert(CLASS_NAMES.into(), names);
+        }
+        Ok(metadata)
     }
 }
 
@@ -550,6 +569,7 @@ fn data_options(o: &TrainOptions) -> Result<DataOptions> {
         workers: o.workers.unwrap_or(0),
         skip_bad: o.skip_bad.unwrap_or(false),
         test_only: false,
+        class_names: None,
     })
 }
 

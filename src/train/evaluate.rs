@@ -111,8 +111,8 @@ impl Evaluator {
 /// Evaluates a checkpoint written by training on the test images of a data set.
 ///
 /// Model and loss are read from the checkpoint's metadata; `options` may name other data. A file
-/// that has none, PyTorch's say, is of the network that `options` name. `skipped` is told of images
-/// that are left out.
+/// that has none, PyTorch's say, is of the network that `options` name. `tell` is told of images
+/// that are left out, and of what else the user should know.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the file is damaged or does not fit, and those of data and device.
@@ -120,7 +120,7 @@ pub fn evaluate_checkpoint(
     gpu: &Arc<Gpu>,
     path: &Path,
     options: TrainOptions,
-    skipped: impl FnMut(&str),
+    mut tell: impl FnMut(&str),
 ) -> Result<Evaluation> {
     let (tensors, metadata) = checkpoint::load(path)?;
     let written = match checkpoint::written_options(path, &metadata)? {
@@ -149,7 +149,8 @@ pub fn evaluate_checkpoint(
         ..written
     };
     let config = TrainConfig::resolve(options.over(below))?;
-    let set = config.open_test_data()?;
+    let set = config.open_data_as(checkpoint::class_names(path, &metadata)?, true)?;
+    set.notices.iter().for_each(|notice| tell(notice));
     let mut store = Store::new(gpu, config.seed);
     // Those of a training on a GPU would take minutes to compile for a CPU.
     if !gpu.is_software() {
@@ -159,5 +160,5 @@ pub fn evaluate_checkpoint(
     let batch_size = config.batch_size.min(set.test.len());
     let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
     checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
-    evaluator.run(skipped)
+    evaluator.run(|skipped| tell(&format!("skipped: {skipped}")))
 }

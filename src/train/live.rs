@@ -1,6 +1,5 @@
 //! Training to look on at: one network with several norms side by side, a step at a time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -148,10 +147,7 @@ impl Live {
             let norm = Norm::from(run.norm).name();
             let name = format!("{norm}.safetensors");
             let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
-            let metadata = BTreeMap::from([
-                ("config".to_string(), run.config.for_checkpoint()?),
-                ("step".to_string(), self.step.to_string()),
-            ]);
+            let metadata = run.config.metadata(self.step, &self.data.class_names)?;
             checkpoint::save(&dir.join(&name), &tensors, &metadata)?;
             names.push(name);
             curves.push((norm, run.records(self.lr)));

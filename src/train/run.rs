@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,16 +105,17 @@ pub fn train(
     stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
 ) -> Result<Summary> {
-    let set = config.open_data()?;
-    for notice in &set.notices {
-        tell(Event::Notice(notice));
-    }
-    let images = &set.train;
     let (mut saved, may_be_there) = match start {
         Start::New => (None, false),
         Start::Over => (None, true),
         Start::Resume(saved) => (Some(saved), true),
     };
+    let known = saved.as_ref().and_then(|saved| saved.class_names.clone());
+    let set = config.open_data_as(known, false)?;
+    for notice in &set.notices {
+        tell(Event::Notice(notice));
+    }
+    let images = &set.train;
     let first = saved.as_ref().map_or(0, |s| s.step);
     let mut loader = set.train_loader(config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
@@ -199,6 +199,7 @@ pub fn train(
     let mut run = Run {
         metrics: MetricsWriter::over(&metrics, &records)?,
         config,
+        class_names: set.class_names.clone(),
         store,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
@@ -255,6 +256,7 @@ pub fn train(
 /// The state of a run.
 struct Run<'a> {
     config: &'a TrainConfig,
+    class_names: Vec<String>,
     store: Store,
     evaluator: Evaluator,
     metrics: MetricsWriter,
@@ -364,13 +366,16 @@ impl Run<'_> {
             );
             return Err(self.diverged(&what));
         }
-        let metadata = BTreeMap::from([
-            ("config".to_string(), self.config.for_checkpoint()?),
-            ("step".to_string(), self.done.to_string()),
-        ]);
+        let metadata = self.config.metadata(self.done, &self.class_names)?;
         self.metrics.sync()?;
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
-        Saved::write(self.config, &self.store, self.done, self.train_seconds)?;
+        Saved::write(
+            self.config,
+            &self.class_names,
+            &self.store,
+            self.done,
+            self.train_seconds,
+        )?;
         self.saved_at = Some(self.done);
         Ok(())
     }

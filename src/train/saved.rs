@@ -1,7 +1,6 @@
 //! What a run is resumed from: `checkpoints/step-N.safetensors` in its folder, with everything that
 //! the next step depends on. The last two are kept.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +31,8 @@ pub struct Saved {
     pub options: TrainOptions,
     /// States by name.
     pub tensors: Tensors,
+    /// Names of the classes that it was trained on, if the data set had any.
+    pub class_names: Option<Vec<String>>,
     /// Newer files that are damaged and were passed over, with the reasons.
     pub damaged: Vec<String>,
 }
@@ -79,6 +80,7 @@ impl Saved {
             step: number("step")? as u64,
             seconds: number("seconds")?,
             options,
+            class_names: checkpoint::class_names(path, &metadata)?,
             tensors,
             damaged: Vec::new(),
         })
@@ -118,17 +120,15 @@ impl Saved {
     /// [`Error::Io`] with the path; what the device reported.
     pub(super) fn write(
         config: &TrainConfig,
+        class_names: &[String],
         store: &Store,
         step: u64,
         seconds: f64,
     ) -> Result<()> {
         let folder = folder(&config.out);
         fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let metadata = BTreeMap::from([
-            ("config".to_string(), config.for_checkpoint()?),
-            ("step".to_string(), step.to_string()),
-            ("seconds".to_string(), seconds.to_string()),
-        ]);
+        let mut metadata = config.metadata(step, class_names)?;
+        metadata.insert("seconds".into(), seconds.to_string());
         let path = folder.join(format!("step-{step:08}.safetensors"));
         checkpoint::save(&path, &checkpoint::from_store(store, &ROLES)?, &metadata)?;
         // Later ones are damaged: the run was resumed from before them.
