@@ -280,10 +280,16 @@ fn what_a_resumed_run_and_an_evaluation_take_from_the_run() {
         said.contains("differs from the checkpoint in weight-decay; --resume goes by"),
         "{said}"
     );
-    let output = with(&["--steps", "6"]);
-    stdout(&output);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("differs from the checkpoint"), "{said}");
+    for (more, is_said) in [
+        (&["--steps", "6"][..], false),
+        (&["--steps", "8", "--batch-size", "16"], true),
+    ] {
+        let output = with(more);
+        stdout(&output);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("differs from the checkpoint"), "{said}");
+        assert_eq!(said.contains("epochs are counted anew"), is_said, "{said}");
+    }
 }
 
 #[test]
@@ -310,6 +316,17 @@ fn a_state_dict_is_evaluated_as_the_network_that_is_named() {
     assert_eq!(stdout(&decorr(&named)), of_ours);
     let wrong = [&eval[..], &["--model", "cnn", "--norm", "batch"]].concat();
     refusal(&decorr(&wrong), &["bare.safetensors", "conv1"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_said() {
+    for command in [&["models", "--json"][..], &["devices"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let mut decorr = Command::new(env!("CARGO_BIN_EXE_decorr"));
+        let output = decorr.args(command).stdout(full).output().unwrap();
+        refusal(&output, &["standard output", "No space left"]);
+    }
 }
 
 #[test]

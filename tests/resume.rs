@@ -149,6 +149,22 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
         "{:?}",
         saved.damaged
     );
+    // A time before the beginning, and the checkpoint of another step.
+    let key = br#"\"seconds\":\""#;
+    let at = bytes
+        .windows(key.len())
+        .position(|part| part == key)
+        .unwrap()
+        + key.len();
+    ruined = bytes.clone();
+    ruined[at] = b'-';
+    let before = std::fs::read(last.with_file_name("step-00000006.safetensors")).unwrap();
+    for (bytes, wanted) in [(&ruined, "`seconds` are"), (&before, "`step` is \"6\"")] {
+        std::fs::write(&last, bytes).unwrap();
+        let saved = Saved::latest(&cut).unwrap();
+        assert_eq!(saved.step, 6);
+        assert!(saved.damaged[0].contains(wanted), "{:?}", saved.damaged);
+    }
     std::fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();
     let saved = Saved::latest(&cut).unwrap();
     assert_eq!((saved.step, saved.damaged.len()), (6, 1));

@@ -1,7 +1,7 @@
 //! `decorr data`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use decorr::data::{self, BASE_VARIABLE, SETS};
@@ -48,8 +48,8 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     options: TrainOptions,
     /// Stop after this many seconds
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
 }
 
 pub(super) fn run(command: DataCommand) -> Result<()> {
@@ -128,7 +128,7 @@ fn bench(args: BenchArgs) -> Result<()> {
         loader.recycle(batch);
     }
     let (start, mut images) = (Instant::now(), 0);
-    while start.elapsed().as_secs_f64() < args.seconds {
+    while start.elapsed() < Duration::from_secs(args.seconds.into()) {
         let Some(batch) = loader.next_batch()? else {
             break;
         };

@@ -126,8 +126,11 @@ impl TuneChoice {
 /// Prints a line. A reader that has had enough (`| head`) ends the program without complaint.
 fn print(line: impl Display) {
     if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-        let enough = error.kind() == ErrorKind::BrokenPipe;
-        std::process::exit(i32::from(!enough));
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        note(format_args!("error: standard output: {error}"));
+        std::process::exit(1);
     }
 }
 

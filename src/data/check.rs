@@ -42,6 +42,13 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
     };
     let data = open(set.name, Some(dir), &DataOptions::default())?;
     let counts = [data.train.len(), data.test.len()];
+    let per_class = per_class(&data.train);
+    // The files of both MNISTs have the same names. Of the articles there are as many in each class, of the digits not.
+    let name = match (set.name, set.counts == Some(counts), per_class) {
+        ("mnist" | "fashion-mnist", true, [6000, 6000]) => "fashion-mnist",
+        ("mnist" | "fashion-mnist", true, _) => "mnist",
+        (name, ..) => name,
+    };
     let mut remarks = data.notices.clone();
     if let Some(wanted) = set.counts
         && counts != wanted
@@ -52,12 +59,11 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
             "the official set has {train} training and {test} test images"
         ));
     }
-    let per_class = per_class(&data.train);
     if per_class[0] == 0 {
         remarks.push("a class has no training image".into());
     }
     Ok(Report {
-        name: set.name,
+        name,
         counts,
         classes: data.train.classes,
         per_class,
@@ -73,7 +79,7 @@ fn detect(dir: &Path) -> Option<&'static Set> {
         files.any(|file| places.iter().any(|place| place.join(file).exists()))
     };
     let set = SETS.iter().find(lies_here)?;
-    // The files of both MNISTs have the same names; the folder's tells them apart.
+    // The files of both MNISTs have the same names; the folder's tells them apart if there are not all.
     let is_mnist = set.name == "fashion-mnist"
         && (dir.ends_with("mnist") || dir.ends_with("MNIST") || dir.join("MNIST").is_dir());
     SETS.iter().find(|other| match is_mnist {

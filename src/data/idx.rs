@@ -14,6 +14,9 @@ const UBYTE: u8 = 0x08;
 /// More than any set of this format has; stops files that unpack without end.
 const MAX_BYTES: u64 = 4 << 30;
 
+/// How a gzip begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// Classes of MNIST and Fashion-MNIST.
 const CLASSES: u8 = 10;
 
@@ -60,8 +63,8 @@ pub fn pair(
 /// [`Error::Data`] naming the byte.
 pub fn parse(path: &Path, bytes: &[u8], rank: u8, what: &str) -> Result<(Vec<usize>, Vec<u8>)> {
     let fail = |message: String| Error::data(path, message);
-    let bytes = unpack(path, bytes)?;
     let header_len = 4 + 4 * usize::from(rank);
+    let bytes = unpack(path, bytes, header_len)?;
     let magic = match *bytes.as_ref() {
         [0, 0, kind, dims, ..] => (kind, dims),
         [a, b, c, d, ..] => {
@@ -108,11 +111,7 @@ pub fn parse(path: &Path, bytes: &[u8], rank: u8, what: &str) -> Result<(Vec<usi
     if let Some(i) = sizes.iter().position(|&s| s == 0) {
         return Err(fail(format!("size {i} at byte {} is 0", 4 + 4 * i)));
     }
-    let expected = sizes
-        .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-        .and_then(|len| len.checked_add(header_len));
-    let Some(expected) = expected else {
+    let Some(expected) = whole_len(&bytes[..header_len]) else {
         return Err(fail(format!("sizes {sizes:?} are absurd")));
     };
     let len = bytes.len();
@@ -121,33 +120,66 @@ pub fn parse(path: &Path, bytes: &[u8], rank: u8, what: &str) -> Result<(Vec<usi
             "ends at byte {len}; {sizes:?} {what} need {expected}: cut short?"
         ))),
         std::cmp::Ordering::Greater => Err(fail(format!(
-            "has {} bytes after byte {expected}, where {sizes:?} {what} end",
-            len - expected
+            "has more after byte {expected}, where {sizes:?} {what} end"
         ))),
         std::cmp::Ordering::Equal => Ok((sizes, bytes[header_len..].to_vec())),
     }
 }
 
-fn unpack<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
+/// Bytes of the whole file, as the sizes in its header say; `None` if they are absurd.
+fn whole_len(header: &[u8]) -> Option<usize> {
+    let sizes = header.get(4..)?.chunks_exact(4);
+    let mut sizes = sizes.map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize);
+    let elements = sizes.try_fold(1_usize, usize::checked_mul)?;
+    elements.checked_add(header.len())
+}
+
+/// The bytes of a file of `header_len` and what its sizes say. A gzip is unpacked to a byte more at most: a small one may unpack to
+/// any size.
+fn unpack<'a>(path: &Path, bytes: &'a [u8], header_len: usize) -> Result<Cow<'a, [u8]>> {
+    let fail = |message: String| Err(Error::data(path, message));
+    if !bytes.starts_with(&GZIP) {
         return Ok(bytes.into());
     }
     let mut unpacked = Vec::new();
-    let mut decoder = flate2::read::MultiGzDecoder::new(bytes).take(MAX_BYTES + 1);
-    decoder.read_to_end(&mut unpacked).map_err(|e| {
-        let at = unpacked.len();
-        Error::data(
-            path,
-            format!("gzip is cut short or damaged after {at} unpacked bytes: {e}"),
-        )
-    })?;
-    if unpacked.len() as u64 > MAX_BYTES {
-        return Err(Error::data(
-            path,
-            format!("unpacks to more than {MAX_BYTES} bytes"),
-        ));
+    let mut decoder = flate2::bufread::GzDecoder::new(bytes);
+    let mut most = header_len;
+    loop {
+        let left = (most - unpacked.len()) as u64;
+        let read = decoder.by_ref().take(left).read_to_end(&mut unpacked);
+        if let Err(e) = read {
+            let at = unpacked.len();
+            return fail(format!(
+                "gzip is cut short or damaged after {at} unpacked bytes: {e}"
+            ));
+        }
+        if unpacked.len() == header_len {
+            let len = whole_len(&unpacked).filter(|_| unpacked.starts_with(&[0, 0, UBYTE]));
+            match len {
+                // The parser says what is wrong.
+                None => return Ok(unpacked.into()),
+                Some(len) if len as u64 <= MAX_BYTES => most = len + 1,
+                Some(_) => return fail(format!("unpacks to more than {MAX_BYTES} bytes")),
+            }
+            continue;
+        }
+        if unpacked.len() == most {
+            return Ok(unpacked.into());
+        }
+        // The end of one gzip; others may follow, and zeros that fill a tape's block.
+        let rest = decoder.into_inner();
+        if !rest.starts_with(&GZIP) {
+            return match rest.iter().all(|&byte| byte == 0) {
+                true => Ok(unpacked.into()),
+                false => fail(format!(
+                    "has {} bytes after byte {}, where its gzip ends",
+                    rest.len(),
+                    bytes.len() - rest.len()
+                )),
+            };
+        }
+        decoder = flate2::bufread::GzDecoder::new(rest);
     }
-    Ok(unpacked.into())
 }
 
 #[cfg(test)]
@@ -228,7 +260,37 @@ mod tests {
     fn trailing_bytes_are_refused() {
         let mut file = images(4);
         file.push(0);
-        assert!(message(open(&file, &labels(&[0; 4]))).contains("1 bytes after"));
+        assert!(message(open(&file, &labels(&[0; 4]))).contains("more after byte 40"));
+    }
+
+    /// As `gzip -d` takes them: several in a row, and zeros at the end.
+    #[test]
+    fn what_follows_a_gzip() {
+        let (whole, labels) = (images(4), labels(&[0; 4]));
+        let joined = [gzip(&whole[..10]), gzip(&whole[10..30]), gzip(&whole[30..])].concat();
+        let zeros = [gzip(&whole), vec![0; 512]].concat();
+        for packed in [joined, zeros] {
+            assert_eq!(
+                open(&packed, &labels).unwrap(),
+                open(&whole, &labels).unwrap()
+            );
+        }
+        let packed = gzip(&whole);
+        let text = message(open(&[&packed[..], b"tail"].concat(), &labels));
+        let wanted = format!("4 bytes after byte {}", packed.len());
+        assert!(text.contains(&wanted), "{text}");
+    }
+
+    #[test]
+    fn a_small_gzip_is_not_unpacked_beyond_its_header() {
+        let packed = gzip(&[images(4), vec![7; 10_000_000]].concat());
+        assert!(packed.len() < 20_000);
+        let unpacked = unpack(Path::new("images"), &packed, 16).unwrap();
+        assert_eq!(unpacked.len(), 16 + 24 + 1);
+        let text = message(open(&packed, &labels(&[0; 4])));
+        assert!(text.contains("more after byte 40"), "{text}");
+        let text = message(open(&gzip(&[9; 100]), &labels(&[0; 4])));
+        assert!(text.contains("09 09 09 09"), "{text}");
     }
 
     #[test]

@@ -318,7 +318,7 @@ impl<'a> Layers<'a> {
         }
         Err(self.refusal(
             "are too small for it: nothing is left of them to pool. Choose a smaller network \
-             (--model cnn) or larger images",
+             (--model cnn, or linear for any size) or larger images",
         ))
     }
 }

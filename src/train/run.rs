@@ -215,10 +215,16 @@ pub fn train(
         skipped: 0,
     };
     let written = config.out.join("config.toml");
-    if let Some(saved) = &saved
-        && let Some(notice) = saved.edited(&written)
-    {
-        tell(Event::Notice(&notice));
+    if let Some(saved) = &saved {
+        let old = (saved.options.batch_size, saved.options.train_images);
+        if old != (config.options.batch_size, config.options.train_images) {
+            tell(Event::Notice(
+                "an epoch has another number of steps than before: epochs are counted anew, as if all steps had been of these",
+            ));
+        }
+        if let Some(notice) = saved.edited(&written) {
+            tell(Event::Notice(&notice));
+        }
     }
     write_atomically(&written, config.to_toml()?.as_bytes())?;
     let mut clock = Instant::now();

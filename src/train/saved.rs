@@ -44,8 +44,8 @@ impl Saved {
     /// [`Error::Checkpoint`] if there is none, with what is wrong with those that are there.
     pub fn latest(out: &Path) -> Result<Self> {
         let mut damaged = Vec::new();
-        for (_, path) in list(out).into_iter().rev() {
-            match Self::load(&path) {
+        for (step, path) in list(out).into_iter().rev() {
+            match Self::load(&path, step) {
                 Ok(saved) => return Ok(Self { damaged, ..saved }),
                 Err(error) => damaged.push(error.to_string()),
             }
@@ -59,17 +59,24 @@ impl Saved {
         Err(Error::checkpoint(out, message))
     }
 
-    fn load(path: &Path) -> Result<Self> {
+    /// The checkpoint that was written after `step`, as its name says.
+    fn load(path: &Path, step: u64) -> Result<Self> {
         let fail = |message: String| Error::checkpoint(path, message);
         let (tensors, metadata) = checkpoint::load(path)?;
         let entry = |key: &str| {
             let text = metadata.get(key);
             text.ok_or_else(|| fail(format!("has no `{key}`: not written by decorr")))
         };
-        let number = |key: &str| -> Result<f64> {
-            let value = entry(key)?;
-            let parsed = value.parse();
-            parsed.map_err(|_| fail(format!("its `{key}` is {value:?}, no number")))
+        let written = entry("step")?;
+        if written.parse() != Ok(step) {
+            return Err(fail(format!(
+                "its `step` is {written:?}, not that of its name"
+            )));
+        }
+        let seconds = entry("seconds")?;
+        let is_time = |seconds: &f64| seconds.is_finite() && *seconds >= 0.0;
+        let Some(seconds) = seconds.parse().ok().filter(is_time) else {
+            return Err(fail(format!("its `seconds` are {seconds:?}, no time")));
         };
         let options: Result<TrainOptions, _> = toml::from_str(entry("config")?);
         let mut options = options.map_err(|e| fail(format!("its `config` is damaged: {e}")))?;
@@ -77,8 +84,8 @@ impl Saved {
         options.refresh.get_or_insert(1);
         Ok(Self {
             path: path.to_path_buf(),
-            step: number("step")? as u64,
-            seconds: number("seconds")?,
+            step,
+            seconds,
             options,
             class_names: checkpoint::class_names(path, &metadata)?,
             tensors,
