@@ -268,12 +268,19 @@ fn saturated_and_plain_images_in_float64() {
             200.0 / 255.0
         }
     };
+    let one_row = Picture {
+        channels: 3,
+        height: 1,
+        width: 500,
+        data: (0..1500).map(|i| noise(i * 31)).collect(),
+    };
     for (name, picture, k) in [
         ("yellow on black", picture([&a, &a, &zero]), 7),
         ("red and blue", picture([&a, &zero, &b]), 7),
         ("red alone", picture([&b, &zero, &zero]), 3),
         ("blue is not red", picture([&a, &b, &negative]), 5),
         ("dim red, full blue", picture([&dim, &zero, &b]), 7),
+        ("one row", one_row, 3),
         ("one pixel", picture([&plain, &plain, &plain]), 1),
     ] {
         let (actual, expected) = (measures_on_gpu(&picture, k), measures_in_f64(&picture, k));

@@ -16,6 +16,8 @@ use crate::ops::{
 };
 use crate::{Error, Result};
 
+/// Variances of pixels are below 1: with such an eps D has long been a multiple of the identity.
+const MAX_EPS: f32 = 1e6;
 /// Largest k of which cosines along rows and columns are taken by one product: it has k times as many operations as
 /// one after the other, but on the software adapter takes nine tenths of the time for 7.
 const LARGEST_AT_ONCE: usize = 7;
@@ -63,8 +65,8 @@ impl Statistics {
                 "--n-iter {n_iter} is not from 1 to {MAX_N_ITER}"
             )));
         }
-        if !(eps.is_finite() && eps > 0.0) {
-            let message = format!("--eps {eps} is not a positive number");
+        if !(eps > 0.0 && eps <= MAX_EPS) {
+            let message = format!("--eps {eps} is not a positive number up to {MAX_EPS}");
             return Err(Error::Config(message));
         }
         if !(1..=MAX_SAMPLING_STRIDE).contains(&sampling_stride) {

@@ -208,6 +208,9 @@ pub(super) fn measure_correlation(g: &mut Graph, by: &Whitening) -> Result<()> {
         g.output(&format!("{name}.largest_variance"), largest);
         let least = kth_value(g, variances, &[0])?;
         g.output(&format!("{name}.least_variance"), least);
+        // By rounding, that of a constant may come out below 0.
+        let none = constant(g, 0.0, [1])?;
+        let variances = maximum(g, variances, none)?;
         // One after the other: products of two variances would leave float32's range first.
         let deviations = sqrt(g, variances)?;
         let least = constant(g, 1e-30, [1])?;
