@@ -76,11 +76,15 @@ fn centred_patches(x: &Tensor, k: usize, block: usize, padding: usize, stride: u
     let features = block * k * k;
     let patches = reference::im2col(x, [k, k], geometry);
     let rows = patches.data.len() / features;
-    let patches = patches.reshape(&[rows, features]);
-    let mean = patches.sum_to(&[1, features]).map(|v| v / rows as f64);
-    let mean = mean.broadcast(&[rows, features]);
-    let centred = patches.zip(&mean, |v, m| v - m);
-    centred.reshape(&[1, rows, features])
+    let mut mean = vec![0.0; features];
+    for row in patches.data.chunks_exact(features) {
+        mean.iter_mut()
+            .zip(row)
+            .for_each(|(m, v)| *m += v / rows as f64);
+    }
+    Tensor::from_fn(&[1, rows, features], |i| {
+        patches.data[i] - mean[i % features]
+    })
 }
 
 /// As [`deconvolve`] with so many zeros around `x`.
