@@ -117,6 +117,25 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a file to write whose name has another ending than one of `endings`: it is somebody's, such as a checkpoint, or its
+/// name would not say what is in it.
+///
+/// # Errors
+/// [`Error::Config`] naming it and the endings.
+pub fn expect_ending(path: &Path, endings: &[&str]) -> Result<()> {
+    let Some(ending) = path.extension().map(|e| e.to_string_lossy().to_lowercase()) else {
+        return Ok(());
+    };
+    match endings.contains(&ending.as_str()) {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "{} would not be what its name says: let it end with .{}",
+            path.display(),
+            endings.join(" or .")
+        ))),
+    }
+}
+
 /// Writes a file so that a power cut leaves the old one or the new one, never a half: under
 /// another name, synced, renamed. A symbolic link stays, and the file that it names is written. A device or a pipe, such as
 /// /dev/stdout, stays too, and is given the bytes as they come.
@@ -214,6 +233,22 @@ mod tests {
             let text = prepare_out(&out, false).unwrap_err().to_string();
             assert!(text.contains(foreign) && text.contains("--force"), "{text}");
             prepare_out(&out, true).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_say_what_is_in_a_file() {
+        for name in ["a.png", "b.PNG", "/dev/stdout", "a.b/c"] {
+            expect_ending(Path::new(name), &["png"]).unwrap();
+        }
+        for name in ["run/model.safetensors", "a.jpg"] {
+            let text = expect_ending(Path::new(name), &["png", "apng"])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                text.contains(name) && text.contains(".png or .apng"),
+                "{text}"
+            );
         }
     }
 

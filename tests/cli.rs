@@ -268,6 +268,18 @@ fn what_a_resumed_run_and_an_evaluation_take_from_the_run() {
         &["all its 2 steps", "a larger --steps"],
     );
 
+    // Nothing is written over a run's own files.
+    for command in [
+        &["compare", &name, "--out"][..],
+        &["profile", "--model", "linear", "--norm", "none", "--out"],
+        &["describe", "--model", "linear", "--norm", "none", "--dot"],
+    ] {
+        refusal(
+            &decorr(&[command, &[&model]].concat()),
+            &["model.safetensors would not be"],
+        );
+    }
+
     let file = out.join("config.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let edited = text.replace("weight-decay = ", "weight-decay = 1");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use decorr::files::expect_ending;
 use decorr::train::{Over, Record, Split, draw_curves, read_metrics, running_mean};
 use decorr::{Error, Result};
 use serde::Serialize;
@@ -42,6 +43,9 @@ struct Summary {
 
 pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let mut runs = Vec::new();
+    if let Some(out) = &args.out {
+        expect_ending(out, &["png"])?;
+    }
     for path in &args.runs {
         runs.push((name(path)?, read_metrics(&path.join("metrics.jsonl"))?));
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use decorr::Result;
-use decorr::files::write_atomically;
+use decorr::files::{expect_ending, write_atomically};
 use decorr::passes::{Passes, optimise};
 use decorr::program::{CompileOptions, Program, Store};
 
@@ -28,6 +28,9 @@ pub(super) struct DescribeArgs {
 }
 
 pub(super) fn run(args: DescribeArgs) -> Result<()> {
+    if let Some(path) = &args.dot {
+        expect_ending(path, &["dot", "gv", "txt"])?;
+    }
     let gpu = args.adapter.open()?;
     let step = Step::new(args.step, &gpu)?;
     if let Some(path) = &args.dot {

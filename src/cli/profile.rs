@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use decorr::bench::{LayerTimes, StepTrace, times_by_op, trace_step};
-use decorr::files::{prepare_out, write_atomically};
+use decorr::files::{expect_ending, prepare_out, write_atomically};
 use decorr::program::Store;
 use decorr::{Error, Result};
 
@@ -37,6 +37,7 @@ pub(super) struct ProfileArgs {
 pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     let out = args.step.options.out.take();
     let out = out.unwrap_or_else(|| PathBuf::from("trace.json"));
+    expect_ending(&out, &["json"])?;
     prove_writable(&out)?;
     let gpu = args.adapter.open_to_run()?;
     let step = Step::new(args.step, &gpu)?;

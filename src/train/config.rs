@@ -270,10 +270,10 @@ impl TrainConfig {
             positive(gamma),
             format!("--gamma {gamma} is not a positive number"),
         )?;
-        let decay_ok = weight_decay.is_finite() && weight_decay >= 0.0;
+        let decay_ok = (0.0..=f32::MAX).contains(&weight_decay);
         rule(
             decay_ok,
-            format!("--weight-decay {weight_decay} is negative"),
+            format!("--weight-decay {weight_decay} is not a number from 0"),
         )?;
         let nesterov = need(&o.nesterov, "nesterov")?;
         let needs_momentum = !nesterov || momentum > 0.0;
