@@ -28,7 +28,7 @@ pub struct HostTensor {
 /// The entry of the file's metadata that holds ours, as a JSON object.
 const METADATA: &str = "decorr";
 /// The entry of ours that holds the names of the classes, a JSON array.
-pub(super) const CLASS_NAMES: &str = "class_names";
+pub(super) const CLASS_NAMES: &str = "classes";
 /// Larger files are no checkpoints: the largest of a network here is below 1 GiB, and its momenta are as much again.
 const MAX_BYTES: u64 = 8 << 30;
 /// So much is read before a file is believed to be one.
