@@ -131,9 +131,16 @@ fn reader(
     for case in 0..count {
         let mut rng = ChaCha8Rng::seed_from_u64(case as u64);
         let bytes = make(&mut rng);
-        let begin = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| read(&bytes)));
-        let time = begin.elapsed();
+        let mut timed = || {
+            let begin = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| read(&bytes)));
+            (result, begin.elapsed())
+        };
+        let (result, mut time) = timed();
+        if time > TOO_LONG {
+            // The machine may have stood still.
+            time = time.min(timed().1);
+        }
         slowest = slowest.max(time);
         if result.is_err() || time > TOO_LONG {
             let kept = std::env::temp_dir().join(format!(

@@ -3,7 +3,7 @@
 use super::Mode;
 use super::deconv::blend;
 use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{self, BatchStatistics, batch_statistics, constant, reshape, scale};
+use crate::ops::{self, add, affine, batch_statistics, constant, mul, reshape, rsqrt, scale, sub};
 use crate::{Error, Result};
 
 /// States: `weight`, `bias` (if `affine`), `running_mean`, `running_var`, each `[C]`. The running
@@ -51,26 +51,39 @@ impl BatchNorm {
         };
         let running_mean = g.state("running_mean", [c], Role::Buffer, Init::Constant(0.0))?;
         let running_var = g.state("running_var", [c], Role::Buffer, Init::Constant(1.0))?;
-        let mut per_channel = vec![1; g.shape(x).rank()];
-        per_channel[1] = c;
-        let statistics = if mode == Mode::Eval {
-            BatchStatistics {
-                mean: reshape(g, running_mean, per_channel.clone())?,
-                var: reshape(g, running_var, per_channel)?,
-                count: 0,
-            }
-        } else {
-            let statistics = batch_statistics(g, x)?;
-            let count = statistics.count as f32;
-            let mean = reshape(g, statistics.mean, [c])?;
-            let var = reshape(g, statistics.var, [c])?;
-            let unbiased = scale(g, var, count / (count - 1.0).max(1.0))?;
-            for (running, value) in [(running_mean, mean), (running_var, unbiased)] {
-                let next = blend(g, running, value, self.momentum)?;
-                g.assign(running, next)?;
-            }
-            statistics
-        };
+        if mode == Mode::Eval {
+            return self.by_running(g, x, running_mean, running_var, [weight, bias]);
+        }
+        let statistics = batch_statistics(g, x)?;
+        let count = statistics.count as f32;
+        let mean = reshape(g, statistics.mean, [c])?;
+        let var = reshape(g, statistics.var, [c])?;
+        let unbiased = scale(g, var, count / (count - 1.0).max(1.0))?;
+        for (running, value) in [(running_mean, mean), (running_var, unbiased)] {
+            let next = blend(g, running, value, self.momentum)?;
+            g.assign(running, next)?;
+        }
         ops::batch_norm(g, x, statistics, weight, bias, self.eps)
+    }
+
+    /// By statistics that are constants of `x`. (The gradient of [`ops::batch_norm`] takes them for those of `x` itself.)
+    fn by_running(
+        &self,
+        g: &mut Graph,
+        x: TensorId,
+        mean: TensorId,
+        var: TensorId,
+        [weight, bias]: [TensorId; 2],
+    ) -> Result<TensorId> {
+        let shifted = affine(g, var, 1.0, self.eps)?;
+        let inverse_std = rsqrt(g, shifted)?;
+        let factor = mul(g, weight, inverse_std)?;
+        let mut per_channel = vec![1; g.shape(x).rank()];
+        per_channel[1] = self.channels;
+        let mut of_x = |t| reshape(g, t, per_channel.clone());
+        let (mean, factor, bias) = (of_x(mean)?, of_x(factor)?, of_x(bias)?);
+        let centred = sub(g, x, mean)?;
+        let scaled = mul(g, centred, factor)?;
+        add(g, scaled, bias)
     }
 }
