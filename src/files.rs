@@ -37,8 +37,9 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
             ),
         }));
     }
-    let probe = dir.join(".probe");
-    fs::write(&probe, b"probe").map_err(|e| Error::io(dir, e))?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    let written = File::create_new(&probe).and_then(|mut file| file.write_all(b"probe"));
+    written.map_err(|e| Error::io(dir, e))?;
     fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
 }
 
@@ -67,7 +68,10 @@ pub fn lock_out(dir: &Path) -> Result<OutLock> {
     let path = dir.join(".lock");
     // Some file systems give a file another number each time it is asked for: so not for ever.
     for _ in 0..100 {
-        let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+        // Not emptied: it could be a link to somebody's file.
+        let mut options = File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(|e| Error::io(&path, e))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::Config(format!(
                 "another run is writing to {}; wait for its end, or give another --out",
@@ -180,7 +184,11 @@ pub(crate) fn write_atomically_with(
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
     let whole = || {
-        let mut file = File::create(&temporary)?;
+        // What a killed run left, or somebody's link, which is not to be followed.
+        if fs::symlink_metadata(&temporary).is_ok() {
+            fs::remove_file(&temporary)?;
+        }
+        let mut file = File::create_new(&temporary)?;
         write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -266,6 +274,21 @@ mod tests {
             assert!(at(name).is_symlink());
             assert_eq!(fs::read(at("there/file")).unwrap(), text);
         }
+        // Nor are those followed, or removed, that only look like a run's own.
+        fs::write(at("precious"), b"precious").unwrap();
+        fs::create_dir(at("out")).unwrap();
+        for name in [".lock", ".config.toml.tmp"] {
+            symlink(at("precious"), at("out").join(name)).unwrap();
+        }
+        fs::write(at("out/.probe"), b"precious").unwrap();
+        let lock = lock_out(&at("out")).unwrap();
+        prepare_out(&at("out"), false).unwrap();
+        write_atomically(&at("out/config.toml"), b"lr = 1").unwrap();
+        drop(lock);
+        for name in ["precious", "out/.probe"] {
+            assert_eq!(fs::read(at(name)).unwrap(), b"precious");
+        }
+        assert!(!at("out/config.toml").is_symlink());
         symlink(at("circle"), at("circle")).unwrap();
         write_atomically(&at("circle"), b"3").unwrap();
         assert_eq!(fs::read(at("circle")).unwrap(), b"3");

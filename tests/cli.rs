@@ -257,6 +257,19 @@ fn what_a_resumed_run_and_an_evaluation_take_from_the_run() {
         assert!((a - b).abs() < 1e-6, "{a} {b}");
     }
 
+    // What the run is resumed from has the network too.
+    let state = format!("{name}/checkpoints/step-00000002.safetensors");
+    let of_state = stdout(&decorr(&["eval", "--json", "--checkpoint", &state]));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&of_state).unwrap(),
+        whole
+    );
+    let other = ["eval", "--checkpoint", &model, "--norm", "batch"];
+    refusal(
+        &decorr(&other),
+        &["says itself what it is of: leave --norm out"],
+    );
+
     let resume = ["train", "--resume", "--out", &name];
     let with = |more: &[&str]| decorr(&[&resume[..], more].concat());
     refusal(
@@ -395,6 +408,51 @@ fn wrong_options_are_named() {
         &decorr(&["train", "--config", &text]),
         &["config.toml", "lerning-rate"],
     );
+}
+
+/// Before memory is taken for them.
+#[test]
+fn what_no_device_can_hold_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, out) = path(&dir, "out");
+    for split in ["train", "val"] {
+        let folder = dir.path().join("data").join(split).join("a");
+        std::fs::create_dir_all(&folder).unwrap();
+        RgbImage::new(9, 9).save(folder.join("0.png")).unwrap();
+    }
+    let data = dir.path().join("data");
+    let data = data.to_string_lossy();
+    let folder = [
+        "--model",
+        "cnn",
+        "--width",
+        "0.25",
+        "--data",
+        "folder",
+        "--image-size",
+        "46341",
+        "--batch-size",
+        "1",
+    ];
+    for command in ["describe", "profile"] {
+        let output = decorr(&[&[command][..], &folder].concat());
+        refusal(&output, &["25769859372 bytes", "smaller images"]);
+    }
+    let train = ["train", "--data-dir", &data, "--steps", "1", "--out", &out];
+    refusal(&decorr(&[&train[..], &folder].concat()), &["binds at most"]);
+    let parts = [
+        "describe",
+        "--model",
+        "linear",
+        "--batch-size",
+        "8",
+        "--accumulate",
+        "4",
+    ];
+    refusal(&decorr(&parts), &["give --batch-size 2"]);
+    refusal(&decorr(&["bench", "--rounds", "0"]), &["--rounds"]);
+    let running = ["fig9", "--running", "--eps", "0.1", "--out", &out];
+    refusal(&visualiser(&running), &["leave --eps"]);
 }
 
 #[test]

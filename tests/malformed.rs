@@ -20,8 +20,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::cases;
 
-/// Longer than this a case is a hang: good files of these sizes take a millisecond.
-const TOO_LONG: Duration = Duration::from_secs(5);
+/// Longer than this a case is a hang. The slowest are small files of many pixels, which take half a second on an idle machine.
+const TOO_LONG: Duration = Duration::from_secs(20);
 
 /// Numbers that sizes and counts go wrong at.
 const NUMBERS: [u64; 12] = [

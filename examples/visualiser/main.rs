@@ -49,7 +49,11 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            // Without what a terminal would take for commands, out of the names of files.
+            let text = error
+                .to_string()
+                .replace(|c: char| c.is_control() && c != '\n', "?");
+            let _ = writeln!(std::io::stderr(), "error: {text}");
             ExitCode::FAILURE
         }
     }

@@ -50,8 +50,8 @@ pub(super) struct BenchArgs {
     )]
     quick: Option<f64>,
     /// Rounds over all workloads, in turn; the best round of each counts
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
     /// Measure training steps of this network with every norm, in place of the usual workloads; may
     /// be given several times
     #[arg(long, value_name = "MODEL")]
@@ -115,7 +115,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             .flat_map::<Vec<_>, _>(at_sizes)
             .collect(),
         filter: args.filter.clone(),
-        rounds: args.rounds.max(1),
+        rounds: args.rounds as usize,
         variants,
     };
     if args.profile {

@@ -134,8 +134,11 @@ fn print(line: impl Display) {
     }
 }
 
-/// Prints a line to standard error. One that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing.
+/// Prints a line to standard error, without what a terminal would take for commands: names of strangers' files are in it. One
+/// that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing.
 pub(crate) fn note(line: impl Display) {
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let line = line.to_string().replace(is_command, "?");
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -65,7 +65,26 @@ impl Step {
                 return Err(Error::Config(message.into()));
             }
         };
+        if config.accumulate > 1 {
+            let message = format!(
+                "--accumulate {}: what is described is one replay; give --batch-size {}, that of a part",
+                config.accumulate,
+                config.batch_size / config.accumulate
+            );
+            return Err(Error::Config(message));
+        }
         let shape = [config.batch_size, c, h, w];
+        // Before the images are made.
+        let size_bytes = shape
+            .iter()
+            .fold(4, |bytes: u64, &n| bytes.saturating_mul(n as u64));
+        let most = gpu.limits().max_storage_buffer_binding_size;
+        if size_bytes > most {
+            return Err(Error::Limit(format!(
+                "the images of a step have {size_bytes} bytes; the device binds at most {most} at once. Take a smaller batch, \
+                 or smaller images"
+            )));
+        }
         let graph = training_step(&model, config.loss, &config.optimizer, shape, mode)?;
         let len: usize = shape.iter().product();
         Ok(Self {

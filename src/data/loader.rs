@@ -89,6 +89,8 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Loader {
     work: Arc<Work>,
+    /// Threads that have not started yet.
+    waiting: usize,
     /// Thread w makes batches w, w + threads, ... and puts them here: taking from one after the
     /// other gives them in order. None after the end.
     threads: Vec<(Receiver<Result<Batch>>, JoinHandle<()>)>,
@@ -109,7 +111,8 @@ struct Work {
 }
 
 impl Loader {
-    /// Starts the threads. `mean` and `std` per channel, of pixels in [0, 1].
+    /// Checks what can be checked; the threads start with the first batch that is asked for, so that one too large for the
+    /// device is refused before memory is taken for it. `mean` and `std` per channel, of pixels in [0, 1].
     ///
     /// # Errors
     /// [`Error::Config`] if no batch can be made.
@@ -158,21 +161,26 @@ impl Loader {
             images,
             used: Mutex::default(),
         });
-        let mut loader = Self {
+        Ok(Self {
             work,
+            waiting: workers,
             threads: Vec::new(),
             turn: 0,
-        };
+        })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let workers = std::mem::take(&mut self.waiting);
         for worker in 0..workers {
             let (send, batches) = sync_channel(AHEAD / workers);
-            let work = Arc::clone(&loader.work);
+            let work = Arc::clone(&self.work);
             let thread = std::thread::Builder::new()
                 .name(format!("loader {worker}"))
                 .spawn(move || work.produce(worker as u64, workers as u64, &send))
                 .map_err(|e| Error::io("loader thread", e))?;
-            loader.threads.push((batches, thread));
+            self.threads.push((batches, thread));
         }
-        Ok(loader)
+        Ok(())
     }
 
     /// The next batch; `None` after the last epoch and after an error.
@@ -181,6 +189,7 @@ impl Loader {
     /// [`Error::Data`] or [`Error::Io`] naming an image that cannot be read, [`Error::Data`] if a
     /// thread died before.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        self.start()?;
         let Some((batches, _)) = self.threads.get(self.turn) else {
             return Ok(None);
         };

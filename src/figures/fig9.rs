@@ -110,6 +110,10 @@ pub fn fig9(
             "--running: the network was trained with --norm {norm} and has no running D"
         )));
     }
+    if options.running && options.statistics != Statistics::default() {
+        let message = "--running: the network's D is taken as it is; leave --eps, --n-iter and --sampling-stride out";
+        return Err(Error::Config(message.into()));
+    }
     if options.running && options.block.is_some_and(|block| block != trained.block()) {
         return Err(Error::Config(format!(
             "--running: the network's D is of blocks of {}; leave --block out",

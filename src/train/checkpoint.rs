@@ -137,7 +137,7 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, St
         let shape = view.shape().to_vec();
         tensors.insert(name, HostTensor { shape, data });
     }
-    let tensors = foreign::renamed(tensors);
+    let tensors = foreign::renamed(tensors).map_err(fail)?;
     foreign::refuse_senseless(path, &tensors)?;
     let entries = header.metadata().clone().unwrap_or_default();
     let metadata = match entries.get(METADATA) {

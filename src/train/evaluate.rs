@@ -124,7 +124,27 @@ pub fn evaluate_checkpoint(
 ) -> Result<Evaluation> {
     let (tensors, metadata) = checkpoint::load(path)?;
     let written = match checkpoint::written_options(path, &metadata)? {
-        Some(written) => written,
+        Some(written) => {
+            let other = [
+                (
+                    "--model",
+                    options.model.is_some() && options.model != written.model,
+                ),
+                (
+                    "--norm",
+                    options.norm.is_some() && options.norm != written.norm,
+                ),
+                (
+                    "--form",
+                    options.form.is_some() && options.form != written.form,
+                ),
+            ];
+            if let Some((name, _)) = other.iter().find(|(_, is_other)| *is_other) {
+                let message = format!("says itself what it is of: leave {name} out");
+                return Err(Error::checkpoint(path, message));
+            }
+            written
+        }
         None if options.model.is_some() => TrainOptions::default(),
         None => {
             return Err(Error::checkpoint(
@@ -159,6 +179,11 @@ pub fn evaluate_checkpoint(
     let model = config.model(set.test.classes);
     let batch_size = config.batch_size.min(set.test.len());
     let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
-    checkpoint::to_store(path, &tensors, &store, &checkpoint::MODEL)?;
+    // One that a run is resumed from holds the optimiser's states too.
+    let write = match metadata.contains_key("seconds") {
+        true => checkpoint::part_to_store,
+        false => checkpoint::to_store,
+    };
+    write(path, &tensors, &store, &checkpoint::MODEL)?;
     evaluator.run(|skipped| tell(&format!("skipped: {skipped}")))
 }

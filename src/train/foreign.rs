@@ -44,7 +44,10 @@ pub(super) fn is_count(name: &str, dtype: Dtype) -> bool {
 }
 
 /// The tensors under the names of torchvision today.
-pub(super) fn renamed(mut tensors: Tensors) -> Tensors {
+///
+/// # Errors
+/// Two names that are one today.
+pub(super) fn renamed(mut tensors: Tensors) -> Result<Tensors, String> {
     while let Some(prefix) = PREFIXES
         .iter()
         .find(|p| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(*p)))
@@ -54,13 +57,16 @@ pub(super) fn renamed(mut tensors: Tensors) -> Tensors {
             .map(|(name, tensor)| (name[prefix.len()..].to_string(), tensor))
             .collect();
     }
-    tensors
-        .into_iter()
-        .map(|(name, mut tensor)| {
-            let todays = densenet_of_2017(&name).or_else(|| timm_vgg(&name, &mut tensor.shape));
-            (todays.unwrap_or(name), tensor)
-        })
-        .collect()
+    let mut all = Tensors::new();
+    for (name, mut tensor) in tensors {
+        let todays = densenet_of_2017(&name).or_else(|| timm_vgg(&name, &mut tensor.shape));
+        let todays = todays.unwrap_or_else(|| name.clone());
+        if all.contains_key(&todays) {
+            return Err(format!("has {todays} twice: once as {name}"));
+        }
+        all.insert(todays, tensor);
+    }
+    Ok(all)
 }
 
 /// `...denselayer1.norm.1.weight` of the weights of 2017 is `...denselayer1.norm1.weight`.
@@ -160,7 +166,7 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         let tensors = names.iter().map(|n| ((*n).to_string(), tensor(&[1])));
-        renamed(tensors.collect()).into_keys().collect()
+        renamed(tensors.collect()).unwrap().into_keys().collect()
     }
 
     #[test]
@@ -192,7 +198,10 @@ mod tests {
             ("classifier.0.weight".to_string(), tensor(&[4, 147])),
             ("classifier.6.bias".to_string(), tensor(&[10])),
         ]);
-        assert_eq!(renamed(timm.into()), todays);
+        assert_eq!(renamed(timm.clone().into()).unwrap(), todays);
+        let both = timm.into_iter().chain(todays);
+        let text = renamed(both.collect()).unwrap_err();
+        assert!(text.contains("twice: once as"), "{text}");
     }
 
     #[test]

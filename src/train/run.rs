@@ -15,6 +15,7 @@ use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
+use crate::models::Norm;
 use crate::nn::{FreezeCounter, is_of_refresh};
 use crate::optim::Schedule;
 use crate::program::Store;
@@ -337,11 +338,19 @@ impl Run<'_> {
             ),
             None => "No checkpoint had been written yet".to_string(),
         };
-        Error::Diverged(format!(
-            "{what}: training stopped. {kept}. A smaller --lr (it was {}), or a larger --eps with \
-             deconvolution, usually helps",
-            self.config.lr
-        ))
+        let model = self.config.model(0);
+        let (n_iter, is_deconv) = (model.deconv.n_iter, model.norm == Norm::Deconv);
+        let advice = match self.done {
+            // Weights and rate have no part in it yet.
+            0 | 1 if is_deconv => format!(
+                "D did not converge on the first batch: a smaller --n-iter (it was {n_iter}) or a larger --eps usually helps"
+            ),
+            _ => format!(
+                "A smaller --lr (it was {}), or a larger --eps with deconvolution, usually helps",
+                self.config.lr
+            ),
+        };
+        Error::Diverged(format!("{what}: training stopped. {kept}. {advice}"))
     }
 
     fn log(&mut self, record: Record) -> Result<()> {
