@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         ];
         let outputs = program.run(&inputs)?;
         if step % 100 == 0 {
-            println!("step {step}: loss {:.6}", outputs.scalar("loss"));
+            println!("step {step}: loss {:.6}", outputs.scalar("loss")?);
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
         let inputs = g.input("x", [ROWS, 3]);
         let target = g.input("y", [ROWS, 1]);
         let lr = g.input("lr", [1]);
-        g.parameter("weight", [1, 3], Init::Constant(0.0))?;
+        g.preset("weight", [1, 3], Init::Constant(0.0))?;
         let prediction = if deconvolve {
             let mut options = DeconvOptions::default();
             (options.eps, options.n_iter) = (1e-7, 20);
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
         let mut step = Program::compile(&g, &mut store, CompileOptions::default())?;
         for i in 0..5 {
             let outputs = step.run(&[("x", &x), ("y", &y), ("lr", &[1.0])])?;
-            let loss = outputs.scalar("loss");
+            let loss = outputs.scalar("loss")?;
             println!("deconvolve: {deconvolve:<5} step {i} loss {loss:.6}");
         }
     }

@@ -1,12 +1,15 @@
-// Rows of zeros with a one at the label. Each invocation writes one element.
+// Rows of zeros with a one at the label; of zeros alone where the label is negative (padding of the last batch), of
+// NaN where it is no class. Each invocation writes one element.
 
 #import grid
+#import nan
 
 struct Params {
     rows: u32,
     classes: u32,
+    // Not to be written in WGSL.
+    nan: f32,
     _0: u32,
-    _1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,5 +28,11 @@ fn main(
     }
     let row = i / params.classes;
     let class_ = i - row * params.classes;
-    y[i] = select(0.0, 1.0, labels[row] == f32(class_));
+    let label = labels[row];
+    var other = 0.0;
+    // Whole numbers below the number of classes; NaN is none of them.
+    if (!is_negative(label) && !(label < f32(params.classes) && floor(label) == label)) {
+        other = params.nan;
+    }
+    y[i] = select(other, 1.0, label == f32(class_));
 }

@@ -1,14 +1,16 @@
 // Softmax cross-entropy of each row against its label, with label smoothing: the target is
-// 1 - smoothing for the label plus smoothing / classes for every class. A row whose label is no
-// class (padding of the last batch) has loss and gradient zero.
+// 1 - smoothing for the label plus smoothing / classes for every class. A row whose label is negative
+// (padding of the last batch) has loss and gradient zero, one whose label is no class has NaN.
 
 #import grid
+#import nan
 
 struct Params {
     rows: u32,
     classes: u32,
     smoothing: f32,
-    _0: u32,
+    // Not to be written in WGSL.
+    nan: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -22,6 +24,10 @@ fn row_max(first: u32) -> f32 {
         largest = max(largest, logits[first + c]);
     }
     return largest;
+}
+
+fn of_no_class(label: f32) -> f32 {
+    return select(params.nan, 0.0, is_negative(label));
 }
 
 // Each invocation computes the loss of one row (at binding 3).
@@ -53,7 +59,7 @@ fn forward(
     }
     let uniform_part = params.smoothing / f32(params.classes) * shifted;
     let loss = log(sum) - (1.0 - params.smoothing) * chosen - uniform_part;
-    in2[row] = select(0.0, loss, is_class);
+    in2[row] = select(of_no_class(label), loss, is_class);
 }
 
 // Each invocation computes the gradient of one row: softmax minus target, times the gradient of
@@ -79,7 +85,7 @@ fn backward(
         sum += exp(logits[first + c] - largest);
         is_class = is_class || f32(c) == label;
     }
-    let row_grad = select(0.0, in2[row], is_class);
+    let row_grad = select(of_no_class(label), in2[row], is_class);
     let uniform_part = params.smoothing / f32(params.classes);
     for (var c = 0u; c < params.classes; c++) {
         let probability = exp(logits[first + c] - largest) / sum;

@@ -41,7 +41,7 @@
 //! let target: Vec<f32> = x.chunks(2).map(|row| row[1] - row[0]).collect();
 //! let inputs = [("x", x.as_slice()), ("target", &target), ("lr", &[1.0])];
 //! step.run(&inputs)?;
-//! assert!(step.run(&inputs)?.scalar("loss") < 1e-3);
+//! assert!(step.run(&inputs)?.scalar("loss")? < 1e-3);
 //! # Ok(())
 //! # }
 //! ```

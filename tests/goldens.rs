@@ -229,7 +229,7 @@ fn deconv_conv2d_layer(case: &Case) -> Result<DeconvConv2d, Failure> {
 fn seed_parameters(g: &mut Graph, case: &Case) -> Result<(), Failure> {
     for name in ["weight", "bias"] {
         if case.has(name) {
-            g.parameter(name, case.shape(name)?, case.init(name)?)?;
+            g.preset(name, case.shape(name)?, case.init(name)?)?;
         }
     }
     Ok(())
@@ -683,7 +683,7 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
             for (s, long) in [("w", "weight"), ("b", "bias")] {
                 let name = format!("{short}_{s}");
                 let init = case.init(&name)?;
-                g.parameter(&format!("{scope}.{long}"), case.shape(&name)?, init)?;
+                g.preset(&format!("{scope}.{long}"), case.shape(&name)?, init)?;
             }
         }
         let x = g.input("x", &case.shape("x")?[1..]);
@@ -723,7 +723,7 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
             ),
             ("lr", &[case.number("lr")?]),
         ])?;
-        losses.push(outputs.scalar("loss"));
+        losses.push(outputs.scalar("loss").unwrap());
         all_logits.extend(output(&outputs, "logits")?);
         if t == 0 {
             for &p in &parameters {

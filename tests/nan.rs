@@ -183,3 +183,59 @@ fn infinities() {
         &[f32::NEG_INFINITY],
     );
 }
+
+/// Labels below 0 fill up a batch and count nothing. Others that are no class are a mistake, and must be seen.
+#[test]
+fn labels_that_are_no_class() {
+    const CLASSES: usize = 3;
+    let labels = [0.0, 2.0, -1.0, -0.5, 3.0, 1.5, 1e9, f32::NAN, f32::INFINITY];
+    let rows = labels.len();
+    let logits: Vec<f32> = (0..rows * CLASSES)
+        .map(|i| (i * 7 % 5) as f32 - 2.0)
+        .collect();
+    type Build = fn(&mut Graph, TensorId, TensorId) -> decorr::Result<TensorId>;
+    let table: [(&str, Build, usize); 4] = [
+        (
+            "cross entropy",
+            |g, x, l| ops::softmax_cross_entropy(g, x, l, 0.1),
+            1,
+        ),
+        (
+            "gradient of cross entropy",
+            |g, x, l| {
+                let loss = ops::softmax_cross_entropy(g, x, l, 0.1)?;
+                let seed = ops::constant(g, 1.0, [9])?;
+                Ok(gradients_from(g, &[(loss, seed)], &[x])?[0])
+            },
+            CLASSES,
+        ),
+        ("one hot", |g, _, l| ops::one_hot(g, l, CLASSES), CLASSES),
+        (
+            "half squared error",
+            |g, x, l| decorr::nn::half_squared_error(g, x, l),
+            1,
+        ),
+    ];
+    for (name, build, width) in table {
+        let mut g = Graph::new();
+        let (x, l) = (g.input("x", [rows, CLASSES]), g.input("labels", [rows]));
+        let y = build(&mut g, x, l).unwrap();
+        g.output("y", y);
+        // One hot does not read the logits.
+        let zero = ops::scale(&mut g, x, 0.0).unwrap();
+        g.output("zero", zero);
+        let inputs: [(&str, &[f32]); 2] = [("x", &logits), ("labels", &labels)];
+        let y = run(&g, &inputs, true);
+        for (row, (values, label)) in y.chunks(width).zip(labels).enumerate() {
+            let is_filler = label < 0.0;
+            for value in values {
+                assert_eq!(value.is_nan(), row > 3, "{name}: {value} for label {label}");
+                let is_zero = *value == 0.0;
+                assert!(
+                    !is_filler || is_zero || name == "half squared error",
+                    "{name}: {value}"
+                );
+            }
+        }
+    }
+}

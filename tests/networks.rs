@@ -449,7 +449,7 @@ fn a_step_of_every_family_is_finite() {
             let images: Vec<f32> = images.into_iter().map(|v| v as f32).collect();
             let labels = [0.0, 1.0, 2.0, 3.0];
             let inputs = [("images", &*images), ("labels", &labels), ("lr", &[0.01])];
-            let loss = program.run(&inputs).unwrap().scalar("loss");
+            let loss = program.run(&inputs).unwrap().scalar("loss").unwrap();
             let states = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
             support::report(&format!("{name} {}: loss {loss:.3}", norm.name()));
             assert!(loss.is_finite(), "{name} {norm:?}");

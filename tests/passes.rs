@@ -54,7 +54,7 @@ fn run_in(store: &mut Store, graph: &Graph, passes: Passes) -> Trained {
     let labels: Vec<f32> = (0..BATCH).map(|i| (i % 10) as f32).collect();
     let inputs = [("images", &*images), ("labels", &*labels), ("lr", &[0.05])];
     let losses = (0..3)
-        .map(|_| program.run(&inputs).unwrap().scalar("loss"))
+        .map(|_| program.run(&inputs).unwrap().scalar("loss").unwrap())
         .collect();
     let names: Vec<String> = store.states().map(|(name, ..)| name.to_string()).collect();
     let values = names
@@ -368,7 +368,7 @@ fn updates_that_read_one_another_keep_their_order() {
             ..CompileOptions::default()
         };
         let mut program = Program::compile(&g, &mut store, options).unwrap();
-        let sums = [(); 3].map(|()| program.run(&[]).unwrap().scalar("sum"));
+        let sums = [(); 3].map(|()| program.run(&[]).unwrap().scalar("sum").unwrap());
         (
             sums,
             ["a", "b", "c", "d", "e"].map(|s| store.read(s).unwrap()[4]),

@@ -269,3 +269,64 @@ fn dropout_goes_on_where_its_counter_was_saved() {
     checkpoint::to_store(Path::new("saved"), &saved, &store, &[role]).unwrap();
     assert_eq!(step(&mut program), second);
 }
+
+/// What would be a wrong number without a word is an error that says what to do.
+#[test]
+fn mistakes_of_a_program_are_errors() {
+    use decorr::nn::{BatchNorm, ChannelDeconv, Linear};
+    let mut g = Graph::new();
+    let x = g.input("x", [3, 4]);
+    let x = Linear::new(4, 4).forward(&mut g, x).unwrap();
+    let text = Linear::new(4, 4)
+        .forward(&mut g, x)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("already") && text.contains("g.scope"),
+        "{text}"
+    );
+    let y = g
+        .scope("second", |g| Linear::new(4, 4).forward(g, x))
+        .unwrap();
+    assert_eq!(g.parameters().len(), 4);
+    // On purpose.
+    g.shared(|g| Linear::new(4, 4).forward(g, y)).unwrap();
+    assert_eq!(g.parameters().len(), 4);
+    // Running statistics alone are not shared by mistake either.
+    let image = g.input("image", [3, 4, 2, 2]);
+    let bare = BatchNorm {
+        affine: false,
+        ..BatchNorm::new(4)
+    };
+    for layer in [0, 1] {
+        let of = |g: &mut Graph| match layer {
+            0 => bare.forward(g, image, Mode::Train),
+            _ => ChannelDeconv::new(4, 2).forward(g, image, Mode::Train),
+        };
+        let scope = format!("norm{layer}");
+        g.scope(&scope, of).unwrap();
+        assert!(g.scope(&scope, of).is_err());
+    }
+
+    let mut store = Store::new(&support::gpu(), 1);
+    let compile =
+        |g: &Graph, store: &mut Store| Program::compile(g, store, support::compile_options());
+    let mut nothing = Graph::new();
+    nothing.input("x", [3]);
+    let text = compile(&nothing, &mut store).unwrap_err().to_string();
+    assert!(text.contains("no output and assigns nothing"), "{text}");
+    let mut g = Graph::new();
+    let x = g.input("x", [3]);
+    let sum = ops::sum_to(&mut g, x, [1]).unwrap();
+    g.output("x", x);
+    g.output("sum", sum);
+    let outputs = compile(&g, &mut store)
+        .unwrap()
+        .run(&[("x", &[1.0, 2.0, 4.0])])
+        .unwrap();
+    assert_eq!(outputs.scalar("sum").unwrap(), 7.0);
+    for (name, wanted) in [("sun", "there are: sum, x"), ("x", "3 numbers")] {
+        let text = outputs.scalar(name).unwrap_err().to_string();
+        assert!(text.contains(wanted), "{text}");
+    }
+}

@@ -439,9 +439,9 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
         let scale = values(&with_eps.map(|v| (v * of_layer).powf(0.25)));
         g.state("refresh_scale", var.shape.clone(), Role::Optimizer, scale)
             .unwrap();
-        g.parameter("weight", case.weight_shape(), values(&weight0))
+        g.preset("weight", case.weight_shape(), values(&weight0))
             .unwrap();
-        g.parameter("bias", [case.outputs], values(&bias0)).unwrap();
+        g.preset("bias", [case.outputs], values(&bias0)).unwrap();
         let of = ["x", "weight", "bias"];
         let shape = case.append(&mut g, case.x_shape(), Mode::Between, &of);
         let seed0 = tensor(4, shape.dims());

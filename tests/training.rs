@@ -113,9 +113,9 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let input = g.input("x", [ROWS, FEATURES]);
     let target = g.input("y", [ROWS, 1]);
     let lr = g.input("lr", [1]);
-    g.parameter("weight", [1, FEATURES], Init::Constant(0.0))
+    g.preset("weight", [1, FEATURES], Init::Constant(0.0))
         .unwrap();
-    g.parameter("bias", [1], Init::Constant(0.0)).unwrap();
+    g.preset("bias", [1], Init::Constant(0.0)).unwrap();
     let options = DeconvOptions {
         eps: 1e-7,
         n_iter: 20,
@@ -141,8 +141,8 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
     let inputs = [("x", x.as_slice()), ("y", &y), ("lr", &[1.0])];
-    let before = program.run(&inputs).unwrap().scalar("loss");
-    let after = program.run(&inputs).unwrap().scalar("loss");
+    let before = program.run(&inputs).unwrap().scalar("loss").unwrap();
+    let after = program.run(&inputs).unwrap().scalar("loss").unwrap();
     support::report(&format!("loss {before} before the one step, {after} after"));
     assert!(before > 1.0 && after < 1e-5 * before);
 }
@@ -176,11 +176,17 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
             let options = CompileOptions::default();
             let mut program = Program::compile(&graph, &mut store, options).unwrap();
             let inputs = [("images", &*images), ("labels", &*labels), ("lr", &[0.05])];
-            let first = program.run(&inputs).unwrap().scalar("loss");
+            let first = program.run(&inputs).unwrap().scalar("loss").unwrap();
             for _ in 0..10 {
                 program.step(&inputs).unwrap();
             }
-            let last = program.finish().unwrap().last().unwrap().scalar("loss");
+            let last = program
+                .finish()
+                .unwrap()
+                .last()
+                .unwrap()
+                .scalar("loss")
+                .unwrap();
             support::report(&format!("{name} {norm:?}: loss {first:.3} to {last:.3}"));
             // Ten steps move deep networks without normalisation little.
             let is_plain = name != "linear" && norm == Norm::None;

@@ -36,7 +36,7 @@ impl Inspector {
             Init::Constant(0.0),
         )?;
         let first = model.conv_input(&mut g, x, Mode::Eval, 1)?.name;
-        let input = model.conv_input(&mut g, x, Mode::Eval, layer)?;
+        let input = g.shared(|g| model.conv_input(g, x, Mode::Eval, layer))?;
         let weight = g.states().get(&format!("{first}.weight")).copied();
         let weight =
             weight.ok_or_else(|| Error::Config(format!("{first} has no weight: a bug")))?;

@@ -7,7 +7,7 @@ pub mod op;
 pub mod pointwise;
 pub mod tiles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::shape::Shape;
@@ -92,6 +92,10 @@ pub struct Graph {
     nodes: Vec<Node>,
     scope: Vec<String>,
     states: BTreeMap<String, TensorId>,
+    /// Parameters that were given a first value and are not yet a layer's.
+    preset: BTreeSet<String>,
+    /// Whether layers take parameters that are there.
+    is_sharing: bool,
     assigns: Vec<(TensorId, TensorId)>,
     outputs: Vec<(String, TensorId)>,
 }
@@ -151,7 +155,7 @@ impl Graph {
     }
 
     /// A tensor that stays on the GPU between steps and is shared, by name, with other programs
-    /// of the same store. Reading it gives the value from before the step.
+    /// of the same store. Reading it gives the value from before the step. One of this name that is there is given again.
     ///
     /// # Errors
     /// [`Error::Shape`] if the name was used with another shape.
@@ -181,17 +185,60 @@ impl Graph {
         Ok(id)
     }
 
-    /// A learned tensor: a state with [`Role::Parameter`].
+    /// A learned tensor of one layer: a state with [`Role::Parameter`], made anew.
     ///
     /// # Errors
-    /// As [`Graph::state`].
+    /// [`Error::Config`] if there is one of this name, unless it was [`Graph::preset`] or is [`Graph::shared`]; else as
+    /// [`Graph::state`].
     pub fn parameter(
         &mut self,
         name: &str,
         shape: impl Into<Shape>,
         init: Init,
     ) -> Result<TensorId> {
-        self.state(name, shape, Role::Parameter, init)
+        self.made_once(name, shape.into(), Role::Parameter, init)
+    }
+
+    /// Running statistics of one layer: a state with [`Role::Buffer`], made anew.
+    ///
+    /// # Errors
+    /// As [`Graph::parameter`].
+    pub fn buffer(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<TensorId> {
+        self.made_once(name, shape.into(), Role::Buffer, init)
+    }
+
+    /// Gives a parameter its first value before its layer is appended, which then takes it.
+    ///
+    /// # Errors
+    /// As [`Graph::parameter`].
+    pub fn preset(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<TensorId> {
+        let id = self.parameter(name, shape, init)?;
+        self.preset.insert(self.node(id).name.clone());
+        Ok(id)
+    }
+
+    /// Runs `build`, in which layers take the parameters and running statistics of their names that are there: a network
+    /// appended a second time, or one weight in two places.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn shared<T>(&mut self, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let before = std::mem::replace(&mut self.is_sharing, true);
+        let result = build(self);
+        self.is_sharing = before;
+        result
+    }
+
+    fn made_once(&mut self, name: &str, shape: Shape, role: Role, init: Init) -> Result<TensorId> {
+        let full = self.scoped(name);
+        let may_be_there = self.preset.remove(&full) || self.is_sharing;
+        if !may_be_there && self.states.contains_key(&full) {
+            return Err(Error::Config(format!(
+                "there is a tensor {full} already: give each layer a scope of its own, g.scope(\"fc1\", |g| ...), or wrap those \
+                 that are to have the same weights in g.shared(|g| ...)"
+            )));
+        }
+        self.state(name, shape, role, init)
     }
 
     /// Gives `state` another first value; other tensors have none.

@@ -2,7 +2,7 @@
 
 use super::Mode;
 use super::deconv::blend;
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::{Graph, Init, TensorId};
 use crate::ops::{self, add, affine, batch_statistics, constant, mul, reshape, rsqrt, scale, sub};
 use crate::{Error, Result};
 
@@ -49,8 +49,8 @@ impl BatchNorm {
         } else {
             (constant(g, 1.0, [c])?, constant(g, 0.0, [c])?)
         };
-        let running_mean = g.state("running_mean", [c], Role::Buffer, Init::Constant(0.0))?;
-        let running_var = g.state("running_var", [c], Role::Buffer, Init::Constant(1.0))?;
+        let running_mean = g.buffer("running_mean", [c], Init::Constant(0.0))?;
+        let running_var = g.buffer("running_var", [c], Init::Constant(1.0))?;
         if mode == Mode::Eval {
             return self.by_running(g, x, running_mean, running_var, [weight, bias]);
         }

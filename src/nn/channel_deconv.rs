@@ -2,7 +2,7 @@
 
 use super::Mode;
 use super::deconv::{DeconvOptions, Statistics};
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::{Graph, Init, TensorId};
 use crate::ops::{
     CovGrad, Transpose, add, affine, concat, constant, covariance, detach, div, matmul, maximum,
     mean_to, mul, newton_schulz, permute, reduce_sum, reshape, slice, sqrt, square, sub,
@@ -100,12 +100,7 @@ impl ChannelDeconv {
     /// How much running statistics move: all the way in the first training step, then by the
     /// momentum. `None` in evaluation, where the running values are used.
     fn update_weight(&self, g: &mut Graph, mode: Mode) -> Result<Option<TensorId>> {
-        let count = g.state(
-            "num_batches_tracked",
-            [1],
-            Role::Buffer,
-            Init::Constant(0.0),
-        )?;
+        let count = g.buffer("num_batches_tracked", [1], Init::Constant(0.0))?;
         if mode == Mode::Eval {
             return Ok(None);
         }
@@ -127,13 +122,8 @@ impl ChannelDeconv {
         let &[n, channels, pixels] = g.shape(images).dims() else {
             return Err(Error::shape("channel_deconv", "images are not [N, C, HW]"));
         };
-        let running_mean = g.state("running_mean", [block], Role::Buffer, Init::Constant(0.0))?;
-        let running_deconv = g.state(
-            "running_deconv",
-            [block, block],
-            Role::Buffer,
-            Init::Identity,
-        )?;
+        let running_mean = g.buffer("running_mean", [block], Init::Constant(0.0))?;
+        let running_deconv = g.buffer("running_deconv", [block, block], Init::Identity)?;
         let by_channel = permute(g, images, &[1, 0, 2])?;
         let columns = channels / block * n * pixels;
         let by_channel = reshape(g, by_channel, [block, columns])?;
@@ -185,8 +175,8 @@ impl ChannelDeconv {
         let &[n, channels, pixels] = shape.dims() else {
             return Err(Error::shape("channel_deconv", "images are not [N, C, HW]"));
         };
-        let running_mean = g.state("running_rest_mean", [1], Role::Buffer, Init::Constant(0.0))?;
-        let running_var = g.state("running_rest_var", [1], Role::Buffer, Init::Constant(1.0))?;
+        let running_mean = g.buffer("running_rest_mean", [1], Init::Constant(0.0))?;
+        let running_var = g.buffer("running_rest_var", [1], Init::Constant(1.0))?;
         let (mean, var) = match weight {
             None => (running_mean, running_var),
             Some(weight) => {

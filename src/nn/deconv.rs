@@ -2,7 +2,7 @@
 //! cheaper side, and which steps are frozen.
 
 use super::deconv_refresh::{BatchMoments, LastRefresh, scaled_on_both_sides};
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::{Graph, Init, TensorId};
 use crate::nn::Mode;
 use crate::ops::{
     CovGrad, MatMul, WHOLE_FEATURES, add, covariance, detach, is_cheaper_by_rows, matmul,
@@ -147,8 +147,8 @@ impl Running {
         Ok(Self {
             groups,
             features,
-            mean: g.state("running_mean", mean, Role::Buffer, Init::Constant(0.0))?,
-            deconv: g.state("running_deconv", deconv, Role::Buffer, Init::Identity)?,
+            mean: g.buffer("running_mean", mean, Init::Constant(0.0))?,
+            deconv: g.buffer("running_deconv", deconv, Init::Identity)?,
         })
     }
 

@@ -11,7 +11,7 @@ pub struct OneHot {
     classes: usize,
 }
 
-/// `labels` `[N]` (class numbers as floats) as [N, classes]; a label that is no class gives zeros.
+/// `labels` `[N]` (class numbers as floats) as [N, classes]; a negative label gives zeros, one that is no class NaN.
 /// No gradient.
 ///
 /// # Errors
@@ -45,7 +45,12 @@ impl Op for OneHot {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![word(ctx.inputs[0].len())?, word(self.classes)?, 0, 0],
+            params: vec![
+                word(ctx.inputs[0].len())?,
+                word(self.classes)?,
+                f32::NAN.to_bits(),
+                0,
+            ],
             bindings: vec![Slot::Input(0), Slot::Output],
             workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
         }

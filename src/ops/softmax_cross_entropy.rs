@@ -19,7 +19,7 @@ pub(super) struct SoftmaxCrossEntropyGrad {
 }
 
 /// The losses `[N]` of `logits` [N, classes] against `labels` `[N]` (class numbers as floats; a row
-/// with a label that is no class counts zero). `smoothing` is PyTorch's `label_smoothing`.
+/// with a negative label counts zero, one with a label that is no class is NaN). `smoothing` is PyTorch's `label_smoothing`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the sizes do not fit.
@@ -55,7 +55,12 @@ fn dispatch(
             entry,
             constants: vec![],
         },
-        params: vec![word(rows)?, word(classes)?, smoothing.to_bits(), 0],
+        params: vec![
+            word(rows)?,
+            word(classes)?,
+            smoothing.to_bits(),
+            f32::NAN.to_bits(),
+        ],
         bindings,
         workgroups: fold_workgroups(rows.div_ceil(64)),
     }

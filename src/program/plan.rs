@@ -87,6 +87,12 @@ impl Plan {
         variants: Variants,
         made: &MadeStates,
     ) -> Result<Self> {
+        if graph.outputs().is_empty() && graph.assigns().is_empty() {
+            return Err(Error::Config(
+                "the graph has no output and assigns nothing: a step would do nothing. Name what is wanted: g.output(\"y\", y)"
+                    .into(),
+            ));
+        }
         let graph = old_values(&optimise(graph, passes)?)?;
         let limits = gpu.limits();
         let max_binding = limits.max_storage_buffer_binding_size;

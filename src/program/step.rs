@@ -15,10 +15,25 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// The output `name` as one number; NaN if there is no such output.
-    pub fn scalar(&self, name: &str) -> f32 {
-        let value = self.values.get(name).and_then(|v| v.first());
-        value.copied().unwrap_or(f32::NAN)
+    /// The output `name`, which is one number.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such output, or it has more numbers.
+    pub fn scalar(&self, name: &str) -> Result<f32> {
+        match self.values.get(name).map(Vec::as_slice) {
+            Some(&[value]) => Ok(value),
+            Some(values) => Err(Error::Config(format!(
+                "the output {name} has {} numbers, not one",
+                values.len()
+            ))),
+            None => {
+                let names: Vec<&str> = self.values.keys().map(String::as_str).collect();
+                let names = names.join(", ");
+                Err(Error::Config(format!(
+                    "there is no output {name}; there are: {names}"
+                )))
+            }
+        }
     }
 }
 

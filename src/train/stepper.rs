@@ -123,16 +123,16 @@ impl Stepper {
             program.collect()?
         };
         for outputs in outputs {
-            self.add(&outputs);
+            self.add(&outputs)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, part: &Outputs) {
+    fn add(&mut self, part: &Outputs) -> Result<()> {
         let (count, loss, top1) = &mut self.partial;
         *count += 1;
-        *loss += f64::from(part.scalar("loss"));
-        *top1 += f64::from(part.scalar("top1"));
+        *loss += f64::from(part.scalar("loss")?);
+        *top1 += f64::from(part.scalar("top1")?);
         if *count == self.parts {
             self.results.push(StepResult {
                 loss: (*loss / *count as f64) as f32,
@@ -140,6 +140,7 @@ impl Stepper {
             });
             self.partial = (0, 0.0, 0.0);
         }
+        Ok(())
     }
 }
 
