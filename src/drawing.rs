@@ -41,7 +41,7 @@ pub(crate) fn draw_png(canvas: RgbImage, draw: impl FnOnce(&Area<'_>) -> Drawn) 
             .map_err(|e| Error::Config(format!("drawing: {e}")))?;
     }
     let canvas = RgbImage::from_raw(size.0, size.1, pixels)
-        .ok_or_else(|| Error::Config("a picture of the wrong size: a bug".into()))?;
+        .ok_or_else(|| Error::bug("a drawing has another size than its picture"))?;
     encode_png(&canvas)
 }
 

@@ -59,6 +59,9 @@ pub enum Error {
     /// Training cannot go on (the loss is not a number).
     #[error("{0}")]
     Diverged(String),
+    /// Something that cannot happen has happened: always a bug of this crate.
+    #[error("{0}. This is a bug of decorr: please report it with the command and this line")]
+    Bug(String),
     /// The operating system refused to read or write a file.
     #[error("{}: {source}", path.display())]
     Io {
@@ -76,6 +79,11 @@ impl Error {
             op: op.into(),
             message: message.into(),
         }
+    }
+
+    /// A [`Error::Bug`].
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::Bug(what.into())
     }
 
     /// A [`Error::Io`] at `path`; use as `.map_err(|e| Error::io(path, e))`.

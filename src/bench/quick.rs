@@ -268,7 +268,11 @@ fn paper_runs(report: &Report) -> Result<Vec<PaperRun>> {
     ] {
         let experiment = format!("{data}-{model}");
         let settings = preset(&format!("{experiment}-deconv"))?;
-        let missing = || Error::Config(format!("{experiment} is no preset: a bug"));
+        let missing = || {
+            Error::bug(format!(
+                "the preset {experiment}-deconv has no epochs or no batch size"
+            ))
+        };
         let epochs = settings.epochs.ok_or_else(missing)?;
         let batch_size = settings.batch_size.ok_or_else(missing)?;
         let images = match find_set(data).ok().and_then(|set| set.counts) {

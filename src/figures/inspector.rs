@@ -38,8 +38,7 @@ impl Inspector {
         let first = model.conv_input(&mut g, x, Mode::Eval, 1)?.name;
         let input = g.shared(|g| model.conv_input(g, x, Mode::Eval, layer))?;
         let weight = g.states().get(&format!("{first}.weight")).copied();
-        let weight =
-            weight.ok_or_else(|| Error::Config(format!("{first} has no weight: a bug")))?;
+        let weight = weight.ok_or_else(|| Error::bug(format!("{first} has no weight")))?;
         let title = format!("input of convolution {layer}");
         let views = vec![
             weights_view(

@@ -161,7 +161,7 @@ impl Picture {
                 self.height as u32,
                 plane,
             )
-            .ok_or_else(|| Error::Config("a plane of the wrong size: a bug".into()))?;
+            .ok_or_else(|| Error::bug("a plane has another size than its picture"))?;
             let filter = image::imageops::FilterType::CatmullRom;
             let small = image::imageops::resize(&buffer, width as u32, height as u32, filter);
             // The filter goes a little beyond the values at edges.

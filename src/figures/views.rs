@@ -330,10 +330,10 @@ pub(super) fn fitted([h, w]: [usize; 2], side: usize) -> [usize; 2] {
 /// The view called `name`.
 ///
 /// # Errors
-/// [`Error::Config`] if there is none: a bug.
+/// [`Error::Bug`] if there is none.
 pub(super) fn find<'a>(views: &'a [View], name: &str) -> Result<&'a View> {
     let found = views.iter().find(|v| v.name == name);
-    found.ok_or_else(|| Error::Config(format!("no view is called {name}: a bug")))
+    found.ok_or_else(|| Error::bug(format!("no view is called {name}")))
 }
 
 #[cfg(test)]

@@ -461,10 +461,9 @@ impl Remap {
     /// The new id of an old node.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it was left out: a bug of a pass.
+    /// [`Error::Bug`] if a pass left it out.
     pub fn get(&self, old: TensorId) -> Result<TensorId> {
-        self.0[old.index()]
-            .ok_or_else(|| Error::shape("rebuild", format!("node {} is used but gone", old.0)))
+        self.0[old.index()].ok_or_else(|| Error::bug(format!("node {} is used but gone", old.0)))
     }
 
     /// The new ids of old nodes.

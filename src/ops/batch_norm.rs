@@ -6,7 +6,6 @@
 //! Bound: x read three times forward (mean, variance, result); x and the gradient read twice
 //! backward.
 
-use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Graph, Op, TensorId};
@@ -14,6 +13,7 @@ use crate::ops::{
     add, affine, mean_to, mul, neg, pointwise, reduce_sum, reshape, rsqrt, scale, square, sub,
 };
 use crate::shape::Shape;
+use crate::{Error, Result};
 
 /// y from x and statistics that are those of x itself. See [`batch_norm`].
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct BatchStatistics {
 /// [`crate::Error::Shape`] if `x` has fewer than 2 dimensions.
 pub fn batch_statistics(g: &mut Graph, x: TensorId) -> Result<BatchStatistics> {
     let per_channel =
-        channel_shape(g.shape(x)).map_err(|message| crate::Error::shape("batch_norm", message))?;
+        channel_shape(g.shape(x)).map_err(|message| Error::shape("batch_norm", message))?;
     let count = g.shape(x).len() / per_channel.len();
     let mean = mean_to(g, x, per_channel.clone())?;
     let centred = sub(g, x, mean)?;
@@ -106,7 +106,7 @@ impl Op for BatchNorm {
         y_grad: TensorId,
     ) -> Result<Vec<Option<TensorId>>> {
         let &[x, mean, var, weight, _] = g.node(node).inputs.as_slice() else {
-            return Ok(vec![]);
+            return Err(Error::bug("batch_norm has another number of inputs than 5"));
         };
         let per_channel = g.shape(mean).clone();
         let count = (g.shape(x).len() / per_channel.len()) as f32;

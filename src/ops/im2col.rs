@@ -105,7 +105,9 @@ fn dispatch(
     let &[n, c, h, w] = image.dims() else {
         return Err(Error::shape("im2col", format!("{image} is not NCHW")));
     };
-    let [out_h, out_w] = window.positions(h, w).unwrap_or([0, 0]);
+    let positions = window.positions(h, w);
+    let [out_h, out_w] =
+        positions.ok_or_else(|| Error::bug(format!("im2col has no patches in {image}")))?;
     let [k_h, k_w] = window.kernel_size;
     let (stride, padding, dilation) = (window.stride, window.padding, window.dilation);
     let constants = [

@@ -162,13 +162,13 @@ impl Window {
         }))
     }
 
-    /// Whether every patch has taps inside the image and, at stride 1, every pixel is in some patch.
+    /// Whether there are patches, every one has taps inside the image and, at stride 1, every pixel is in some patch.
     fn reaches_all(&self, image: [usize; 2]) -> bool {
         let mut regions = self.regions(image);
         if self.stride == 1 {
             regions.extend(self.adjoint_regions(image));
         }
-        regions.iter().all(|region| region.taps() > 0)
+        !regions.is_empty() && regions.iter().all(|region| region.taps() > 0)
     }
 
     /// Regions of the adjoint at stride 1: places are pixels. Taps are in reverse order, and a pixel has those whose patch

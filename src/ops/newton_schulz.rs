@@ -189,7 +189,7 @@ fn combine(g: &mut Graph, terms: &[(TensorId, f64)], diagonal: f64) -> Result<Te
         });
     }
     let (Some(sum), true) = (sum, diagonal != 0.0) else {
-        return sum.ok_or_else(|| Error::shape("newton_schulz", "a sum of nothing: a bug"));
+        return sum.ok_or_else(|| Error::bug("newton_schulz makes a sum of nothing"));
     };
     let identity = identity_times(g, sum, diagonal as f32)?;
     add(g, sum, identity)

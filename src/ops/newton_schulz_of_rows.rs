@@ -208,7 +208,7 @@ fn combine(
                 Some(sum) => add(g, sum, value)?,
             });
         }
-        sum.ok_or_else(|| Error::shape("newton_schulz_of_rows", "a sum of nothing: a bug"))
+        sum.ok_or_else(|| Error::bug("newton_schulz_of_rows makes a sum of nothing"))
     };
     let at = weighted(|term| Some(term.at))?;
     let quotient = weighted(|term| term.quotient)?;

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::Result;
 use crate::graph::op::{
     Dispatch, Kernel, Lowered, Lowering, Slot, Variants, fold_workgroups, word,
 };
@@ -17,6 +16,7 @@ use crate::graph::{Cost, Graph, Op, TensorId};
 use crate::ops::pointwise::{Operands, Width, insert_generated};
 use crate::ops::{broadcast_to, reshape, scale};
 use crate::shape::{Broadcast, Shape};
+use crate::{Error, Result};
 
 const SOURCE: &str = include_str!("../../shaders/reduce_sum.wgsl");
 
@@ -182,7 +182,12 @@ impl ReduceSum {
         outputs: &[Slot],
         variants: Variants,
     ) -> Result<Lowered> {
-        let [outer, mid, inner] = extents(&self.to, &self.domain).unwrap_or([1, 1, 1]);
+        let [outer, mid, inner] = extents(&self.to, &self.domain).ok_or_else(|| {
+            Error::bug(format!(
+                "reduce_sum has no order of axes from {} to {}",
+                self.domain, self.to
+            ))
+        })?;
         let by_columns = inner == 1;
         let vectors = if by_columns { mid % 4 } else { inner % 4 } == 0;
         let (width, lanes) = if vectors {
@@ -257,6 +262,7 @@ fn kernel(
         );
     }
     let zero = "vec4<f32>(0.0)".to_string();
+    // One sum has no second summand.
     let [first, second] = [0, 1].map(|j| results.get(j).unwrap_or(&zero));
     let _ = write!(
         generated,

@@ -216,7 +216,7 @@ impl<'a> Places<'a> {
     fn of(&self, node: usize) -> Result<Storage> {
         self.storage[self.plan.roots[node]].clone().ok_or_else(|| {
             let name = &self.plan.graph.nodes()[node].name;
-            Error::shape("compile", format!("{name} has no storage: a bug"))
+            Error::bug(format!("{name} has no storage"))
         })
     }
 }

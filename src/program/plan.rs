@@ -320,7 +320,7 @@ fn node_kernel(
 
 /// The kernels of two sums, or the kernel of two element-wise nodes.
 fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<PlannedKernels> {
-    let differ = || Error::shape("plan", "two joined nodes differ: a bug");
+    let differ = || Error::bug("two joined nodes differ");
     let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
     let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
     let (Kind::Op(op), Kind::Op(other_op)) = (&node.kind, &other.kind) else {

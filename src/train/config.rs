@@ -228,7 +228,7 @@ impl TrainConfig {
         let mut o = options.over(preset).over(TrainOptions::defaults());
         // The defaults above give these a value; an absent one is a bug, said as an error.
         fn need<T: Clone>(value: &Option<T>, name: &str) -> Result<T> {
-            let missing = || Error::Config(format!("--{name} has no value"));
+            let missing = || Error::bug(format!("--{name} has no value"));
             value.clone().ok_or_else(missing)
         }
         let batch_size = need(&o.batch_size, "batch-size")?;

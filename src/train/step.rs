@@ -76,7 +76,10 @@ pub fn update_step(part: &Graph, optimizer: &Optimizer) -> Result<Graph> {
     for id in part.parameters() {
         let node = part.node(id);
         let Kind::State(state) = &node.kind else {
-            return Err(Error::shape("update_step", "a parameter is no state"));
+            return Err(Error::bug(format!(
+                "the parameter {} is no state",
+                node.name
+            )));
         };
         let w = g.parameter(&node.name, node.shape.clone(), state.init.clone())?;
         parameters.push(w);

@@ -76,8 +76,9 @@ impl Stepper {
     pub(super) fn step(&mut self, batch: &Batch, lr: f32, mode: Mode) -> Result<()> {
         let which = self.programs.iter().position(|(m, _)| *m == mode);
         let Some(which) = which else {
-            let message = format!("no program for steps of mode {mode:?}: a bug");
-            return Err(Error::shape("stepper", message));
+            return Err(Error::bug(format!(
+                "there is no program for steps of mode {mode:?}"
+            )));
         };
         // Results come in the order of steps: those of the other program first.
         if which != self.last {
