@@ -410,6 +410,63 @@ fn wrong_options_are_named() {
     );
 }
 
+/// Rows of --network: ratios are of the row that they name, and a step with --refresh is the mean of its cycle.
+#[test]
+fn steps_of_a_network_are_held_against_batch_norm() {
+    let args = [
+        "bench",
+        "--network",
+        "mlp",
+        "--batch-size",
+        "16",
+        "--rounds",
+        "2",
+        "--json",
+    ];
+    let report: serde_json::Value = serde_json::from_str(&stdout(&decorr(&args))).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    let ms = |name: &str| {
+        let figure = figures.iter().find(|f| f["name"] == name);
+        figure.unwrap_or_else(|| panic!("no {name}: {report}"))["ms"]
+            .as_f64()
+            .unwrap()
+    };
+    let mut ratios = 0;
+    for figure in figures.iter().filter(|f| f["ratio"].is_array()) {
+        let [base, ratio] = [&figure["ratio"][0], &figure["ratio"][1]];
+        let expected = figure["ms"].as_f64().unwrap() / ms(base.as_str().unwrap());
+        assert!(
+            (ratio.as_f64().unwrap() / expected - 1.0).abs() < 1e-9,
+            "{figure}"
+        );
+        ratios += 1;
+    }
+    assert!(ratios >= 4, "{ratios} ratios: {report}");
+    // A cycle of 8 steps takes about six times as long as a step: far from one, and from none.
+    let (exact, cycle) = (
+        ms("mlp at 16 deconv 64"),
+        ms("mlp at 16 deconv 64 refresh 8"),
+    );
+    assert!(
+        cycle < 3.0 * exact,
+        "{cycle} ms a step, {exact} with D of every step"
+    );
+}
+
+#[test]
+fn loading_is_measured_in_images() {
+    let args = ["data", "bench", "--seconds", "1", "--batch-size", "32"];
+    let text = stdout(&decorr(&args));
+    let number = |word: &str| -> f64 {
+        let before = text.split(word).next().unwrap().trim_end();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let (images, seconds) = (number("images in"), number("s, batches of 32"));
+    assert!(images >= 32.0 && images % 32.0 == 0.0, "{text}");
+    let rate: f64 = text.split(' ').next().unwrap().parse().unwrap();
+    assert!((rate * seconds / images - 1.0).abs() < 0.1, "{text}");
+}
+
 /// Before memory is taken for them.
 #[test]
 fn what_no_device_can_hold_is_refused_at_once() {
@@ -1064,6 +1121,31 @@ fn a_step_is_traced_for_perfetto() {
     assert!(described.contains(&counted), "{counted}: {described}");
 
     let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("{v}"));
+    // Shares are of the peaks that are printed.
+    let printed = |before: &str| -> f64 {
+        let rest = text.split(before).nth(1).unwrap().trim_start();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    let largest = |name: &str| {
+        let of = |e: &&serde_json::Value| number(&e["args"][name]);
+        let timed = complete
+            .iter()
+            .copied()
+            .filter(|e| number(&e["args"]["microseconds"]) > 0.0);
+        timed.max_by(|a, b| of(a).total_cmp(&of(b))).unwrap()
+    };
+    for (rate, share, peak) in [
+        ("gflops", "share_of_peak", "multiply-add peak"),
+        ("gb_per_s", "share_of_stream", "memory stream"),
+    ] {
+        let args = &largest(rate)["args"];
+        let expected = number(&args[rate]) / printed(peak);
+        let actual = number(&args[share]);
+        assert!(
+            (actual / expected - 1.0).abs() < 0.05,
+            "{share} {actual}, not {expected}"
+        );
+    }
     let mut ends = std::collections::HashMap::new();
     let mut phases = std::collections::BTreeSet::new();
     for event in &complete {
@@ -1172,4 +1254,42 @@ fn options_of_figures_change_what_they_print() {
             "fig2 {more:?}"
         );
     }
+    // Of a layer of the bundled network.
+    for command in [
+        &["fig2", photograph, "--layer", "2"][..],
+        &["fig9", photograph, "--layer", "2"],
+    ] {
+        let of = |side: &str, more: &[&str]| {
+            json(
+                &[
+                    command,
+                    &["--max-side", side, "--out", &out, "--json"],
+                    more,
+                ]
+                .concat(),
+            )
+        };
+        let plain = of("48", &[]);
+        assert_ne!(of("32", &[]), plain, "{command:?} --max-side");
+        for more in [
+            &["--block", "8"][..],
+            &["--eps", "0.01"],
+            &["--n-iter", "3"],
+            &["--sampling-stride", "2"],
+        ] {
+            assert_ne!(of("48", more), plain, "{command:?} {more:?}");
+        }
+    }
+    let other = json(&[
+        "fig9",
+        photograph,
+        "--max-side",
+        "48",
+        "--layer",
+        "3",
+        "--out",
+        &out,
+        "--json",
+    ]);
+    assert_eq!(other["layer"], "features.6");
 }

@@ -272,3 +272,132 @@ fn classes_are_known_by_their_names() {
     let text = resumed.unwrap_err().to_string();
     assert!(text.contains("the network was trained on 3"), "{text}");
 }
+
+/// `decorr eval` with each of its options. One that is not in the table fails.
+#[test]
+fn every_option_of_eval_does_what_it_says() {
+    use std::collections::BTreeSet;
+    use std::process::{Command, Output};
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let text = |name: &str| at(name).to_string_lossy().into_owned();
+    folder(&at("all"), &["ant", "bee", "cat"]);
+    folder(&at("broken"), &["ant", "bee", "cat"]);
+    fs::write(at("broken/val/ant/0.png"), b"no picture").unwrap();
+    folder(&at("two"), &["ant", "bee"]);
+    let options = TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        data: Some("folder".into()),
+        data_dir: Some(at("all")),
+        image_size: Some(8),
+        batch_size: Some(3),
+        steps: Some(2),
+        lr: Some(1e-3),
+        out: Some(at("run")),
+        ..TrainOptions::default()
+    };
+    let stop = AtomicBool::new(false);
+    let config = TrainConfig::resolve(options).unwrap();
+    train(&support::gpu(), &config, Start::New, &stop, |_| ()).unwrap();
+    // The same weights as another program would hand them over.
+    let checkpoint = text("run/model.safetensors");
+    let (tensors, _) = decorr::train::checkpoint::load(Path::new(&checkpoint)).unwrap();
+    let bare = text("bare.safetensors");
+    decorr::train::checkpoint::save(Path::new(&bare), &tensors, &Default::default()).unwrap();
+
+    let decorr = |args: &[&str]| -> Output {
+        Command::new(env!("CARGO_BIN_EXE_decorr"))
+            .arg("eval")
+            .args(args)
+            .output()
+            .unwrap()
+    };
+    let json = |args: &[&str]| -> serde_json::Value {
+        let output = decorr(&[args, &["--json"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let refusal = |args: &[&str]| -> String {
+        let output = decorr(args);
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let own = ["--checkpoint", &checkpoint];
+    let with = |more: &[&str]| json(&[&own[..], more].concat());
+    let plain = with(&[]);
+    assert_eq!(plain["images"], 3);
+
+    let data = ["--data", "folder", "--data-dir"];
+    let (all, broken, two) = (text("all"), text("broken"), text("two"));
+    let other = [
+        "--checkpoint",
+        &bare,
+        "--norm",
+        "none",
+        "--image-size",
+        "8",
+        data[0],
+        data[1],
+        data[2],
+        &all,
+    ];
+    let mut seen = BTreeSet::from(["checkpoint", "json", "adapter", "backend", "help"]);
+    let mut row = |option: &'static str, holds: bool| {
+        seen.insert(option);
+        assert!(holds, "{option}");
+    };
+    row(
+        "model",
+        json(&[&other[..], &["--model", "linear"]].concat()) == plain,
+    );
+    row(
+        "norm",
+        refusal(&[&own[..], &["--norm", "batch"]].concat()).contains("leave --norm out"),
+    );
+    row(
+        "form",
+        refusal(&[&other[..], &["--model", "linear", "--form", "cifar"]].concat())
+            .contains("--form"),
+    );
+    // Not in the folder of the training.
+    let elsewhere = refusal(&[&own[..], &["--data", "fashion-mnist"]].concat());
+    row("data", elsewhere.contains("fc.weight"));
+    row("data-dir", with(&["--data-dir", &two])["images"] == 2);
+    row(
+        "image-size",
+        refusal(&[&own[..], &["--image-size", "16"]].concat()).contains("fc.weight"),
+    );
+    row("test-images", with(&["--test-images", "2"])["images"] == 2);
+    let bad = ["--data-dir", &broken];
+    let named = refusal(&[&own[..], &bad].concat()).contains("no picture");
+    row(
+        "skip-bad",
+        named && with(&[&bad[..], &["--skip-bad"]].concat())["images"] == 2,
+    );
+    row("workers", with(&["--workers", "3"]) == plain);
+    row("loss", with(&["--loss", "bce"])["loss"] != plain["loss"]);
+    row(
+        "batch-size",
+        with(&["--batch-size", "2"])["top1"] == plain["top1"],
+    );
+
+    let help = String::from_utf8(decorr(&["--help"]).stdout).unwrap();
+    let words = help
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--"));
+    let options: BTreeSet<&str> = help
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'))
+        .filter_map(|line| line.split("--").nth(1)?.split([' ', '\n', '=', '[']).next())
+        .collect();
+    assert!(
+        options.len() >= 15 && words.count() >= options.len(),
+        "{help}"
+    );
+    for option in options {
+        assert!(seen.contains(option), "--{option} has no row");
+    }
+}

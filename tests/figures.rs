@@ -326,6 +326,39 @@ fn figure_2_is_of_the_covariance_in_float64() {
     );
 }
 
+/// Each patch counts the same, whatever the size of its image.
+#[test]
+fn figure_2_of_images_of_two_sizes_in_float64() {
+    let pictures = [astronaut(64), {
+        let mut other = astronaut(40);
+        other.data.iter_mut().for_each(|v| *v = v.powi(3));
+        other
+    }];
+    let figure = fig2(&gpu(), pictures.clone().map(Ok), None, FIG2).unwrap();
+    let same = Geometry {
+        stride: 1,
+        padding: 1,
+        dilation: 1,
+        groups: 1,
+    };
+    let rows = pictures
+        .each_ref()
+        .map(|p| reference::im2col(&zero_mean(p), [3, 3], same).data)
+        .concat();
+    let count = rows.len() / 27;
+    assert_eq!(count, 64 * 64 + 40 * 40);
+    let mean = |j: usize| rows.iter().skip(j).step_by(27).sum::<f64>() / count as f64;
+    let means: Vec<f64> = (0..27).map(mean).collect();
+    let centred = Tensor::from_fn(&[1, count, 27], |i| rows[i] - means[i % 27]);
+    let expected: Vec<f32> = reference::covariance(&centred, 0.0)
+        .data
+        .iter()
+        .map(|&v| v as f32)
+        .collect();
+    let (cov, _) = support::relative_error(&figure.cov, &expected);
+    assert!(cov < 1e-6, "{cov:e}");
+}
+
 /// Statistics of every other patch, of an image whose sides are no multiples of the stride.
 #[test]
 fn figure_2_of_a_sample_in_float64() {
@@ -529,6 +562,39 @@ fn figure_9_of_a_state_dict() {
         (report.layer.as_str(), report.shape),
         ("features.11", [32, 10, 10])
     );
+
+    // Channels that are constant have no part in the means.
+    let (mut tensors, _) = decorr::train::checkpoint::load(&path).unwrap();
+    let feeding = "features.8";
+    for (name, value) in [("weight", 0.0), ("bias", -1.0)] {
+        let tensor = tensors.get_mut(&format!("{feeding}.{name}")).unwrap();
+        let each = tensor.data.len() / tensor.shape[0];
+        tensor.data[..5 * each].fill(value);
+    }
+    decorr::train::checkpoint::save(&path, &tensors, &Default::default()).unwrap();
+    let narrow = TrainOptions {
+        width: Some(0.125),
+        ..TrainOptions::default()
+    };
+    let trained = Trained::read(&path, narrow).unwrap();
+    let report = fig9(&gpu(), &picture, &trained, FIG9).unwrap().report;
+    let live: Vec<_> = report
+        .channels
+        .iter()
+        .filter(|c| c[0].hoyer.is_finite())
+        .collect();
+    assert!(
+        live.len() == report.live_channels && live.len() <= 32 - 5,
+        "{}",
+        live.len()
+    );
+    for side in [0, 1] {
+        let mean =
+            |of: &dyn Fn(usize) -> f64| (0..live.len()).map(of).sum::<f64>() / live.len() as f64;
+        assert!((report.mean_hoyer[side] - mean(&|i| live[i][side].hoyer)).abs() < 1e-9);
+        let kurtosis = mean(&|i| live[i][side].excess_kurtosis);
+        assert!((report.mean_excess_kurtosis[side] - kurtosis).abs() < 1e-9 * kurtosis.abs());
+    }
 }
 
 /// Every pixel of a mosaic in each kind of colours, against the same written out.

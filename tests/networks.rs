@@ -407,6 +407,45 @@ fn step_graph(model: &Model, images: [usize; 4], mode: Mode) -> Graph {
     training_step(model, CE, &sgd, images, mode).unwrap()
 }
 
+/// torchvision's `kaiming_normal_`: by the outputs, DenseNet by the inputs. Widths are rounded to the nearest multiple of 8.
+#[test]
+fn first_weights_and_widths() {
+    use decorr::graph::{Init, Kind};
+    for (name, by_outputs) in [("resnet18", true), ("vgg11", true), ("densenet121", false)] {
+        let mut model = Model::new(name, Norm::Batch, 10).unwrap();
+        (model.form, model.width) = (Some(Form::Imagenet), 0.25);
+        let graph = step_graph(&model, [2, 3, 224, 224], Mode::Train);
+        let mut convolutions = 0;
+        for &id in graph.states().values() {
+            let node = graph.node(id);
+            let (Kind::State(state), &[o, i, k, _]) = (&node.kind, node.shape.dims()) else {
+                continue;
+            };
+            if !node.name.ends_with(".weight") {
+                continue;
+            }
+            let fan = k * k * if by_outputs { o } else { i };
+            let std = (2.0 / fan as f32).sqrt();
+            let is_as_wanted =
+                matches!(state.init, Init::Normal(found) if (found / std - 1.0).abs() < 1e-6);
+            assert!(
+                is_as_wanted,
+                "{name}: {} {} is {:?}, not {std}",
+                node.name, node.shape, state.init
+            );
+            convolutions += 1;
+        }
+        assert!(convolutions >= 8, "{name}: {convolutions}");
+    }
+    for (width, channels) in [(0.22, 16), (0.18, 8), (0.2, 16), (1.3, 80), (0.01, 8)] {
+        let mut model = Model::new("vgg11", Norm::None, 10).unwrap();
+        (model.form, model.width) = (Some(Form::Cifar), width);
+        let graph = step_graph(&model, [2, 3, 32, 32], Mode::Train);
+        let first = graph.states()["features.0.weight"];
+        assert_eq!(graph.shape(first).dims()[0], channels, "{width}");
+    }
+}
+
 #[test]
 fn every_network_has_a_training_step_in_every_form_with_every_norm() {
     for (model, images) in narrow_models() {

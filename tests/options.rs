@@ -14,7 +14,8 @@ use decorr::models::Form;
 use decorr::nn::{Loss, Mode};
 use decorr::optim::Optimizer;
 use decorr::train::{
-    NormName, Record, Split, Start, TrainConfig, TrainOptions, read_metrics, train, training_step,
+    Event, NormName, Record, Split, Start, TrainConfig, TrainOptions, read_metrics, train,
+    training_step,
 };
 
 /// A small run with every kind of layer in it.
@@ -132,6 +133,22 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
                 c.data == "cifar10"
                     && c.model(10).network.name == "vgg11"
                     && c.options.norm == Some(NormName::Batch)
+            }),
+        ),
+        (
+            "preset",
+            &[
+                "--preset",
+                "cifar10-vgg11-batch",
+                "--norm",
+                "none",
+                "--lr",
+                "0.75",
+            ],
+            // What is given wins over it.
+            Resolves(|c| {
+                (c.options.norm, c.lr) == (Some(NormName::None), 0.75)
+                    && c.model(10).network.name == "vgg11"
             }),
         ),
         (
@@ -446,6 +463,50 @@ fn every_column_of_the_log_is_right() {
         names,
         ["epoch", "loss", "lr", "seconds", "split", "step", "top1"]
     );
+}
+
+/// What the progress line says, against the log of the same steps.
+#[test]
+fn progress_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let options = TrainOptions {
+        out: Some(out.clone()),
+        ..parse(&[BASE, &["--steps", "6"]].concat())
+    };
+    let config = TrainConfig::resolve(options).unwrap();
+    let mut told = Vec::new();
+    train(
+        &support::gpu(),
+        &config,
+        Start::New,
+        &AtomicBool::new(false),
+        |event| {
+            if let Event::Step(progress) = event {
+                told.push((
+                    [progress.step, progress.total_steps, progress.epoch],
+                    [f64::from(progress.loss), f64::from(progress.top1)],
+                    [progress.images_per_second, progress.seconds_left],
+                ));
+            }
+        },
+    )
+    .unwrap();
+    let records = read_metrics(&out.join("metrics.jsonl")).unwrap();
+    let records: Vec<&Record> = records.iter().filter(|r| r.split == Split::Train).collect();
+    assert_eq!((told.len(), records.len()), (6, 6));
+    for ((numbers, values, rates), record) in told.into_iter().zip(records) {
+        assert_eq!(numbers, [record.step, 6, record.epoch]);
+        assert_eq!(values, [record.loss.unwrap(), record.top1.unwrap()]);
+        let a_step = record.seconds / record.step as f64;
+        let expected = [16.0 / a_step, (6 - record.step) as f64 * a_step];
+        for (actual, expected) in rates.into_iter().zip(expected) {
+            assert!(
+                (actual - expected).abs() <= 1e-6 * expected,
+                "{actual}, not {expected}"
+            );
+        }
+    }
 }
 
 /// No number in any option ends in a panic or in a run without end.

@@ -541,3 +541,49 @@ fn assigned_states_keep_their_old_value_to_the_end_of_the_step() {
         }
     }
 }
+
+/// Two states that take one value, and a state that is read through another shape of it: each must be as if all
+/// assignments came at the end.
+#[test]
+fn values_that_are_shared_and_states_under_another_shape() {
+    for passes in [Passes::ALL, Passes::NONE] {
+        let mut g = Graph::new();
+        let state = |g: &mut Graph, name: &str, value, shape: [usize; 2]| {
+            g.parameter(name, shape, Init::Constant(value)).unwrap()
+        };
+        let (a, b) = (
+            state(&mut g, "a", 1.0, [2, 3]),
+            state(&mut g, "b", 2.0, [2, 3]),
+        );
+        let sum = ops::add(&mut g, a, b).unwrap();
+        g.assign(a, sum).unwrap();
+        g.assign(b, sum).unwrap();
+        let w = state(&mut g, "w", 1.0, [2, 3]);
+        let under = ops::reshape(&mut g, w, [3, 2]).unwrap();
+        g.output("before", under);
+        let next = ops::affine(&mut g, w, 2.0, 0.0).unwrap();
+        g.assign(w, next).unwrap();
+        let kept = state(&mut g, "kept", 0.0, [3, 2]);
+        g.assign(kept, under).unwrap();
+        let mut store = Store::new(&support::gpu(), 1);
+        let options = CompileOptions {
+            passes,
+            ..CompileOptions::default()
+        };
+        let mut program = Program::compile(&g, &mut store, options).unwrap();
+        for (step, [a, w]) in [[3.0, 1.0], [6.0, 2.0], [12.0, 4.0]]
+            .into_iter()
+            .enumerate()
+        {
+            let before = program.run(&[]).unwrap().values["before"].clone();
+            assert_eq!(before, [w; 6], "step {step} with {passes:?}");
+            for (name, value) in [("a", a), ("b", a), ("w", 2.0 * w), ("kept", w)] {
+                assert_eq!(
+                    store.read(name).unwrap(),
+                    [value; 6],
+                    "{name} {step} {passes:?}"
+                );
+            }
+        }
+    }
+}

@@ -330,3 +330,25 @@ fn mistakes_of_a_program_are_errors() {
         assert!(text.contains(wanted), "{text}");
     }
 }
+
+/// Adam's first step is lr g / (|g| + eps): with gradients as small as eps, half of lr.
+#[test]
+fn adams_eps_is_added_to_the_root() {
+    use decorr::graph::{Init, Role};
+    use decorr::optim::{Adam, Optimizer, update};
+    let adam = Adam::default();
+    let mut g = Graph::new();
+    let w = g.parameter("w", [3], Init::Constant(0.0)).unwrap();
+    let values = vec![adam.eps, -adam.eps, 1.0];
+    let grad = g
+        .state("g", [3], Role::Buffer, Init::Values(values.into()))
+        .unwrap();
+    let lr = g.input("lr", [1]);
+    update(&mut g, &Optimizer::Adam(adam), &[w], &[grad], lr).unwrap();
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
+    program.run(&[("lr", &[0.25])]).unwrap();
+    for (actual, expected) in store.read("w").unwrap().iter().zip([-0.125, 0.125, -0.25]) {
+        assert!((actual - expected).abs() < 1e-3, "{actual}, not {expected}");
+    }
+}

@@ -94,3 +94,17 @@ impl Op for MultiplyAdd {
         .into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_operations_are_those_of_its_source() {
+        let in_loop = SOURCE.matches("= fma(").count() as u64;
+        let shape = Shape::from([100]);
+        // A multiplication and an addition in each of four lanes.
+        let each = u64::from(STEPS) * in_loop * 4 * 2;
+        assert_eq!(MultiplyAdd.cost(&[], &shape).flops, 100 * each);
+    }
+}

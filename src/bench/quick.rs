@@ -304,6 +304,12 @@ fn paper_runs(report: &Report) -> Result<Vec<PaperRun>> {
 }
 
 /// What the figures mean.
+/// Hours of the norm that takes longest.
+fn slowest(runs: &[PaperRun], experiment: &str) -> f64 {
+    let runs = runs.iter().filter(|run| run.experiment == experiment);
+    runs.map(|run| run.hours).fold(0.0, f64::max)
+}
+
 fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
     let mut words = vec![kernels_in_words(report)];
     let cnn = |norm, block| report.figure(&step_name("cnn", batch_size, norm, block));
@@ -359,10 +365,7 @@ fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
                 .into(),
         );
     }
-    let slowest = |experiment: &str| {
-        let hours = runs.iter().filter(|r| r.experiment == experiment);
-        hours.map(|r| r.hours).fold(0.0, f64::max)
-    };
+    let slowest = |experiment: &str| slowest(runs, experiment);
     let per_s = base.map_or(f64::NAN, images);
     words.push(good_for(
         per_s,
@@ -477,6 +480,21 @@ mod tests {
         }
         assert_eq!(rounded(1234.0), "1230");
         assert_eq!(rounded(f64::NAN), "?");
+    }
+
+    #[test]
+    fn an_adapter_is_judged_by_the_norm_that_takes_longest() {
+        let run = |experiment: &str, hours| PaperRun {
+            experiment: experiment.into(),
+            norm: "batch".into(),
+            epochs: 20,
+            batch_size: 128,
+            ms_per_step: 1.0,
+            hours,
+            measured: true,
+        };
+        let runs = [run("a", 2.0), run("b", 9.0), run("a", 5.0), run("a", 3.0)];
+        assert_eq!((slowest(&runs, "a"), slowest(&runs, "b")), (5.0, 9.0));
     }
 
     #[test]

@@ -36,21 +36,51 @@ pub(super) fn print_by_op(ops: &[OpTimes], total: f64, peaks: Option<Peaks>) {
         "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
     ));
     for op in ops {
-        let (flops_per_s, bytes_per_s) =
-            (op.flops as f64 / op.seconds, op.bytes as f64 / op.seconds);
-        let shares = peaks.map_or(String::new(), |peaks| {
-            let of_peak = 100.0 * flops_per_s / peaks.flops_per_s;
-            let of_stream = 100.0 * bytes_per_s / peaks.bytes_per_s;
-            format!(" {of_peak:>7.0}% {of_stream:>9.0}%")
-        });
-        print(format_args!(
-            "{:<28} {:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}{shares}",
-            op.op,
-            op.count,
-            1e3 * op.seconds,
-            100.0 * op.seconds / total,
-            flops_per_s / 1e9,
-            bytes_per_s / 1e9
-        ));
+        print(row(op, total, peaks));
+    }
+}
+
+fn row(op: &OpTimes, total: f64, peaks: Option<Peaks>) -> String {
+    let (flops_per_s, bytes_per_s) = (op.flops as f64 / op.seconds, op.bytes as f64 / op.seconds);
+    let shares = peaks.map_or(String::new(), |peaks| {
+        let of_peak = 100.0 * flops_per_s / peaks.flops_per_s;
+        let of_stream = 100.0 * bytes_per_s / peaks.bytes_per_s;
+        format!(" {of_peak:>7.0}% {of_stream:>9.0}%")
+    });
+    format!(
+        "{:<28} {:>6} {:>10.3} {:>5.1}% {:>9.2} {:>8.2}{shares}",
+        op.op,
+        op.count,
+        1e3 * op.seconds,
+        100.0 * op.seconds / total,
+        flops_per_s / 1e9,
+        bytes_per_s / 1e9
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half a second of two: 8 GFLOP and 3 GB, where the adapter reaches 64 GFLOP/s and 12 GB/s.
+    #[test]
+    fn a_row_has_its_numbers_in_the_order_of_the_heading() {
+        let op = OpTimes {
+            op: "matmul".into(),
+            count: 5,
+            seconds: 0.5,
+            flops: 8_000_000_000,
+            bytes: 3_000_000_000,
+        };
+        let peaks = Peaks {
+            flops_per_s: 64e9,
+            bytes_per_s: 12e9,
+        };
+        let row = row(&op, 2.0, Some(peaks));
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let wanted = [
+            "matmul", "5", "500.000", "25.0%", "16.00", "6.00", "25%", "50%",
+        ];
+        assert_eq!(words, wanted);
     }
 }

@@ -230,6 +230,11 @@ mod tests {
         assert!(all.iter().all(|p| p.down.abs() <= 4 && p.right.abs() <= 4));
         let mirrored = all.iter().filter(|p| p.mirrored).count();
         assert!((900..1100).contains(&mirrored), "{mirrored}");
+        let resized = |i| Augment::ResizedCropFlip.placement(&mut random(1, 0, i));
+        let resized: Vec<Placement> = (0..2000).map(resized).collect();
+        let mirrored = resized.iter().filter(|p| p.mirrored).count();
+        assert!((900..1100).contains(&mirrored), "{mirrored}");
+        assert!(resized.iter().all(|p| (p.down, p.right) == (0, 0)));
         let none = Augment::None.placement(&mut random(1, 0, 0));
         assert_eq!(none, Placement::default());
     }

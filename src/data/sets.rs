@@ -171,3 +171,28 @@ pub fn find(name: &str) -> Result<&'static Set> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the paper's code has them for CIFAR, and torchvision's examples for the others.
+    #[test]
+    fn pixels_are_normalised_as_others_do_it() {
+        let cifar10 = ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]);
+        let cifar100 = ([0.5071, 0.4865, 0.4409], [0.2009, 0.1984, 0.2023]);
+        let imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        for (name, (mean, std)) in [
+            ("cifar10", cifar10),
+            ("cifar100", cifar100),
+            ("folder", imagenet),
+        ] {
+            let set = find(name).unwrap();
+            assert_eq!((set.mean, set.std), (&mean[..], &std[..]), "{name}");
+        }
+        for (name, mean, std) in [("mnist", 0.1307, 0.3081), ("fashion-mnist", 0.0, 1.0)] {
+            let set = find(name).unwrap();
+            assert_eq!((set.mean, set.std), (&[mean][..], &[std][..]), "{name}");
+        }
+    }
+}

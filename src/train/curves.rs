@@ -178,6 +178,35 @@ mod tests {
         assert!(running_mean(&[]).is_empty());
     }
 
+    /// The left panel is of losses alone, the right one of accuracies.
+    #[test]
+    fn each_panel_shows_its_own_column() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curves.png");
+        let halves = |loss: f64, top1: f64| {
+            let record = |step| Record {
+                split: Split::Train,
+                step,
+                epoch: 0,
+                loss: Some(loss / step as f64),
+                top1: Some(1.0 - top1 / step as f64),
+                lr: None,
+                seconds: 0.0,
+            };
+            let records: Vec<Record> = (1..30).map(record).collect();
+            draw_curves(&path, "a run", &[("a run", &records)], Over::Steps).unwrap();
+            let image = image::open(&path).unwrap().into_rgb8();
+            let half =
+                |x| image::imageops::crop_imm(&image, x, 40, SIZE.0 / 2, SIZE.1 - 40).to_image();
+            [half(0), half(SIZE.0 / 2)]
+        };
+        let [loss, top1] = halves(2.0, 0.5);
+        let [other_loss, same_top1] = halves(1.2, 0.5);
+        assert!(loss != other_loss && top1 == same_top1);
+        let [same_loss, other_top1] = halves(2.0, 0.3);
+        assert!(loss == same_loss && top1 != other_top1);
+    }
+
     #[test]
     fn any_number_of_records_gives_a_picture() {
         let dir = tempfile::tempdir().unwrap();
