@@ -281,6 +281,42 @@ fn what_a_resumed_run_and_an_evaluation_take_from_the_run() {
         &["all its 2 steps", "a larger --steps"],
     );
 
+    // Of a deconvolved run, a plain network that says what it is.
+    let (_, deconv) = path(&dir, "deconv");
+    let train = [
+        "train",
+        "--model",
+        "mlp",
+        "--norm",
+        "deconv",
+        "--block",
+        "16",
+        "--steps",
+        "3",
+        "--batch-size",
+        "8",
+    ];
+    stdout(&decorr(
+        &[&train[..], &["--test-images", "64", "--out", &deconv]].concat(),
+    ));
+    let (_, plain) = path(&dir, "plain.safetensors");
+    let export = ["export", &deconv, "--fold", "--out", &plain];
+    assert!(stdout(&decorr(&export)).contains("layers folded"));
+    refusal(&decorr(&export), &["plain.safetensors", "--force"]);
+    stdout(&decorr(&[&export[..], &["--force"]].concat()));
+    let of = |file: &str| -> serde_json::Value {
+        let text = stdout(&decorr(&["eval", "--json", "--checkpoint", file]));
+        serde_json::from_str(&text).unwrap()
+    };
+    let (folded, whole) = (of(&plain), of(&format!("{deconv}/model.safetensors")));
+    assert_eq!(folded["top1"], whole["top1"]);
+    let [a, b] = [&folded, &whole].map(|e| e["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+    refusal(
+        &decorr(&["export", &model, "--fold", "--out", &plain, "--force"]),
+        &["no deconvolved layer"],
+    );
+
     // Nothing is written over a run's own files.
     for command in [
         &["compare", &name, "--out"][..],

@@ -310,15 +310,38 @@ fn what_is_saved_has_the_names_and_shapes_of_torch() {
         let mut store = Store::new(&support::gpu(), 1);
         evaluation(&mut store, &model, &case.images().0);
         let saved: Tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
-        let saved: BTreeMap<String, Vec<usize>> =
-            saved.into_iter().map(|(name, t)| (name, t.shape)).collect();
         let torch: BTreeMap<String, (String, Vec<usize>)> = case.get("state_dict");
         let torch: BTreeMap<String, Vec<usize>> = torch
             .into_iter()
-            .filter(|(_, (dtype, _))| dtype == "F32")
             .map(|(name, (_, shape))| (name, shape))
             .collect();
+        // In the file there are the counts of batches too, which strict=True asks for.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        checkpoint::save(
+            file.path(),
+            &saved,
+            &BTreeMap::from([("step".into(), "7".into())]),
+        )
+        .unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let saved: BTreeMap<String, Vec<usize>> = file
+            .tensors()
+            .into_iter()
+            .map(|(name, t)| (name, t.shape().to_vec()))
+            .collect();
         assert_eq!(saved, torch, "{name}");
+        for (name, tensor) in file
+            .tensors()
+            .iter()
+            .filter(|(n, _)| n.ends_with("num_batches_tracked"))
+        {
+            assert_eq!(
+                (tensor.dtype(), tensor.data()),
+                (Dtype::I64, &7_i64.to_le_bytes()[..]),
+                "{name}"
+            );
+        }
     }
 }
 
@@ -405,6 +428,83 @@ fn narrow_models() -> Vec<(Model, [usize; 4])> {
 fn step_graph(model: &Model, images: [usize; 4], mode: Mode) -> Graph {
     let sgd = Optimizer::Sgd(Sgd::default());
     training_step(model, CE, &sgd, images, mode).unwrap()
+}
+
+/// Without deconvolution and with folded weights, every network gives the same logits.
+#[test]
+fn folded_networks_give_the_same_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, out) = (
+        dir.path().join("deconv.safetensors"),
+        dir.path().join("plain.safetensors"),
+    );
+    let mut worst: f64 = 0.0;
+    // A software adapter compiles for half a minute for each of the large ones.
+    for name in [
+        "linear",
+        "mlp",
+        "cnn",
+        "vgg11",
+        "resnet18",
+        "resnet50",
+        "densenet121",
+    ] {
+        let network = networks().find(|n| n.name == name).unwrap();
+        let ([c, h, w], _) = network.usual_images(Some(Form::Cifar));
+        let (h, w) = if name == "densenet121" {
+            (8, 8)
+        } else {
+            (h, w)
+        };
+        let shape = [3, c, h, w];
+        let model = |norm| {
+            let mut model = Model::new(name, norm, 10).unwrap();
+            model.width = 1.0 / 16.0;
+            if !network.forms.is_empty() {
+                model.form = Some(Form::Cifar);
+            }
+            model
+        };
+        let images: Vec<f32> = noise("images", 3 * c * h * w)
+            .iter()
+            .map(|&v| v as f32)
+            .collect();
+        let run = |program: &mut Program| {
+            program.run(&[("images", &images)]).unwrap().values["logits"].clone()
+        };
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut deconvolved = evaluation(&mut store, &model(Norm::Deconv), &shape);
+        // Statistics that are those of no images, D symmetric.
+        let mut tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+        for (name, tensor) in &mut tensors {
+            let random = noise(name, tensor.data.len());
+            let f = *tensor.shape.last().unwrap();
+            for i in 0..tensor.data.len() {
+                let mirrored = i / (f * f) * f * f + i % f * f + i / f % f;
+                if name.ends_with("running_mean") {
+                    tensor.data[i] = 0.2 * random[i] as f32;
+                } else if name.ends_with("running_deconv") {
+                    let both = (random[i] + random[mirrored]) as f32 / f as f32;
+                    tensor.data[i] = both + f32::from(u8::from(i / f % f == i % f));
+                }
+            }
+        }
+        checkpoint::to_store(&from, &tensors, &store, &checkpoint::MODEL).unwrap();
+        checkpoint::save(&from, &tensors, &BTreeMap::new()).unwrap();
+        let expected = run(&mut deconvolved);
+        let count = decorr::train::export(&from, &out).unwrap();
+        assert!(count >= 1, "{name}");
+        let (plain, _) = checkpoint::load(&out).unwrap();
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = evaluation(&mut store, &model(Norm::None), &shape);
+        checkpoint::to_store(&out, &plain, &store, &checkpoint::MODEL).unwrap();
+        let (error, _) = support::relative_error(&run(&mut program), &expected);
+        assert!(error < 1e-4, "{name}: {error:e}");
+        worst = worst.max(f64::from(error));
+        let text = decorr::train::export(&out, &from).unwrap_err().to_string();
+        assert!(text.contains("no deconvolved layer"), "{text}");
+    }
+    support::report(&format!("7 folded networks, logits within {worst:.1e}"));
 }
 
 /// torchvision's `kaiming_normal_`: by the outputs, DenseNet by the inputs. Widths are rounded to the nearest multiple of 8.

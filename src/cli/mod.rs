@@ -6,6 +6,7 @@ mod data;
 mod describe;
 mod devices;
 mod eval;
+mod export;
 mod models;
 mod profile;
 mod step;
@@ -42,6 +43,11 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Print loss and accuracy of a checkpoint on test images.
     Eval(Box<eval::EvalArgs>),
+    /// Write the network of a run for programs that know plain layers only.
+    ///
+    /// The result is the same network without deconvolution, which gives the same outputs. Its tensors have PyTorch's names:
+    /// VGGs load into torchvision's with strict=True; ResNets and DenseNets have biases that torchvision's convolutions lack.
+    Export(export::ExportArgs),
     /// Print and draw runs side by side: losses, accuracies, times, curves.
     Compare(compare::CompareArgs),
     /// List the adapters: name, type, backend, driver, limits, optional features.
@@ -153,6 +159,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
+        Command::Export(args) => export::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Devices => devices::run(),
         Command::Describe(args) => describe::run(*args),

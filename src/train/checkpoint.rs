@@ -54,6 +54,24 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(fail)?;
         views.push((name.as_str(), view));
     }
+    // PyTorch's batch norm counts its batches, and `strict=True` asks for the count; here nothing needs it.
+    let step: i64 = metadata
+        .get("step")
+        .and_then(|step| step.parse().ok())
+        .unwrap_or(0);
+    let count = step.to_le_bytes();
+    let norms = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix("running_var"));
+    let counts: Vec<String> = norms
+        .map(|layer| format!("{layer}num_batches_tracked"))
+        .collect();
+    for name in &counts {
+        views.push((
+            name.as_str(),
+            TensorView::new(Dtype::I64, vec![], &count).map_err(fail)?,
+        ));
+    }
     // One entry holds all: the library writes entries in random order, and the same run is to
     // give the same bytes.
     let text =

@@ -4,7 +4,9 @@ pub mod checkpoint;
 mod config;
 mod curves;
 mod evaluate;
+mod export;
 mod fitting;
+mod fold;
 mod foreign;
 mod live;
 mod metrics;
@@ -20,6 +22,7 @@ pub use config::{
 };
 pub use curves::{Over, draw_curves, running_mean};
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
+pub use export::export;
 pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
 pub use presets::{preset, preset_names};

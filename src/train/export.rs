@@ -1,0 +1,54 @@
+//! Networks for other programs.
+
+use std::path::Path;
+
+use super::checkpoint;
+use super::config::{NormName, TrainOptions};
+use super::fold::folded;
+use crate::{Error, Result};
+
+/// Writes the network of `from`, a checkpoint or the folder of a run, to `out` without deconvolution: D and the running means are
+/// folded into weights and biases. It is the same model with `--norm none`. Returns how many layers were folded.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if there is nothing to fold, or it cannot be folded; [`Error::Io`].
+pub fn export(from: &Path, out: &Path) -> Result<usize> {
+    let file = match from.is_dir() {
+        true => from.join("model.safetensors"),
+        false => from.to_path_buf(),
+    };
+    let fail = |message: String| Error::checkpoint(&file, message);
+    let (mut tensors, mut metadata) = checkpoint::load(&file)?;
+    if metadata.remove("seconds").is_some() {
+        // The state that a run is resumed from: what optimisers keep is nothing of the network.
+        let is_of_network = |name: &str| {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            [
+                "weight",
+                "bias",
+                "running_mean",
+                "running_var",
+                "running_deconv",
+            ]
+            .contains(&last)
+        };
+        tensors.retain(|name, _| is_of_network(name));
+    }
+    let (plain, count) = folded(&tensors).map_err(fail)?;
+    if count == 0 {
+        return Err(fail(
+            "has no deconvolved layer: its tensors are plain as they are".into(),
+        ));
+    }
+    if let Some(written) = checkpoint::written_options(&file, &metadata)? {
+        let plain = TrainOptions {
+            norm: Some(NormName::None),
+            refresh: Some(1),
+            ..written
+        };
+        let text = toml::to_string(&plain).map_err(|e| Error::bug(e.to_string()))?;
+        metadata.insert("config".into(), text);
+    }
+    checkpoint::save(out, &plain, &metadata)?;
+    Ok(count)
+}
