@@ -500,7 +500,7 @@ fn folded_networks_give_the_same_logits() {
         checkpoint::to_store(&out, &plain, &store, &checkpoint::MODEL).unwrap();
         let (error, _) = support::relative_error(&run(&mut program), &expected);
         assert!(error < 1e-4, "{name}: {error:e}");
-        worst = worst.max(f64::from(error));
+        worst = worst.max(error);
         let text = decorr::train::export(&out, &from).unwrap_err().to_string();
         assert!(text.contains("no deconvolved layer"), "{text}");
     }

@@ -46,7 +46,7 @@ enum Command {
     /// Write the network of a run for programs that know plain layers only.
     ///
     /// The result is the same network without deconvolution, which gives the same outputs. Its tensors have PyTorch's names:
-    /// VGGs load into torchvision's with strict=True; ResNets and DenseNets have biases that torchvision's convolutions lack.
+    /// those of a VGG load into torchvision with strict=True; other families have biases that torchvision's convolutions lack.
     Export(export::ExportArgs),
     /// Print and draw runs side by side: losses, accuracies, times, curves.
     Compare(compare::CompareArgs),
