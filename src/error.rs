@@ -17,6 +17,14 @@ pub enum Error {
         /// Names and shapes of the tensors involved.
         message: String,
     },
+    /// A graph that means nothing: a name that is taken or not there, a number out of its range, a gradient that no op has.
+    #[error("{op}: {message}")]
+    Graph {
+        /// The op, layer or function that refused it.
+        op: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A size exceeds what the adapter offers (binding, buffer or memory limits).
     #[error("limit exceeded: {0}")]
     Limit(String),
@@ -76,6 +84,14 @@ impl Error {
     /// A [`Error::Shape`] of `op`.
     pub fn shape(op: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Shape {
+            op: op.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A [`Error::Graph`] of `op`.
+    pub fn graph(op: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Graph {
             op: op.into(),
             message: message.into(),
         }

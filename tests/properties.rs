@@ -285,6 +285,12 @@ fn mistakes_of_a_program_are_errors() {
         text.contains("already") && text.contains("g.scope"),
         "{text}"
     );
+    // Errors name the layer.
+    let wrong = g.scope("block", |g| {
+        g.scope("norm", |g| BatchNorm::new(9).forward(g, x, Mode::Train))
+    });
+    let text = wrong.unwrap_err().to_string();
+    assert!(text.ends_with("(in block.norm)"), "{text}");
     let y = g
         .scope("second", |g| Linear::new(4, 4).forward(g, x))
         .unwrap();

@@ -188,7 +188,7 @@ impl Graph {
     /// A learned tensor of one layer: a state with [`Role::Parameter`], made anew.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is one of this name, unless it was [`Graph::preset`] or is [`Graph::shared`]; else as
+    /// [`Error::Graph`] if there is one of this name, unless it was [`Graph::preset`] or is [`Graph::shared`]; else as
     /// [`Graph::state`].
     pub fn parameter(
         &mut self,
@@ -233,10 +233,11 @@ impl Graph {
         let full = self.scoped(name);
         let may_be_there = self.preset.remove(&full) || self.is_sharing;
         if !may_be_there && self.states.contains_key(&full) {
-            return Err(Error::Config(format!(
-                "there is a tensor {full} already: give each layer a scope of its own, g.scope(\"fc1\", |g| ...), or wrap those \
-                 that are to have the same weights in g.shared(|g| ...)"
-            )));
+            let message = format!(
+                "is there already: give each layer a scope of its own, g.scope(\"fc1\", |g| ...), or wrap those that are to \
+                 have the same weights in g.shared(|g| ...)"
+            );
+            return Err(Error::graph(full, message));
         }
         self.state(name, shape, role, init)
     }
@@ -263,7 +264,7 @@ impl Graph {
     pub fn add_arc(&mut self, op: Arc<dyn Op>, inputs: &[TensorId]) -> Result<TensorId> {
         if let Some(foreign) = inputs.iter().find(|i| i.index() >= self.nodes.len()) {
             let message = format!("{foreign:?} is of another graph");
-            return Err(Error::shape(op.name(), message));
+            return Err(Error::graph(op.name(), message));
         }
         let shapes: Vec<&Shape> = inputs.iter().map(|&i| self.shape(i)).collect();
         let shape = op.output_shape(&shapes).map_err(|message| {
@@ -277,7 +278,7 @@ impl Graph {
             } else {
                 &place
             };
-            Error::shape(
+            Error::graph(
                 op.name(),
                 format!("{message} (in {place}; inputs: {})", tensors.join(", ")),
             )
@@ -312,7 +313,7 @@ impl Graph {
     pub fn assign(&mut self, state: TensorId, value: TensorId) -> Result<()> {
         let (s, v) = (self.node(state), self.node(value));
         if !matches!(s.kind, Kind::State(_)) {
-            return Err(Error::shape("assign", format!("{} is not a state", s.name)));
+            return Err(Error::graph("assign", format!("{} is not a state", s.name)));
         }
         if s.shape != v.shape {
             let message = format!("{} {} takes {} {}", s.name, s.shape, v.name, v.shape);
@@ -367,7 +368,13 @@ impl Graph {
         build: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         self.scope.push(name.to_string());
-        let result = build(self);
+        let mut result = build(self);
+        // Which of the layers it was; ops say it themselves.
+        if let Err(Error::Shape { message, .. } | Error::Graph { message, .. }) = &mut result
+            && !message.contains("(in ")
+        {
+            *message += &format!(" (in {})", self.scope.join("."));
+        }
         self.scope.pop();
         result
     }

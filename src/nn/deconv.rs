@@ -251,7 +251,7 @@ pub(super) fn statistics(
 /// [`Error::Shape`] naming the first size that is 0.
 pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
     match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((name, _)) => Err(Error::shape(layer, format!("{name} is 0"))),
+        Some((name, _)) => Err(Error::graph(layer, format!("{name} is 0"))),
         None => Ok(()),
     }
 }

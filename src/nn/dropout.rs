@@ -20,11 +20,11 @@ impl Dropout {
     /// `x` of any shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `p` is not in [0, 1).
+    /// [`Error::Graph`] if `p` is not in [0, 1).
     pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
         if !(0.0..1.0).contains(&self.p) {
             let message = format!("p {} is not in [0, 1)", self.p);
-            return Err(Error::shape("dropout", message));
+            return Err(Error::graph("dropout", message));
         }
         if mode == Mode::Eval || self.p == 0.0 {
             return Ok(x);

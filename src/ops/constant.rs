@@ -20,7 +20,7 @@ pub struct Constant {
 /// [`Error::Shape`] if `value` is not finite.
 pub fn constant(g: &mut Graph, value: f32, shape: impl Into<Shape>) -> Result<TensorId> {
     if !value.is_finite() {
-        return Err(Error::shape("constant", format!("{value} is not finite")));
+        return Err(Error::graph("constant", format!("{value} is not finite")));
     }
     let shape = shape.into();
     g.add(Constant { value, shape }, &[])

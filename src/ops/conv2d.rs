@@ -197,7 +197,7 @@ impl Op for Conv2d {
         let (image, weight) = (inputs[0], inputs[1]);
         if self.transposed {
             let message = "second derivatives of convolutions are not implemented";
-            return Err(Error::shape("conv2d", message));
+            return Err(Error::graph("conv2d", message));
         }
         let s = self
             .geometry
@@ -447,7 +447,7 @@ impl Op for Conv2dWeightGrad {
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
         let message = "second derivatives of convolutions are not implemented";
-        Err(Error::shape(self.name(), message))
+        Err(Error::graph(self.name(), message))
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

@@ -403,7 +403,7 @@ impl Op for Col2imMatmul {
         _output_grad: TensorId,
     ) -> Result<Vec<Option<TensorId>>> {
         let message = "second derivatives of im2col_matmul are not implemented";
-        Err(Error::shape("col2im_matmul", message))
+        Err(Error::graph("col2im_matmul", message))
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

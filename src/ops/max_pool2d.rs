@@ -83,7 +83,7 @@ impl Op for MaxPool2dGrad {
     }
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Err(Error::shape(
+        Err(Error::graph(
             self.name(),
             "second derivatives of pooling are not implemented",
         ))

@@ -85,9 +85,12 @@ pub fn newton_schulz(
         let message = format!("{} is not [groups, features, features]", g.shape(cov));
         return Err(Error::shape("newton_schulz", message));
     };
-    if features != columns || n_iter == 0 {
-        let message = format!("{} is not square, or n_iter {n_iter} is 0", g.shape(cov));
+    if features != columns {
+        let message = format!("{} is not square", g.shape(cov));
         return Err(Error::shape("newton_schulz", message));
+    }
+    if n_iter == 0 {
+        return Err(Error::graph("newton_schulz", "n_iter is 0"));
     }
     g.scope("newton_schulz", |g| {
         let squared = square(g, cov)?;

@@ -81,7 +81,7 @@ pub fn newton_schulz_of_rows(
     };
     if !(2..=MAX_ITER).contains(&n_iter) {
         let message = format!("n_iter {n_iter} is not in 2 to {MAX_ITER}");
-        return Err(Error::shape("newton_schulz_of_rows", message));
+        return Err(Error::graph("newton_schulz_of_rows", message));
     }
     g.scope("newton_schulz", |g| {
         let one = [groups, 1, 1];

@@ -109,7 +109,7 @@ impl Op for SoftmaxCrossEntropyGrad {
     }
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Err(Error::shape(
+        Err(Error::graph(
             self.name(),
             "second derivatives of losses are not implemented",
         ))

@@ -105,7 +105,7 @@ pub fn pad2d(g: &mut Graph, x: TensorId, padding: Padding2d) -> Result<TensorId>
         return Err(Error::shape("pad2d", format!("{source} is no image")));
     }
     if padding.spacing.contains(&0) {
-        return Err(Error::shape("pad2d", "a spacing of 0"));
+        return Err(Error::graph("pad2d", "a spacing of 0"));
     }
     let mut dims = wholes(&source);
     for i in 0..2 {

@@ -30,7 +30,7 @@ impl Op for WithRelu {
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
         let message = "gradients are built before passes";
-        Err(crate::Error::shape(self.name(), message))
+        Err(crate::Error::graph(self.name(), message))
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

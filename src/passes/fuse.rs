@@ -36,7 +36,7 @@ impl Op for Fused {
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
         let message = "gradients are built before fusion";
-        Err(crate::Error::shape("fused", message))
+        Err(crate::Error::graph("fused", message))
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

@@ -24,7 +24,7 @@ impl Op for Snapshot {
 
     fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
         let message = "gradients are built before passes";
-        Err(crate::Error::shape("snapshot", message))
+        Err(crate::Error::graph("snapshot", message))
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

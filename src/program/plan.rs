@@ -88,10 +88,9 @@ impl Plan {
         made: &MadeStates,
     ) -> Result<Self> {
         if graph.outputs().is_empty() && graph.assigns().is_empty() {
-            return Err(Error::Config(
-                "the graph has no output and assigns nothing: a step would do nothing. Name what is wanted: g.output(\"y\", y)"
-                    .into(),
-            ));
+            let message = "the graph has no output and assigns nothing, so that a step would do nothing. Name what is wanted: \
+                           g.output(\"y\", y)";
+            return Err(Error::graph("compile", message));
         }
         let graph = old_values(&optimise(graph, passes)?)?;
         let limits = gpu.limits();
@@ -426,7 +425,7 @@ fn outputs_bytes(graph: &Graph) -> Result<u64> {
     for (i, (name, id)) in graph.outputs().iter().enumerate() {
         if graph.outputs()[..i].iter().any(|(other, _)| other == name) {
             let message = format!("two outputs are called {name}");
-            return Err(Error::shape("compile", message));
+            return Err(Error::graph("compile", message));
         }
         sum += padded(graph.shape(*id).size_bytes());
     }
@@ -444,7 +443,7 @@ fn place_inputs(graph: &Graph, alignment: u64) -> Result<(BTreeMap<String, Place
             };
             if inputs.insert(node.name.clone(), placed).is_some() {
                 let message = format!("two inputs are called {}", node.name);
-                return Err(Error::shape("compile", message));
+                return Err(Error::graph("compile", message));
             }
             end += padded(node.shape.size_bytes()).next_multiple_of(alignment);
         }

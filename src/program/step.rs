@@ -18,20 +18,19 @@ impl Outputs {
     /// The output `name`, which is one number.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such output, or it has more numbers.
+    /// [`Error::Graph`] if there is no such output, [`Error::Shape`] if it has more numbers.
     pub fn scalar(&self, name: &str) -> Result<f32> {
         match self.values.get(name).map(Vec::as_slice) {
             Some(&[value]) => Ok(value),
-            Some(values) => Err(Error::Config(format!(
-                "the output {name} has {} numbers, not one",
-                values.len()
-            ))),
+            Some(values) => {
+                let message = format!("{name} has {} numbers, not one", values.len());
+                Err(Error::shape("scalar", message))
+            }
             None => {
                 let names: Vec<&str> = self.values.keys().map(String::as_str).collect();
                 let names = names.join(", ");
-                Err(Error::Config(format!(
-                    "there is no output {name}; there are: {names}"
-                )))
+                let message = format!("no output is called {name}; there are: {names}");
+                Err(Error::graph("scalar", message))
             }
         }
     }
@@ -129,7 +128,7 @@ impl Program {
         for (name, values) in inputs {
             let placed = self.inputs.get(*name).ok_or_else(|| {
                 let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
-                Error::shape(
+                Error::graph(
                     "step",
                     format!("no input is called {name}; there are {known:?}"),
                 )
@@ -145,7 +144,7 @@ impl Program {
             .keys()
             .find(|k| !inputs.iter().any(|(n, _)| n == k))
         {
-            return Err(Error::shape("step", format!("input {missing} is missing")));
+            return Err(Error::graph("step", format!("input {missing} is missing")));
         }
         Ok(parts)
     }
