@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use decorr::autodiff::{gradients, gradients_from};
 use decorr::graph::{Graph, Init, TensorId};
@@ -852,9 +853,31 @@ fn goldens() {
     paths.sort();
     let (mut compared, mut failed) = (0, 0);
     let mut nearest = (0.0, String::new());
-    for path in &paths {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        match judge(path) {
+    // Two at a time: most of a case is compiling, on one core.
+    let next = AtomicUsize::new(0);
+    let (next, paths) = (&next, &paths);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let work = move || {
+            let mut done = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(path) = paths.get(i) else {
+                    return done;
+                };
+                done.push((i, judge(path)));
+            }
+        };
+        let threads = [(); 2].map(|()| scope.spawn(work));
+        let mut all: Vec<_> = threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect();
+        all.sort_by_key(|(i, _)| *i);
+        all
+    });
+    for (i, result) in results {
+        let name = paths[i].file_stem().unwrap_or_default().to_string_lossy();
+        match result {
             Ok((count, (share, tensor))) => {
                 compared += count;
                 if share > nearest.0 {

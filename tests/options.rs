@@ -266,6 +266,11 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
             }),
         ),
         ("refresh", &["--refresh", "2"], Changes(&[])),
+        (
+            "refresh-after",
+            &["--refresh", "2", "--refresh-after", "3"],
+            Changes(&["--refresh", "2"]),
+        ),
         ("freeze-iter", &["--freeze-iter", "1"], Changes(&[])),
         (
             "log-every",
@@ -324,8 +329,10 @@ fn every_option_does_what_it_says() {
     assert!(without.is_empty(), "options without a row: {without:?}");
     let unknown: Vec<&String> = rows.difference(&all).collect();
     assert!(unknown.is_empty(), "rows of no option: {unknown:?}");
-    let mut runs = 0;
-    for (name, args, does) in table {
+    // Two at a time: most of a run is compiling, on one core.
+    let table = std::sync::Mutex::new(table.into_iter());
+    let check = |name: &str, args: &[&str], does: Does| {
+        let mut runs = 0;
         match does {
             Changes(other) => {
                 let (one, two) = (run(args), run(other));
@@ -354,7 +361,22 @@ fn every_option_does_what_it_says() {
                 assert!(!is_right(&config(&[])), "--{name} is right without it");
             }
         }
-    }
+        runs
+    };
+    let work = || {
+        let mut runs = 0;
+        loop {
+            let row = table.lock().unwrap().next();
+            let Some((name, args, does)) = row else {
+                return runs;
+            };
+            runs += check(name, args, does);
+        }
+    };
+    let runs: u32 = std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(work));
+        threads.map(|thread| thread.join().unwrap()).iter().sum()
+    });
     support::report(&format!("{} options, {runs} runs of 4 steps", all.len()));
 }
 

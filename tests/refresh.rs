@@ -602,8 +602,11 @@ fn results_do_not_depend_on_the_side_that_is_computed() {
 #[test]
 fn a_run_has_a_program_for_every_mode_it_comes_to() {
     let mut model = models::Model::new("cnn", models::Norm::Deconv, 10).unwrap();
-    for refresh in [1, 2, 3, 8, 11] {
-        model.deconv.refresh = refresh;
+    let cycles = [1, 2, 3, 8, 11]
+        .into_iter()
+        .flat_map(|refresh| [0, 1, 2, 7, 16].map(|after| (refresh, after)));
+    for (refresh, after) in cycles {
+        (model.deconv.refresh, model.deconv.refresh_after) = (refresh, after);
         for freeze_iter in [0, 1, 2, 5] {
             let freeze = FreezeCounter::new(freeze_iter);
             for steps in [1, 2, 3, 9, 40, 200] {
@@ -614,7 +617,8 @@ fn a_run_has_a_program_for_every_mode_it_comes_to() {
                         modes.contains(&mode),
                         "{refresh} {freeze_iter} {steps}: {mode:?}"
                     );
-                    assert_eq!(mode.is_between(), step % refresh as u64 != 0);
+                    let is_exact = step < after || step % refresh as u64 == 0;
+                    assert_eq!(mode.is_between(), !is_exact);
                     assert_eq!(mode.is_frozen(), freeze.mode(step) == Mode::TrainFrozen);
                 }
             }

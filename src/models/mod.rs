@@ -133,6 +133,8 @@ pub struct DeconvSettings {
     pub sampling_stride: usize,
     /// Training steps from one covariance and D to the next, of all layers but a first convolution.
     pub refresh: usize,
+    /// Covariance and D are of every step before this one, whatever `refresh` is.
+    pub refresh_after: u64,
 }
 
 /// Every network, in the order of the list.
@@ -180,6 +182,7 @@ impl DeconvSettings {
             momentum: layer.momentum,
             sampling_stride: layer.sampling_stride,
             refresh: layer.refresh,
+            refresh_after: 0,
         }
     }
 
@@ -241,7 +244,8 @@ impl Model {
         }
         let frozen = self.network.convolutional && freeze.mode(step) == Mode::TrainFrozen;
         let refresh = self.deconv.refresh.max(1) as u64;
-        Mode::train(frozen, !step.is_multiple_of(refresh))
+        let between = step >= self.deconv.refresh_after && !step.is_multiple_of(refresh);
+        Mode::train(frozen, between)
     }
 
     /// The modes that a run of `steps` training steps may come to.
@@ -251,7 +255,13 @@ impl Model {
             return modes;
         }
         let cycle = self.deconv.refresh.max(1) as u64;
-        let has_between = cycle > 1 && steps > 1;
+        // Of two steps that follow each other, one is between.
+        let after = self.deconv.refresh_after.max(1);
+        let last_chance = match after.is_multiple_of(cycle) {
+            true => after.saturating_add(1),
+            false => after,
+        };
+        let has_between = cycle > 1 && last_chance < steps;
         if has_between {
             modes.push(Mode::Between);
         }
@@ -260,7 +270,8 @@ impl Model {
             if has_between {
                 modes.push(Mode::BetweenFrozen);
             }
-            if first.div_ceil(cycle).saturating_mul(cycle) < steps {
+            let refreshed = first.div_ceil(cycle).saturating_mul(cycle);
+            if first < self.deconv.refresh_after || refreshed < steps {
                 modes.push(Mode::TrainFrozen);
             }
         }

@@ -168,6 +168,7 @@ options! {
     sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
     refresh: usize = Some(1), "With --norm deconv, steps from one covariance and D to the next: 1 is the paper's layer; with more, the steps between take the last D with each step's mean and variances, for a fraction of the work [default: 1]";
+    refresh_after: u64 = Some(0), "With --refresh above 1, covariance and D of every step before this one: a third of a run gives back part of the accuracy that --refresh costs, and takes a third of the time that it saves (docs/results.md) [default: 0]";
     freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
@@ -313,6 +314,7 @@ impl TrainConfig {
             momentum: *o.stat_momentum.get_or_insert(defaults.momentum),
             sampling_stride: *o.sampling_stride.get_or_insert(defaults.sampling_stride),
             refresh: need(&o.refresh, "refresh")?,
+            refresh_after: need(&o.refresh_after, "refresh-after")?,
         };
         let DeconvSettings { block, eps, .. } = deconv;
         rule(block > 0, "--block must be at least 1".into())?;
@@ -329,6 +331,10 @@ impl TrainConfig {
         rule(
             deconv.refresh == 1 || norm == Norm::Deconv,
             format!("--refresh {} is for --norm deconv", deconv.refresh),
+        )?;
+        rule(
+            deconv.refresh_after == 0 || deconv.refresh > 1,
+            "--refresh-after is for --refresh above 1".into(),
         )?;
         rule(
             positive(eps),
@@ -453,13 +459,18 @@ impl TrainConfig {
                 block,
                 sampling_stride,
                 refresh,
+                refresh_after,
                 ..
             } = deconv;
+            let after = match refresh_after {
+                0 => String::new(),
+                step => format!(" after step {step}"),
+            };
             text +=
                 &format!(", block {block}, sampling stride {sampling_stride}: covariance and D ");
             text += &match refresh {
                 1 => "of every step".to_string(),
-                _ => format!("of every {refresh} steps, scale and mean of every step"),
+                _ => format!("of every {refresh} steps{after}, scale and mean of every step"),
             };
         }
         text

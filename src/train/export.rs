@@ -44,6 +44,7 @@ pub fn export(from: &Path, out: &Path) -> Result<usize> {
         let plain = TrainOptions {
             norm: Some(NormName::None),
             refresh: Some(1),
+            refresh_after: Some(0),
             ..written
         };
         let text = toml::to_string(&plain).map_err(|e| Error::bug(e.to_string()))?;

@@ -80,8 +80,9 @@ impl Saved {
         };
         let options: Result<TrainOptions, _> = toml::from_str(entry("config")?);
         let mut options = options.map_err(|e| fail(format!("its `config` is damaged: {e}")))?;
-        // Written before there was this option.
+        // Written before there were these options.
         options.refresh.get_or_insert(1);
+        options.refresh_after.get_or_insert(0);
         Ok(Self {
             path: path.to_path_buf(),
             step,
