@@ -233,10 +233,8 @@ impl Graph {
         let full = self.scoped(name);
         let may_be_there = self.preset.remove(&full) || self.is_sharing;
         if !may_be_there && self.states.contains_key(&full) {
-            let message = format!(
-                "is there already: give each layer a scope of its own, g.scope(\"fc1\", |g| ...), or wrap those that are to \
-                 have the same weights in g.shared(|g| ...)"
-            );
+            let message = "is there already: give each layer a scope of its own, g.scope(\"fc1\", |g| ...), or wrap those that \
+                           are to have the same weights in g.shared(|g| ...)";
             return Err(Error::graph(full, message));
         }
         self.state(name, shape, role, init)
