@@ -1162,6 +1162,27 @@ fn a_step_is_traced_for_perfetto() {
         let rest = text.split(before).nth(1).unwrap().trim_start();
         rest.split(' ').next().unwrap().parse().unwrap()
     };
+    // And these are what the bench measures; its noise is far below an operation for many bytes.
+    let bench = stdout(&decorr(&[
+        "bench",
+        "memory stream",
+        "--rounds",
+        "2",
+        "--json",
+    ]));
+    let bench: serde_json::Value = serde_json::from_str(&bench).unwrap();
+    let figures = bench["figures"].as_array().unwrap();
+    for (name, unit, printed) in [
+        ("memory stream", "gb_per_s", printed("memory stream")),
+        ("multiply-add peak", "gflops", printed("multiply-add peak")),
+    ] {
+        let figure = figures.iter().find(|f| f["name"] == name).unwrap();
+        let ratio = printed / number(&figure[unit]);
+        assert!(
+            (0.25..4.0).contains(&ratio),
+            "{name}: {printed}, by the bench {figure}"
+        );
+    }
     let largest = |name: &str| {
         let of = |e: &&serde_json::Value| number(&e["args"][name]);
         let timed = complete
