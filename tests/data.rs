@@ -301,7 +301,9 @@ fn training_on_pictures_with_a_bad_one_among_them() {
     contains(&error, &["skipped: ", "dog/03.JPEG", "skipped 4 times"]);
     let checkpoint = path("out/model.safetensors");
     let output = decorr(&["eval", "--checkpoint", &checkpoint]);
-    contains(&printed(&output).0, &["over 2 images"]);
+    let (text, error) = printed(&output);
+    assert!(output.status.success(), "{error}");
+    contains(&text, &["over 2 images"]);
 }
 
 #[test]

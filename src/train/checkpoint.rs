@@ -335,6 +335,29 @@ mod tests {
         );
     }
 
+    /// Headers of every length, those that begin as a pickle does among them.
+    #[test]
+    fn headers_of_any_length_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let tensors = Tensors::from([(
+            "w".to_string(),
+            HostTensor {
+                shape: vec![2],
+                data: vec![1.0, 2.0],
+            },
+        )]);
+        let mut like_a_pickle = 0;
+        for len in (0..1600).step_by(8) {
+            let metadata = BTreeMap::from([("config".to_string(), "x".repeat(len))]);
+            save(&path, &tensors, &metadata).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            like_a_pickle += usize::from(matches!(bytes[..], [0x80, 2..=5, ..]));
+            assert_eq!(decode(&path, &bytes).unwrap(), (tensors.clone(), metadata));
+        }
+        assert!(like_a_pickle >= 4, "{like_a_pickle}");
+    }
+
     #[test]
     fn damaged_files_are_named() {
         let dir = tempfile::tempdir().unwrap();

@@ -138,7 +138,8 @@ pub(super) fn first_of(problems: &[String]) -> String {
 /// What is to be done with a file that `torch.save` wrote.
 pub(super) fn advice(path: &Path, bytes: &[u8]) -> Option<String> {
     let is_zip = bytes.starts_with(b"PK\x03\x04");
-    let is_pickle = matches!(bytes, [0x80, 2..=5, ..]);
+    // A safetensors header of 640 bytes, say, begins with 0x80 0x02 too, and goes on with JSON.
+    let is_pickle = matches!(bytes, [0x80, 2..=5, ..]) && bytes.get(8) != Some(&b'{');
     if !is_zip && !is_pickle {
         return None;
     }
