@@ -141,7 +141,7 @@ fn silent(command: &mut Command) -> Child {
 fn killed_at_any_moment_it_goes_on_to_the_same_bits() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let whole = undisturbed().1;
-    let runs = cases(4);
+    let runs = cases(5);
     let mut kills = 0;
     for run in 0..runs {
         let dir = tempfile::tempdir().unwrap();

@@ -326,6 +326,14 @@ fn figure_2_is_of_the_covariance_in_float64() {
     );
 }
 
+/// `cov` is the covariance of these rows in float64.
+fn is_covariance(cov: &[f32], centred: &Tensor) {
+    let expected = reference::covariance(centred, 0.0).data;
+    let expected: Vec<f32> = expected.iter().map(|&v| v as f32).collect();
+    let (error, _) = support::relative_error(cov, &expected);
+    assert!(error < 1e-6, "{error:e}");
+}
+
 /// Each patch counts the same, whatever the size of its image.
 #[test]
 fn figure_2_of_images_of_two_sizes_in_float64() {
@@ -350,13 +358,7 @@ fn figure_2_of_images_of_two_sizes_in_float64() {
     let mean = |j: usize| rows.iter().skip(j).step_by(27).sum::<f64>() / count as f64;
     let means: Vec<f64> = (0..27).map(mean).collect();
     let centred = Tensor::from_fn(&[1, count, 27], |i| rows[i] - means[i % 27]);
-    let expected: Vec<f32> = reference::covariance(&centred, 0.0)
-        .data
-        .iter()
-        .map(|&v| v as f32)
-        .collect();
-    let (cov, _) = support::relative_error(&figure.cov, &expected);
-    assert!(cov < 1e-6, "{cov:e}");
+    is_covariance(&figure.cov, &centred);
 }
 
 /// Statistics of every other patch, of an image whose sides are no multiples of the stride.
@@ -401,13 +403,7 @@ fn figure_2_of_a_sample_in_float64() {
     let (h, w) = (picture.height, picture.width);
     let centred = centred_patches(&zero_mean(&picture), k, 3, k / 2, stride);
     assert_eq!(centred.shape[1], h.div_ceil(stride) * w.div_ceil(stride));
-    let expected: Vec<f32> = reference::covariance(&centred, 0.0)
-        .data
-        .iter()
-        .map(|&v| v as f32)
-        .collect();
-    let (cov, _) = support::relative_error(&figure.cov, &expected);
-    assert!(cov < 1e-6, "{cov:e}");
+    is_covariance(&figure.cov, &centred);
 }
 
 /// The network that comes along, up to the input of its 5th convolution, in float64.

@@ -365,12 +365,11 @@ fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
                 .into(),
         );
     }
-    let slowest = |experiment: &str| slowest(runs, experiment);
     let per_s = base.map_or(f64::NAN, images);
     words.push(good_for(
         per_s,
-        slowest("cifar10-vgg11"),
-        slowest("imagenet-resnet18"),
+        slowest(runs, "cifar10-vgg11"),
+        slowest(runs, "imagenet-resnet18"),
     ));
     words
 }

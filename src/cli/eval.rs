@@ -72,7 +72,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         ..TrainOptions::default()
     };
     let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |text| {
-        note(format_args!("{text}"));
+        note(text);
     })?;
     if args.json {
         print_json(&result)?;

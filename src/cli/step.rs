@@ -67,7 +67,7 @@ impl Step {
         };
         if config.accumulate > 1 {
             let message = format!(
-                "--accumulate {}: what is described is one replay; give --batch-size {}, that of a part",
+                "--accumulate {} is not described: give --batch-size {}, the size of one part",
                 config.accumulate,
                 config.batch_size / config.accumulate
             );

@@ -48,8 +48,8 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let start = if args.resume {
         if options.preset.is_some() {
             return Err(Error::Config(
-                "a run that goes on has a value for everything, so that --preset would change nothing: leave it out, and \
-                 name what is to change"
+                "--resume takes every option from the run, so that --preset would change nothing: leave it out, and give the \
+                 options that are to change"
                     .into(),
             ));
         }

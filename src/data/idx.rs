@@ -119,9 +119,16 @@ pub fn parse(path: &Path, bytes: &[u8], rank: u8, what: &str) -> Result<(Vec<usi
         std::cmp::Ordering::Less => Err(fail(format!(
             "ends at byte {len}; {sizes:?} {what} need {expected}: cut short?"
         ))),
-        std::cmp::Ordering::Greater => Err(fail(format!(
-            "has more after byte {expected}, where {sizes:?} {what} end"
-        ))),
+        std::cmp::Ordering::Greater => {
+            let more = match &bytes {
+                Cow::Borrowed(_) => format!("{} bytes", len - expected),
+                // Unpacked no further.
+                Cow::Owned(_) => "more".to_string(),
+            };
+            Err(fail(format!(
+                "has {more} after byte {expected}, where {sizes:?} {what} end"
+            )))
+        }
         std::cmp::Ordering::Equal => Ok((sizes, bytes[header_len..].to_vec())),
     }
 }
@@ -260,7 +267,7 @@ mod tests {
     fn trailing_bytes_are_refused() {
         let mut file = images(4);
         file.push(0);
-        assert!(message(open(&file, &labels(&[0; 4]))).contains("more after byte 40"));
+        assert!(message(open(&file, &labels(&[0; 4]))).contains("1 bytes after"));
     }
 
     /// As `gzip -d` takes them: several in a row, and zeros at the end.

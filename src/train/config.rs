@@ -168,7 +168,7 @@ options! {
     sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
     refresh: usize = Some(1), "With --norm deconv, steps from one covariance and D to the next: 1 is the paper's layer; with more, the steps between take the last D with each step's mean and variances, for a fraction of the work [default: 1]";
-    refresh_after: u64 = Some(0), "With --refresh above 1, covariance and D of every step before this one: a third of a run gives back part of the accuracy that --refresh costs, and takes a third of the time that it saves (docs/results.md) [default: 0]";
+    refresh_after: u64 = Some(0), "With --refresh above 1, compute covariance and D in every step before this one. A third of the run gives back more than half of the accuracy that --refresh 8 costs, for a third of the time that it saves (docs/results.md) [default: 0]";
     freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
     save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";

@@ -220,7 +220,7 @@ pub fn train(
         let old = (saved.options.batch_size, saved.options.train_images);
         if old != (config.options.batch_size, config.options.train_images) {
             tell(Event::Notice(
-                "an epoch has another number of steps than before: epochs are counted anew, as if all steps had been of these",
+                "an epoch has another number of steps now: epochs are counted anew, as if it had always had it",
             ));
         }
         if let Some(notice) = saved.edited(&written) {
