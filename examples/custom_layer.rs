@@ -7,10 +7,9 @@
 use decorr::Result;
 use decorr::autodiff::gradients;
 use decorr::gpu::{AdapterChoice, Gpu};
-use decorr::graph::{Graph, TensorId};
-use decorr::nn::Linear;
-use decorr::ops::{mean_to, mul, sigmoid, square, sub};
-use decorr::optim::{Adam, Optimizer, update};
+use decorr::graph::{Graph, Tensor};
+use decorr::nn::{Layer, Linear, Mode};
+use decorr::optim::{Adam, Optimizer};
 use decorr::program::{CompileOptions, Program, Store};
 
 /// Plain configuration; `forward` appends nodes, with parameters named by scope.
@@ -19,19 +18,18 @@ struct GatedLinear {
     out_features: usize,
 }
 
-impl GatedLinear {
-    fn forward(&self, g: &mut Graph, x: TensorId) -> Result<TensorId> {
+impl Layer for GatedLinear {
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
         let linear = Linear::new(self.in_features, self.out_features);
-        let gate = g.scope("gate", |g| linear.forward(g, x))?;
-        let value = g.scope("value", |g| linear.forward(g, x))?;
-        let gate = sigmoid(g, gate)?;
-        mul(g, gate, value)
+        let gate = x.graph().scope("gate", || linear.forward(x, mode));
+        let value = x.graph().scope("value", || linear.forward(x, mode));
+        gate.sigmoid() * value
     }
 }
 
 fn main() -> Result<()> {
     const ROWS: usize = 256;
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [ROWS, 2]);
     let target = g.input("target", [ROWS, 1]);
     let lr = g.input("lr", [1]);
@@ -39,15 +37,12 @@ fn main() -> Result<()> {
         in_features: 2,
         out_features: 32,
     };
-    let h = g.scope("hidden", |g| hidden.forward(g, x))?;
-    let y = g.scope("last", |g| Linear::new(32, 1).forward(g, h))?;
-    let error = sub(&mut g, y, target)?;
-    let squared = square(&mut g, error)?;
-    let loss = mean_to(&mut g, squared, [1])?;
+    let h = g.scope("hidden", || hidden.forward(x, Mode::Train));
+    let y = g.scope("last", || Linear::new(32, 1).forward(h, Mode::Train));
+    let loss = (y - target).square().mean_to([1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, loss, &parameters)?;
-    let adam = Optimizer::Adam(Adam::default());
-    update(&mut g, &adam, &parameters, &grads, lr)?;
+    let grads = gradients(loss, &parameters);
+    Optimizer::Adam(Adam::default()).update(&parameters, &grads, lr);
     g.output("loss", loss);
 
     let gpu = Gpu::open(&AdapterChoice::default())?;

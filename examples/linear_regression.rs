@@ -5,9 +5,8 @@
 
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::{Graph, Init};
-use decorr::nn::{DeconvLinear, DeconvOptions, Linear, Mode};
-use decorr::ops::{mean_to, scale, square, sub};
-use decorr::optim::{Optimizer, Sgd, update};
+use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Linear, Mode};
+use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::{Result, autodiff::gradients};
 
@@ -23,26 +22,22 @@ fn main() -> Result<()> {
     let gpu = Gpu::open(&AdapterChoice::default())?;
     for deconvolve in [false, true] {
         // The graph: prediction, loss, gradients and the update of the weights, all in one.
-        let mut g = Graph::new();
+        let g = Graph::new();
         let inputs = g.input("x", [ROWS, 3]);
         let target = g.input("y", [ROWS, 1]);
         let lr = g.input("lr", [1]);
-        g.preset("weight", [1, 3], Init::Constant(0.0))?;
+        g.preset("weight", [1, 3], Init::Constant(0.0));
         let prediction = if deconvolve {
             let mut options = DeconvOptions::default();
             (options.eps, options.n_iter) = (1e-7, 20);
-            DeconvLinear::new(3, 1, options).forward(&mut g, inputs, Mode::Train)?
+            DeconvLinear::new(3, 1, options).forward(inputs, Mode::Train)
         } else {
-            Linear::new(3, 1).forward(&mut g, inputs)?
+            Linear::new(3, 1).forward(inputs, Mode::Train)
         };
-        let error = sub(&mut g, prediction, target)?;
-        let squared = square(&mut g, error)?;
-        let mean = mean_to(&mut g, squared, [1])?;
-        let loss = scale(&mut g, mean, 0.5)?;
+        let loss = 0.5 * (prediction - target).square().mean_to([1]);
         let parameters = g.parameters();
-        let grads = gradients(&mut g, loss, &parameters)?;
-        let sgd = Optimizer::Sgd(Sgd::default());
-        update(&mut g, &sgd, &parameters, &grads, lr)?;
+        let grads = gradients(loss, &parameters);
+        Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
         g.output("loss", loss);
 
         // Compiled once, replayed every step.

@@ -1,7 +1,7 @@
 //! Reverse-mode gradients as nodes of the same graph.
 
-use crate::graph::{Graph, Kind, TensorId};
-use crate::{Error, Result, ops};
+use crate::Error;
+use crate::graph::{NodeList, Tensor, TensorId};
 
 /// Names of the nodes that gradients are made of begin with this; the scope of the node whose gradient
 /// it is follows.
@@ -10,85 +10,82 @@ pub const GRAD_SCOPE: &str = "grad";
 /// Appends the nodes that compute d(`loss`)/d(w) for each w of `wrt`, and returns them in order,
 /// each of the shape of its w.
 ///
-/// # Errors
-/// [`Error::Shape`] if `loss` is not a single number or an op on the way has no gradient.
-pub fn gradients(g: &mut Graph, loss: TensorId, wrt: &[TensorId]) -> Result<Vec<TensorId>> {
-    if g.shape(loss).len() != 1 {
-        let message = format!("{} {} is not one number", g.node(loss).name, g.shape(loss));
-        return Err(Error::shape("gradients", message));
+/// The graph fails if `loss` is not a single number or an op on the way has no gradient.
+#[track_caller]
+pub fn gradients<'g>(loss: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    let g = loss.graph();
+    if loss.len() != 1 {
+        let message = format!("{loss:?} is not one number");
+        g.fail(Error::shape("gradients", message));
     }
-    let seed = ops::constant(g, 1.0, g.shape(loss).clone())?;
-    gradients_from(g, &[(loss, seed)], wrt)
+    let seed = g.constant(1.0, loss.shape());
+    gradients_from(&[(loss, seed)], wrt)
 }
 
-/// As [`gradients`], of the sum over `seeds` of (tensor * its given gradient).
-///
-/// # Errors
-/// [`Error::Shape`] if a seed's shape differs from its tensor's, or as [`gradients`].
-pub fn gradients_from(
-    g: &mut Graph,
-    seeds: &[(TensorId, TensorId)],
-    wrt: &[TensorId],
-) -> Result<Vec<TensorId>> {
-    let forward_len = g.nodes().len();
-    let mut grads: Vec<Option<TensorId>> = vec![None; forward_len];
-    for &(tensor, grad) in seeds {
-        if g.shape(tensor) != g.shape(grad) {
-            let message = format!("{} for {}", g.shape(grad), g.shape(tensor));
-            return Err(Error::shape("gradients", message));
+/// As [`gradients`], of the sum over `seeds` of (tensor * its given gradient). The graph fails if a seed's shape differs
+/// from its tensor's.
+#[track_caller]
+pub fn gradients_from<'g>(
+    seeds: &[(Tensor<'g>, Tensor<'g>)],
+    wrt: &[Tensor<'g>],
+) -> Vec<Tensor<'g>> {
+    let Some(g) = wrt.first().map(|w| w.graph()) else {
+        return Vec::new();
+    };
+    for (tensor, grad) in seeds {
+        if tensor.shape() != grad.shape() {
+            let message = format!("{grad:?} for {tensor:?}");
+            g.fail(Error::shape("gradients", message));
         }
-        accumulate(g, &mut grads, tensor, grad)?;
     }
-    let reaches = depends_on(g, wrt, forward_len);
+    if g.has_failed() {
+        // What was built does not hold together; parameters stand in, which have the right shapes.
+        return wrt.to_vec();
+    }
+    let forward_len = g.list().nodes().len();
+    let mut grads: Vec<Option<Tensor<'g>>> = vec![None; forward_len];
+    for &(tensor, grad) in seeds {
+        accumulate(&mut grads, tensor, grad);
+    }
+    let wanted: Vec<TensorId> = wrt.iter().map(|w| w.id()).collect();
+    let reaches = depends_on(&g.list(), &wanted, forward_len);
     for i in (0..forward_len).rev() {
         let (Some(grad), true) = (grads[i], reaches[i]) else {
             continue;
         };
-        let id = g.id(i);
-        let Kind::Op(op) = g.node(id).kind.clone() else {
+        let id = g.list().id(i);
+        let y = g.tensor(id);
+        let Some(op) = y.op() else {
             continue;
         };
-        let inputs = g.node(id).inputs.clone();
-        let first = g.nodes().len();
-        let input_grads = op.gradient(g, id, grad)?;
-        for (input, input_grad) in inputs.into_iter().zip(input_grads) {
-            if let (Some(input_grad), true) = (input_grad, reaches[input.index()]) {
-                accumulate(g, &mut grads, input, input_grad)?;
+        let first = g.list().nodes().len();
+        for (input, input_grad) in y.all_inputs().into_iter().zip(op.gradient(y, grad)) {
+            if let (Some(input_grad), true) = (input_grad, reaches[input.id().index()]) {
+                accumulate(&mut grads, input, input_grad);
             }
         }
-        let scope = match g.node(id).name.rsplit_once('.') {
+        let scope = match y.name().rsplit_once('.') {
             Some((scope, _)) => format!("{GRAD_SCOPE}.{scope}"),
             None => GRAD_SCOPE.into(),
         };
         g.move_into_scope(first, &scope);
     }
+    let of = |w: &Tensor<'g>| grads.get(w.id().index()).copied().flatten();
     wrt.iter()
-        .map(|&w| match grads.get(w.index()).copied().flatten() {
-            Some(grad) => Ok(grad),
-            None => ops::constant(g, 0.0, g.shape(w).clone()),
-        })
+        .map(|w| of(w).unwrap_or_else(|| g.constant(0.0, w.shape())))
         .collect()
 }
 
 /// Which of the first `len` nodes depend on any of `wrt`.
-fn depends_on(g: &Graph, wrt: &[TensorId], len: usize) -> Vec<bool> {
+fn depends_on(list: &NodeList, wrt: &[TensorId], len: usize) -> Vec<bool> {
     let mut reaches = vec![false; len];
-    for (i, node) in g.nodes()[..len].iter().enumerate() {
-        reaches[i] = wrt.contains(&g.id(i)) || node.inputs.iter().any(|x| reaches[x.index()]);
+    for (i, node) in list.nodes()[..len].iter().enumerate() {
+        reaches[i] = wrt.contains(&list.id(i)) || node.inputs.iter().any(|x| reaches[x.index()]);
     }
     reaches
 }
 
-fn accumulate(
-    g: &mut Graph,
-    grads: &mut [Option<TensorId>],
-    tensor: TensorId,
-    grad: TensorId,
-) -> Result<()> {
-    let total = match grads[tensor.index()] {
-        Some(other) => ops::add(g, other, grad)?,
-        None => grad,
-    };
-    grads[tensor.index()] = Some(total);
-    Ok(())
+fn accumulate<'g>(grads: &mut [Option<Tensor<'g>>], tensor: Tensor<'g>, grad: Tensor<'g>) {
+    let total = &mut grads[tensor.id().index()];
+    *total = Some(total.map_or(grad, |other| other + grad));
 }

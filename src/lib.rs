@@ -1,10 +1,10 @@
 //! decorr: neural networks with network deconvolution on any GPU, through wgpu and WGSL.
 //!
-//! A [`graph::Graph`] is a list of ops with static shapes. [`autodiff::gradients`] appends the nodes
-//! of the gradient, [`optim::update`] those of the update: a whole training step is one graph.
-//! [`program::Program::compile`] makes kernels, memory and a list of dispatches of it, once; a step
-//! replays them. Layers are in [`nn`], networks in [`models`], training in [`train`].
-//! `docs/architecture.md` has the way of the data as a picture.
+//! A [`graph::Graph`] is a list of ops with static shapes. Formulas of [`graph::Tensor`]s append to it, by operators and
+//! methods; [`autodiff::gradients`] appends the nodes of the gradient, [`optim::Optimizer::update`] those of the update:
+//! a whole training step is one graph. [`program::Program::compile`] makes kernels, memory and a list of dispatches of
+//! it, once; a step replays them. A mistake in a formula is an error there, with layer, file and line. Layers are in
+//! [`nn`], networks in [`models`], training in [`train`]. `docs/architecture.md` has the way of the data as a picture.
 //!
 //! A step of a deconvolved linear layer (paper section 3.3: with decorrelated inputs, one step of
 //! length 1 solves a linear regression):
@@ -13,25 +13,21 @@
 //! use decorr::autodiff::gradients;
 //! use decorr::gpu::{AdapterChoice, Gpu};
 //! use decorr::graph::Graph;
-//! use decorr::nn::{DeconvLinear, DeconvOptions, Mode};
-//! use decorr::ops::{mean_to, scale, square, sub};
-//! use decorr::optim::{Optimizer, Sgd, update};
+//! use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Mode};
+//! use decorr::optim::{Optimizer, Sgd};
 //! use decorr::program::{CompileOptions, Program, Store};
 //!
 //! # fn main() -> decorr::Result<()> {
-//! let mut g = Graph::new();
+//! let g = Graph::new();
 //! let x = g.input("x", [8, 2]);
 //! let target = g.input("target", [8, 1]);
 //! let lr = g.input("lr", [1]);
 //! let options = DeconvOptions { n_iter: 15, ..DeconvOptions::default() };
-//! let y = DeconvLinear::new(2, 1, options).forward(&mut g, x, Mode::Train)?;
-//! let error = sub(&mut g, y, target)?;
-//! let squared = square(&mut g, error)?;
-//! let mean = mean_to(&mut g, squared, [1])?;
-//! let loss = scale(&mut g, mean, 0.5)?;
+//! let y = DeconvLinear::new(2, 1, options).forward(x, Mode::Train);
+//! let loss = 0.5 * (y - target).square().mean_to([1]);
 //! let parameters = g.parameters();
-//! let grads = gradients(&mut g, loss, &parameters)?;
-//! update(&mut g, &Optimizer::Sgd(Sgd::default()), &parameters, &grads, lr)?;
+//! let grads = gradients(loss, &parameters);
+//! Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
 //! g.output("loss", loss);
 //!
 //! let gpu = Gpu::open(&AdapterChoice::default())?;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::ops::{Transpose, matmul, sum_to};
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -28,12 +27,10 @@ pub fn self_check(gpu: &Arc<Gpu>) -> Result<()> {
 
 fn check(gpu: &Arc<Gpu>) -> Result<()> {
     let [m, n, k] = SIZES;
-    let mut g = Graph::new();
-    let (a, b) = (g.input("a", [m, k]), g.input("b", [k, n]));
-    let product = matmul(&mut g, a, b, Transpose::default())?;
-    let sums = sum_to(&mut g, product, [1, n])?;
+    let g = Graph::new();
+    let product = g.input("a", [m, k]).matmul(g.input("b", [k, n]));
     g.output("product", product);
-    g.output("sums", sums);
+    g.output("sums", product.sum_to([1, n]));
     let mut program = Program::compile(&g, &mut Store::new(gpu, 1), CompileOptions::default())?;
     let [a, b] = operands();
     let found = program.run(&[("a", &a), ("b", &b)])?;

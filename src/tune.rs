@@ -25,7 +25,7 @@ use crate::gpu::Gpu;
 use crate::graph::op::Variants;
 use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::graph::{Graph, Init};
-use crate::ops::{Conv2dGeometry, Transpose, conv2d, matmul};
+use crate::ops::Conv2dGeometry;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -140,7 +140,7 @@ pub fn measure(
 }
 
 fn measure_class(store: &mut Store, class: Class, candidates: &[Tile]) -> Result<Timing> {
-    let graph = example(class)?;
+    let graph = example(class);
     let mut programs = Vec::new();
     for &tile in candidates.iter().filter(|tile| fits(tile, class)) {
         let options = CompileOptions {
@@ -186,28 +186,27 @@ fn seconds(program: &mut Program) -> Result<f64> {
 }
 
 /// The product that stands for a class, of operands that are on the GPU.
-fn example(class: Class) -> Result<Graph> {
+fn example(class: Class) -> Graph {
     /// Positions along a side of an image, and channels' taps.
     const SIDE: usize = 16;
     const TAPS: usize = 9;
     let [m, n, k] = class.example();
-    let mut g = Graph::new();
+    let g = Graph::new();
     let half = Init::Constant(0.5);
     let result = if n > SIDE * SIDE * 2 {
         let (images, channels) = (n / (SIDE * SIDE), k / TAPS);
-        let x = g.parameter("x", [images, channels, SIDE + 2, SIDE + 2], half.clone())?;
-        let weight = g.parameter("weight", [m, channels, 3, 3], half)?;
-        conv2d(&mut g, x, weight, None, Conv2dGeometry::default())?
+        let x = g.parameter("x", [images, channels, SIDE + 2, SIDE + 2], half.clone());
+        let weight = g.parameter("weight", [m, channels, 3, 3], half);
+        x.conv2d(weight, None, Conv2dGeometry::default())
     } else {
-        let a = g.parameter("a", [m, k], half.clone())?;
-        let b = g.parameter("b", [k, n], half)?;
-        matmul(&mut g, a, b, Transpose::default())?
+        let a = g.parameter("a", [m, k], half.clone());
+        let b = g.parameter("b", [k, n], half);
+        a.matmul(b)
     };
     // Kept on the GPU: written by the product itself, and nothing is read back.
-    let shape = g.shape(result).clone();
-    let state = g.parameter("c", shape, Init::Constant(0.0))?;
-    g.assign(state, result)?;
-    Ok(g)
+    let state = g.parameter("c", result.shape(), Init::Constant(0.0));
+    state.assign(result);
+    g
 }
 
 impl Timing {
@@ -531,9 +530,9 @@ mod tests {
     #[test]
     fn every_class_has_an_example_of_its_own_class_and_two_candidates() {
         for class in Class::all() {
-            let graph = example(class).unwrap();
-            let state = graph.states()["c"];
-            let len: usize = graph.shape(state).len();
+            let graph = example(class);
+            let list = graph.checked().unwrap();
+            let len = list.shape(list.states()["c"]).len();
             let [m, n, _] = class.example();
             assert_eq!(len, m * n, "{class}");
             let fitting = Tile::candidates().iter().filter(|tile| fits(tile, class));

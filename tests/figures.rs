@@ -12,7 +12,7 @@ use decorr::figures::{
     fig2, fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
-use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles, paint};
+use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{Live, NormName, TrainOptions};
 use image::RgbImage;
@@ -533,7 +533,7 @@ fn figure_9_of_a_state_dict() {
         width: Some(0.125),
         ..TrainOptions::default()
     };
-    let mut g = Graph::new();
+    let g = Graph::new();
     let model = decorr::train::TrainConfig::resolve(TrainOptions {
         model: Some("vgg11".into()),
         norm: Some(NormName::None),
@@ -543,8 +543,7 @@ fn figure_9_of_a_state_dict() {
     .unwrap()
     .model(1000);
     let x = g.input("x", [1, 3, 224, 224]);
-    let y = model.forward(&mut g, x, decorr::nn::Mode::Eval).unwrap();
-    g.output("y", y);
+    g.output("y", model.forward(x, decorr::nn::Mode::Eval));
     let mut store = Store::new(&gpu(), 5);
     Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
     let roles = decorr::train::checkpoint::MODEL;
@@ -620,15 +619,13 @@ fn paint_is_exact() {
             true => (0..count).flat_map(|t| [0.1 * t as f32, 0.9]).collect(),
             false => vec![0.2, 0.8],
         };
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [count, h, w]);
         let range = g.input("range", [ranges.len() / 2, 2]);
-        let picture = paint(&mut g, x, range, tiles).unwrap();
-        let state = [height, width.next_multiple_of(ROW_ALIGNMENT)];
-        let state = g
-            .state("picture", state, Role::Scratch, Init::Constant(0.0))
-            .unwrap();
-        g.assign(state, picture).unwrap();
+        let picture = x.paint(range, tiles);
+        let shape = [height, width.next_multiple_of(ROW_ALIGNMENT)];
+        let state = g.state("picture", shape, Role::Scratch, Init::Constant(0.0));
+        state.assign(picture);
         let mut store = Store::new(&gpu(), 0);
         let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
         program.run(&[("x", &values), ("range", &ranges)]).unwrap();

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use decorr::autodiff::{gradients, gradients_from};
-use decorr::graph::{Graph, Init, TensorId};
+use decorr::graph::{Graph, Init, Tensor};
 use decorr::nn::{
-    BatchNorm, ChannelDeconv, DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layout,
-    Loss, Mode,
+    BatchNorm, ChannelDeconv, DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layer,
+    Layout, Loss, Mode, Statistics,
 };
-use decorr::ops::{self, Conv2dGeometry, CovGrad, Pool2d, Window};
-use decorr::optim::{self, Adam, Optimizer, Schedule, Sgd};
+use decorr::ops::{Conv2dGeometry, CovGrad, Pool2d, Window};
+use decorr::optim::{Adam, Optimizer, Schedule, Sgd};
 use decorr::program::{Outputs, Program, Store};
 use safetensors::{Dtype, SafeTensors};
 
@@ -99,7 +99,7 @@ impl Case {
         Ok(Init::Values(self.values(name)?.to_vec().into()))
     }
 
-    fn input(&self, g: &mut Graph, name: &str) -> Result<TensorId, Failure> {
+    fn input<'g>(&self, g: &'g Graph, name: &str) -> Result<Tensor<'g>, Failure> {
         Ok(g.input(name, self.shape(name)?))
     }
 
@@ -177,17 +177,16 @@ fn output(outputs: &Outputs, name: &str) -> Result<Vec<f32>, Failure> {
 }
 
 /// Gradients of sum(y * `y_grad`) with respect to `wrt`, as outputs under the names given.
-fn gradient_outputs(
-    g: &mut Graph,
+fn gradient_outputs<'g>(
     case: &Case,
-    y: TensorId,
-    wrt: &[(&str, TensorId)],
+    y: Tensor<'g>,
+    wrt: &[(&str, Tensor<'g>)],
 ) -> Result<(), Failure> {
-    let y_grad = case.input(g, "y_grad")?;
-    let ids: Vec<TensorId> = wrt.iter().map(|(_, id)| *id).collect();
-    let grads = gradients_from(g, &[(y, y_grad)], &ids)?;
+    let y_grad = case.input(y.graph(), "y_grad")?;
+    let tensors: Vec<Tensor> = wrt.iter().map(|(_, tensor)| *tensor).collect();
+    let grads = gradients_from(&[(y, y_grad)], &tensors);
     for ((name, _), grad) in wrt.iter().zip(grads) {
-        g.output(name, grad);
+        y.graph().output(name, grad);
     }
     Ok(())
 }
@@ -227,16 +226,20 @@ fn deconv_conv2d_layer(case: &Case) -> Result<DeconvConv2d, Failure> {
 }
 
 /// The states that layers take from the case.
-fn seed_parameters(g: &mut Graph, case: &Case) -> Result<(), Failure> {
+fn seed_parameters(g: &Graph, case: &Case) -> Result<(), Failure> {
     for name in ["weight", "bias"] {
         if case.has(name) {
-            g.preset(name, case.shape(name)?, case.init(name)?)?;
+            g.preset(name, case.shape(name)?, case.init(name)?);
         }
     }
     Ok(())
 }
 
-fn parameter_grads<'a>(g: &Graph, case: &Case, x: TensorId) -> Vec<(&'a str, TensorId)> {
+fn parameter<'g>(g: &'g Graph, name: &str) -> Option<Tensor<'g>> {
+    g.parameters().into_iter().find(|p| p.name() == name)
+}
+
+fn parameter_grads<'g>(case: &Case, x: Tensor<'g>) -> Vec<(&'static str, Tensor<'g>)> {
     let mut wrt = vec![("x_grad", x)];
     for (name, grad) in [
         ("weight", "w_grad"),
@@ -245,38 +248,42 @@ fn parameter_grads<'a>(g: &Graph, case: &Case, x: TensorId) -> Vec<(&'a str, Ten
         ("bias", "bias_grad"),
     ] {
         if case.has(grad)
-            && let Some(&id) = g.states().get(name)
+            && let Some(parameter) = parameter(x.graph(), name)
         {
-            wrt.push((grad, id));
+            wrt.push((grad, parameter));
         }
     }
     wrt
+}
+
+/// The output of a layer and what else of it is compared.
+type Built<'g> = (Tensor<'g>, Vec<(&'static str, Tensor<'g>)>);
+
+fn with_statistics<'g>(y: Tensor<'g>, s: Statistics<'g>) -> Built<'g> {
+    let mut outputs = vec![("mean", s.mean), ("deconv", s.deconv)];
+    outputs.extend(s.cov.map(|cov| ("cov", cov)));
+    (y, outputs)
 }
 
 /// Layers with running statistics: first forward with gradients, three training steps, evaluation.
 fn layer_with_statistics(
     case: &Case,
     judge: &mut Judge<'_>,
-    layer: impl Fn(
-        &mut Graph,
-        TensorId,
-        Mode,
-    ) -> Result<(TensorId, Vec<(&'static str, TensorId)>), Failure>,
+    layer: impl for<'g> Fn(Tensor<'g>, Mode) -> Built<'g>,
     running: &[&str],
 ) -> Result<(), Failure> {
     // The gradients of the first step, in a store of their own.
-    let mut g = Graph::new();
-    seed_parameters(&mut g, case)?;
-    let x = case.input(&mut g, "x")?;
-    let (y, statistics) = layer(&mut g, x, Mode::Train)?;
+    let g = Graph::new();
+    seed_parameters(&g, case)?;
+    let x = case.input(&g, "x")?;
+    let (y, statistics) = layer(x, Mode::Train);
     g.output("output", y);
-    for (name, id) in &statistics {
+    for (name, tensor) in statistics {
         if case.has(name) {
-            g.output(name, *id);
+            g.output(name, tensor);
         }
     }
-    let wrt = parameter_grads(&g, case, x);
-    gradient_outputs(&mut g, case, y, &wrt)?;
+    gradient_outputs(case, y, &parameter_grads(case, x))?;
     let inputs = [("x", case.values("x")?), ("y_grad", case.values("y_grad")?)];
     let first = compile(&g, &mut store())?.run(&inputs)?;
     for (name, values) in &first.values {
@@ -287,10 +294,9 @@ fn layer_with_statistics(
     }
     // Three steps and an evaluation, sharing a store.
     let mut store = store();
-    let mut g = Graph::new();
-    seed_parameters(&mut g, case)?;
-    let x = g.input("x", case.shape("x")?);
-    let (y, _) = layer(&mut g, x, Mode::Train)?;
+    let g = Graph::new();
+    seed_parameters(&g, case)?;
+    let (y, _) = layer(case.input(&g, "x")?, Mode::Train);
     g.output("output", y);
     let mut train = compile(&g, &mut store)?;
     for name in ["x", "x_step2", "x_step3"] {
@@ -301,10 +307,9 @@ fn layer_with_statistics(
             judge.compare(name, &store.read(name)?)?;
         }
     }
-    let mut g = Graph::new();
-    seed_parameters(&mut g, case)?;
-    let x = g.input("x", case.shape("x")?);
-    let (y, _) = layer(&mut g, x, Mode::Eval)?;
+    let g = Graph::new();
+    seed_parameters(&g, case)?;
+    let (y, _) = layer(case.input(&g, "x")?, Mode::Eval);
     g.output("eval_output", y);
     let eval = compile(&g, &mut store)?.run(&[("x", case.values("x")?)])?;
     judge.compare("eval_output", &output(&eval, "eval_output")?)
@@ -312,13 +317,15 @@ fn layer_with_statistics(
 
 fn deconv_conv2d(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     let layer = deconv_conv2d_layer(case)?;
-    let build = |g: &mut Graph, x, mode| {
-        let (y, s) = layer.forward_with_statistics(g, x, mode)?;
-        let mut outputs = vec![("mean", s.mean), ("deconv", s.deconv)];
-        outputs.extend(s.cov.map(|cov| ("cov", cov)));
-        Ok((y, outputs))
-    };
-    layer_with_statistics(case, judge, build, &["running_mean", "running_deconv"])
+    layer_with_statistics(
+        case,
+        judge,
+        |x, mode| {
+            let (y, statistics) = layer.forward_with_statistics(x, mode);
+            with_statistics(y, statistics)
+        },
+        &["running_mean", "running_deconv"],
+    )
 }
 
 fn deconv_linear(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
@@ -329,13 +336,15 @@ fn deconv_linear(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         bias: case.flag("has_bias")?,
         options: options(case)?,
     };
-    let build = |g: &mut Graph, x, mode| {
-        let (y, s) = layer.forward_with_statistics(g, x, mode)?;
-        let mut outputs = vec![("mean", s.mean), ("deconv", s.deconv)];
-        outputs.extend(s.cov.map(|cov| ("cov", cov)));
-        Ok((y, outputs))
-    };
-    layer_with_statistics(case, judge, build, &["running_mean", "running_deconv"])
+    layer_with_statistics(
+        case,
+        judge,
+        |x, mode| {
+            let (y, statistics) = layer.forward_with_statistics(x, mode);
+            with_statistics(y, statistics)
+        },
+        &["running_mean", "running_deconv"],
+    )
 }
 
 fn channel_deconv(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
@@ -344,22 +353,23 @@ fn channel_deconv(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         options: options(case)?,
         centered: case.flag("centered")?,
     };
-    let build = |g: &mut Graph, x, mode| {
-        let result = layer.forward_with_statistics(g, x, mode)?;
-        let mut outputs = vec![];
-        if let Some(s) = result.statistics {
-            outputs = vec![("mean", s.mean), ("deconv", s.deconv)];
-            outputs.extend(s.cov.map(|cov| ("cov", cov)));
-        }
-        Ok((result.output, outputs))
-    };
-    let running = [
-        "running_mean",
-        "running_deconv",
-        "running_rest_mean",
-        "running_rest_var",
-    ];
-    layer_with_statistics(case, judge, build, &running)
+    layer_with_statistics(
+        case,
+        judge,
+        |x, mode| {
+            let result = layer.forward_with_statistics(x, mode);
+            match result.statistics {
+                Some(statistics) => with_statistics(result.output, statistics),
+                None => (result.output, vec![]),
+            }
+        },
+        &[
+            "running_mean",
+            "running_deconv",
+            "running_rest_mean",
+            "running_rest_var",
+        ],
+    )
 }
 
 fn batch_norm(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
@@ -368,8 +378,12 @@ fn batch_norm(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         momentum: case.number("momentum")?,
         ..BatchNorm::new(case.shape("x")?[1])
     };
-    let build = |g: &mut Graph, x, mode| Ok((layer.forward(g, x, mode)?, vec![]));
-    layer_with_statistics(case, judge, build, &["running_mean", "running_var"])
+    layer_with_statistics(
+        case,
+        judge,
+        |x, mode| (layer.forward(x, mode), vec![]),
+        &["running_mean", "running_var"],
+    )
 }
 
 fn deconv_freeze(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
@@ -382,13 +396,12 @@ fn deconv_freeze(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     let kept = case.values("kept_steps")?;
     let mut store = store();
     let mut build = |mode| -> Result<Program, Failure> {
-        let mut g = Graph::new();
-        seed_parameters(&mut g, case)?;
+        let g = Graph::new();
+        seed_parameters(&g, case)?;
         let x = g.input("x", &x_shape[1..]);
-        let y = layer.forward(&mut g, x, mode)?;
+        let y = layer.forward(x, mode);
         g.output("output", y);
-        let wrt = parameter_grads(&g, case, x);
-        gradient_outputs(&mut g, case, y, &wrt)?;
+        gradient_outputs(case, y, &parameter_grads(case, x))?;
         compile(&g, &mut store)
     };
     let mut train = build(Mode::Train)?;
@@ -451,11 +464,11 @@ fn newton_schulz(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     };
     for count in counts {
         for cov_grad in [CovGrad::Whole, CovGrad::Symmetric] {
-            let mut g = Graph::new();
+            let g = Graph::new();
             let cov = g.input("cov", [1, n, n]);
             let d_grad = g.input("d_grad", [1, n, n]);
-            let deconv = ops::newton_schulz(&mut g, cov, count.parse()?, cov_grad)?;
-            let grads = gradients_from(&mut g, &[(deconv, d_grad)], &[cov])?;
+            let deconv = cov.newton_schulz(count.parse()?, cov_grad);
+            let grads = gradients_from(&[(deconv, d_grad)], &[cov]);
             g.output("deconv", deconv);
             g.output("cov_grad", grads[0]);
             let inputs = [
@@ -484,36 +497,33 @@ fn newton_schulz(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
 }
 
 fn im2col(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
-    let mut g = Graph::new();
-    let x = case.input(&mut g, "x")?;
+    let g = Graph::new();
+    let x = case.input(&g, "x")?;
     let window = Window {
         kernel_size: [case.number("kernel")?; 2],
         stride: case.number("stride")?,
         padding: case.number("padding")?,
         dilation: case.number("dilation")?,
     };
-    let columns = ops::im2col(&mut g, x, window)?;
-    g.output("columns", columns);
+    g.output("columns", x.im2col(window));
     let outputs = support::run(&g, &[("x", case.values("x")?)])?;
     judge.compare_values("columns", &outputs["columns"], case.values("columns")?, 0.0)
 }
 
 fn conv2d(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
-    let mut g = Graph::new();
-    seed_parameters(&mut g, case)?;
-    let x = case.input(&mut g, "x")?;
-    let weight = g.states()["weight"];
-    let bias = g.states().get("bias").copied();
+    let g = Graph::new();
+    seed_parameters(&g, case)?;
+    let x = case.input(&g, "x")?;
+    let weight = parameter(&g, "weight").ok_or("tensor weight is missing")?;
     let geometry = Conv2dGeometry {
         stride: case.number("stride")?,
         padding: case.number("padding")?,
         dilation: case.number("dilation")?,
         groups: case.number("groups")?,
     };
-    let y = ops::conv2d(&mut g, x, weight, bias, geometry)?;
+    let y = x.conv2d(weight, parameter(&g, "bias"), geometry);
     g.output("output", y);
-    let wrt = parameter_grads(&g, case, x);
-    gradient_outputs(&mut g, case, y, &wrt)?;
+    gradient_outputs(case, y, &parameter_grads(case, x))?;
     compare_all(case, judge, &g)
 }
 
@@ -527,37 +537,33 @@ fn compare_all(case: &Case, judge: &mut Judge<'_>, g: &Graph) -> Result<(), Fail
 }
 
 fn pool(case: &Case, judge: &mut Judge<'_>, kind: &str) -> Result<(), Failure> {
-    let mut g = Graph::new();
-    let x = case.input(&mut g, "x")?;
+    let g = Graph::new();
+    let x = case.input(&g, "x")?;
     let pool = Pool2d {
         kernel_size: case.number("kernel")?,
         stride: case.number("stride")?,
         padding: case.number("padding")?,
     };
-    let mut y = match kind {
-        "max_pool2d" => ops::max_pool2d(&mut g, x, pool)?,
-        "avg_pool2d" => ops::avg_pool2d(&mut g, x, pool)?,
-        _ => ops::global_avg_pool(&mut g, x)?,
+    let pooled = match kind {
+        "max_pool2d" => x.max_pool2d(pool),
+        "avg_pool2d" => x.avg_pool2d(pool),
+        _ => x.global_avg_pool(),
     };
-    y = ops::reshape(&mut g, y, case.shape("y_grad")?)?;
+    let y = pooled.reshape(case.shape("y_grad")?);
     g.output("output", y);
-    gradient_outputs(&mut g, case, y, &[("x_grad", x)])?;
+    gradient_outputs(case, y, &[("x_grad", x)])?;
     compare_all(case, judge, &g)
 }
 
 fn activations(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
-    for (name, op) in [
-        (
-            "relu",
-            ops::relu as fn(&mut Graph, TensorId) -> decorr::Result<TensorId>,
-        ),
-        ("sigmoid", ops::sigmoid),
-    ] {
-        let mut g = Graph::new();
-        let x = case.input(&mut g, "x")?;
-        let y = op(&mut g, x)?;
+    type Unary = for<'g> fn(Tensor<'g>) -> Tensor<'g>;
+    let table: [(&str, Unary); 2] = [("relu", |x| x.relu()), ("sigmoid", |x| x.sigmoid())];
+    for (name, op) in table {
+        let g = Graph::new();
+        let x = case.input(&g, "x")?;
+        let y = op(x);
         g.output(name, y);
-        gradient_outputs(&mut g, case, y, &[(&format!("{name}_grad"), x)])?;
+        gradient_outputs(case, y, &[(&format!("{name}_grad"), x)])?;
         compare_all(case, judge, &g)?;
     }
     Ok(())
@@ -581,13 +587,11 @@ fn losses(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         ("mse_mean_all", Loss::HalfSquaredError, 2.0 / classes as f32),
     ];
     for (name, loss, factor) in wanted {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let logits = g.input("logits", [rows, classes]);
         let labels = g.input("labels", [rows]);
-        let per_row = loss.per_row(&mut g, logits, labels)?;
-        let mean = ops::mean_to(&mut g, per_row, [1])?;
-        let mean = ops::scale(&mut g, mean, factor)?;
-        let grads = gradients(&mut g, mean, &[logits])?;
+        let mean = loss.per_row(logits, labels).mean_to([1]) * factor;
+        let grads = gradients(mean, &[logits]);
         g.output(name, mean);
         g.output(&format!("{name}_grad"), grads[0]);
         let inputs = [
@@ -638,11 +642,10 @@ fn optimizers(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     let len = case.shape("w0")?[0];
     let grads = case.values("grads")?;
     for (name, optimizer, lr) in wanted {
-        let mut g = Graph::new();
-        let w = g.parameter("w", [len], case.init("w0")?)?;
-        let grad = g.input("grad", [len]);
-        let lr_input = g.input("lr", [1]);
-        optim::update(&mut g, &optimizer, &[w], &[grad], lr_input)?;
+        let g = Graph::new();
+        let w = g.parameter("w", [len], case.init("w0")?);
+        let (grad, lr_input) = (g.input("grad", [len]), g.input("lr", [1]));
+        optimizer.update(&[w], &[grad], lr_input);
         let mut store = store();
         let mut program = compile(&g, &mut store)?;
         for (step, expected) in case.values(name)?.chunks(len).enumerate() {
@@ -677,39 +680,26 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         },
     };
     let mut store = store();
-    let (batch, classes) = (case.shape("x")?[1], case.shape("fc_b")?[0]);
-    let build = |mode: Mode| -> Result<(Graph, TensorId, TensorId), Failure> {
-        let mut g = Graph::new();
-        for (short, scope) in [("conv1", "conv1"), ("conv2", "conv2"), ("fc", "fc")] {
-            for (s, long) in [("w", "weight"), ("b", "bias")] {
-                let name = format!("{short}_{s}");
-                let init = case.init(&name)?;
-                g.preset(&format!("{scope}.{long}"), case.shape(&name)?, init)?;
-            }
-        }
-        let x = g.input("x", &case.shape("x")?[1..]);
-        let logits = net.forward(&mut g, x, mode, classes)?;
-        Ok((g, x, logits))
-    };
-    let (mut g, _, logits) = build(Mode::Train)?;
-    let labels = g.input("labels", [batch]);
-    let lr = g.input("lr", [1]);
-    let loss = Loss::CrossEntropy { smoothing: 0.0 }.per_row(&mut g, logits, labels)?;
-    let loss = ops::mean_to(&mut g, loss, [1])?;
+    let batch = case.shape("x")?[1];
+    let g = Graph::new();
+    let logits = net.build(&g, case, Mode::Train)?;
+    let (labels, lr) = (g.input("labels", [batch]), g.input("lr", [1]));
+    let loss = Loss::CrossEntropy { smoothing: 0.0 }
+        .per_row(logits, labels)
+        .mean_to([1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, loss, &parameters)?;
+    let grads = gradients(loss, &parameters);
     g.output("loss", loss);
     g.output("logits", logits);
-    for (&p, &grad) in parameters.iter().zip(&grads) {
-        let name = g.node(p).name.clone();
-        g.output(&name, grad);
+    for (p, &grad) in parameters.iter().zip(&grads) {
+        g.output(&p.name(), grad);
     }
     let optimizer = Optimizer::Sgd(Sgd {
         momentum: case.number("sgd_momentum")?,
         weight_decay: case.number("weight_decay")?,
         nesterov: false,
     });
-    optim::update(&mut g, &optimizer, &parameters, &grads, lr)?;
+    optimizer.update(&parameters, &grads, lr);
     let mut train = compile(&g, &mut store)?;
     let steps: usize = case.number("steps")?;
     let image = case.values("x")?.len() / steps;
@@ -727,8 +717,8 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         losses.push(outputs.scalar("loss").unwrap());
         all_logits.extend(output(&outputs, "logits")?);
         if t == 0 {
-            for &p in &parameters {
-                let name = g.node(p).name.clone();
+            for p in &parameters {
+                let name = p.name();
                 let key = format!("{}_grad_step1", short(&name));
                 judge.compare(&key, &output(&outputs, &name)?)?;
             }
@@ -736,9 +726,9 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     }
     judge.compare("losses", &losses)?;
     judge.compare("logits", &all_logits)?;
-    for &p in &parameters {
-        let name = &g.node(p).name;
-        judge.compare(&format!("{}_final", short(name)), &store.read(name)?)?;
+    for p in &parameters {
+        let name = p.name();
+        judge.compare(&format!("{}_final", short(&name)), &store.read(&name)?)?;
     }
     for (i, scope) in ["conv1", "conv2", "fc"].iter().enumerate() {
         for state in ["running_mean", "running_deconv"] {
@@ -746,8 +736,8 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
             judge.compare(&format!("{state}_{}", i + 1), &values)?;
         }
     }
-    let (mut g, _, logits) = build(Mode::Eval)?;
-    g.output("eval_logits", logits);
+    let g = Graph::new();
+    g.output("eval_logits", net.build(&g, case, Mode::Eval)?);
     let eval = compile(&g, &mut store)?.run(&[("x", &case.values("x")?[..image])])?;
     judge.compare("eval_logits", &output(&eval, "eval_logits")?)
 }
@@ -758,13 +748,21 @@ struct TinyNet {
 }
 
 impl TinyNet {
-    fn forward(
-        &self,
-        g: &mut Graph,
-        x: TensorId,
-        mode: Mode,
-        classes: usize,
-    ) -> decorr::Result<TensorId> {
+    /// The logits, of the case's parameters.
+    fn build<'g>(&self, g: &'g Graph, case: &Case, mode: Mode) -> Result<Tensor<'g>, Failure> {
+        for scope in ["conv1", "conv2", "fc"] {
+            for (s, long) in [("w", "weight"), ("b", "bias")] {
+                let name = format!("{scope}_{s}");
+                let init = case.init(&name)?;
+                g.preset(&format!("{scope}.{long}"), case.shape(&name)?, init);
+            }
+        }
+        let x = g.input("x", &case.shape("x")?[1..]);
+        Ok(self.forward(x, mode, case.shape("fc_b")?[0]))
+    }
+
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode, classes: usize) -> Tensor<'g> {
+        let g = x.graph();
         let conv = |inputs, outputs, block, sampling_stride| DeconvConv2d {
             in_channels: inputs,
             out_channels: outputs,
@@ -780,25 +778,23 @@ impl TinyNet {
                 ..self.options
             },
         };
-        let h = g.scope("conv1", |g| conv(3, 8, 64, 2).forward(g, x, mode))?;
-        let h = ops::relu(g, h)?;
         let pool = Pool2d {
             kernel_size: 2,
             stride: 2,
             padding: 0,
         };
-        let h = ops::max_pool2d(g, h, pool)?;
-        let h = g.scope("conv2", |g| conv(8, 12, 4, 1).forward(g, h, mode))?;
-        let h = ops::relu(g, h)?;
-        let h = ops::global_avg_pool(g, h)?;
-        let batch = g.shape(h).dims()[0];
-        let h = ops::reshape(g, h, [batch, 12])?;
         let options = DeconvOptions {
             block: 512,
             ..self.options
         };
-        let fc = DeconvLinear::new(12, classes, options);
-        g.scope("fc", |g| fc.forward(g, h, mode))
+        let h = g.scope("conv1", || conv(3, 8, 64, 2).forward(x, mode));
+        let h = h.relu().max_pool2d(pool);
+        let h = g.scope("conv2", || conv(8, 12, 4, 1).forward(h, mode));
+        let h = h.relu().global_avg_pool();
+        let h = h.reshape([h.size(0), 12]);
+        g.scope("fc", || {
+            DeconvLinear::new(12, classes, options).forward(h, mode)
+        })
     }
 }
 

@@ -5,11 +5,10 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use decorr::Result;
 use decorr::autodiff::gradients_from;
 use decorr::graph::op::Variants;
 use decorr::graph::tiles::{Tile, Tiles};
-use decorr::graph::{Graph, Kind, TensorId};
+use decorr::graph::{self, Graph, Init, Kind, Role};
 use decorr::ops::{self, Conv2dGeometry, CovGrad, Padding2d, Pool2d, Transpose, Window};
 use decorr::passes::Passes;
 use decorr::program::CompileOptions;
@@ -17,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::reference::{self, Geometry, Tensor};
 
-type Build = Box<dyn Fn(&mut Graph, &[TensorId]) -> Result<TensorId>>;
+type Build = Box<dyn for<'g> Fn(&[graph::Tensor<'g>]) -> graph::Tensor<'g>>;
 type Reference = Box<dyn Fn(&[Tensor]) -> Tensor>;
 
 /// One op at one size.
@@ -37,7 +36,7 @@ struct Case {
 fn case(
     name: &str,
     shapes: &[&[usize]],
-    build: impl Fn(&mut Graph, &[TensorId]) -> Result<TensorId> + 'static,
+    build: impl for<'g> Fn(&[graph::Tensor<'g>]) -> graph::Tensor<'g> + 'static,
     reference: impl Fn(&[Tensor]) -> Tensor + 'static,
 ) -> Case {
     Case {
@@ -70,55 +69,54 @@ impl Case {
 }
 
 fn unary_cases() -> Vec<Case> {
-    type Unary = fn(&mut Graph, TensorId) -> Result<TensorId>;
+    type Unary = for<'g> fn(graph::Tensor<'g>) -> graph::Tensor<'g>;
     type Row = (&'static str, Unary, fn(f64) -> f64, [f64; 2]);
     let table: [Row; 11] = [
-        ("relu", ops::relu, |v| v.max(0.0), [-1.0, 1.0]),
+        ("relu", |x| x.relu(), |v| v.max(0.0), [-1.0, 1.0]),
         (
             "sigmoid",
-            ops::sigmoid,
+            |x| x.sigmoid(),
             |v| 1.0 / (1.0 + (-v).exp()),
             [-6.0, 6.0],
         ),
-        ("exp", ops::exp, f64::exp, [-3.0, 3.0]),
-        ("log", ops::log, f64::ln, [0.1, 3.0]),
-        ("sqrt", ops::sqrt, f64::sqrt, [0.1, 3.0]),
-        ("rsqrt", ops::rsqrt, |v| 1.0 / v.sqrt(), [0.1, 3.0]),
-        ("recip", ops::recip, |v| 1.0 / v, [0.3, 3.0]),
-        ("square", ops::square, |v| v * v, [-2.0, 2.0]),
-        ("abs", ops::abs, f64::abs, [-1.0, 1.0]),
+        ("exp", |x| x.exp(), f64::exp, [-3.0, 3.0]),
+        ("log", |x| x.ln(), f64::ln, [0.1, 3.0]),
+        ("sqrt", |x| x.sqrt(), f64::sqrt, [0.1, 3.0]),
+        ("rsqrt", |x| x.rsqrt(), |v| 1.0 / v.sqrt(), [0.1, 3.0]),
+        ("recip", |x| x.recip(), |v| 1.0 / v, [0.3, 3.0]),
+        ("square", |x| x.square(), |v| v * v, [-2.0, 2.0]),
+        ("abs", |x| x.abs(), f64::abs, [-1.0, 1.0]),
         (
             "greater_than_zero",
-            ops::greater_than_zero,
+            |x| x.greater_than_zero(),
             |v| f64::from(u8::from(v > 0.0)),
             [-1.0, 1.0],
         ),
-        ("neg", ops::neg, |v| -v, [-1.0, 1.0]),
+        ("neg", |x| -x, |v| -v, [-1.0, 1.0]),
     ];
     let mut cases = Vec::new();
     for (name, op, f, [low, high]) in table {
-        let build = move |g: &mut Graph, x: &[TensorId]| op(g, x[0]);
-        let reference = move |x: &[Tensor]| x[0].map(f);
-        cases.push(case(name, &[&[3, 7, 5]], build, reference).range(low, high));
+        let one = case(name, &[&[3, 7, 5]], move |x| op(x[0]), move |x| x[0].map(f));
+        cases.push(one.range(low, high));
     }
     cases.push(case(
         "affine",
         &[&[67]],
-        |g, x| ops::affine(g, x[0], -1.5, 0.25),
+        |x| x[0].affine(-1.5, 0.25),
         |x| x[0].map(|v| -1.5 * v + 0.25),
     ));
     cases
 }
 
 fn binary_cases() -> Vec<Case> {
-    type Binary = fn(&mut Graph, TensorId, TensorId) -> Result<TensorId>;
+    type Binary = for<'g> fn(graph::Tensor<'g>, graph::Tensor<'g>) -> graph::Tensor<'g>;
     type Row = (&'static str, Binary, fn(f64, f64) -> f64);
     let table: [Row; 5] = [
-        ("add", ops::add, |a, b| a + b),
-        ("sub", ops::sub, |a, b| a - b),
-        ("mul", ops::mul, |a, b| a * b),
-        ("div", ops::div, |a, b| a / b),
-        ("maximum", ops::maximum, f64::max),
+        ("add", |a, b| a + b, |a, b| a + b),
+        ("sub", |a, b| a - b, |a, b| a - b),
+        ("mul", |a, b| a * b, |a, b| a * b),
+        ("div", |a, b| a / b, |a, b| a / b),
+        ("maximum", |a, b| a.maximum(b), f64::max),
     ];
     let shapes: [[&[usize]; 2]; 6] = [
         [&[3, 5, 7], &[3, 5, 7]],
@@ -132,9 +130,13 @@ fn binary_cases() -> Vec<Case> {
     for (name, op, f) in table {
         for [a, b] in shapes {
             let name = format!("{name} {a:?} {b:?}");
-            let build = move |g: &mut Graph, x: &[TensorId]| op(g, x[0], x[1]);
-            let reference = move |x: &[Tensor]| x[0].zip(&x[1], f);
-            cases.push(case(&name, &[a, b], build, reference).range(0.5, 2.0));
+            let one = case(
+                &name,
+                &[a, b],
+                move |x| op(x[0], x[1]),
+                move |x| x[0].zip(&x[1], f),
+            );
+            cases.push(one.range(0.5, 2.0));
         }
     }
     cases
@@ -161,7 +163,7 @@ fn sum_cases() -> Vec<Case> {
             case(
                 &format!("reduce_sum {from:?} {to:?}"),
                 &[from],
-                move |g, x| ops::reduce_sum(g, x[0], to.clone(), 0.5),
+                move |x| x[0].reduce_sum(to.clone(), 0.5),
                 move |x| x[0].sum_to(&target).map(|v| 0.5 * v),
             )
             .tolerance(3e-5),
@@ -174,7 +176,7 @@ fn sum_cases() -> Vec<Case> {
         cases.push(case(
             &format!("broadcast {from:?} {to:?}"),
             &[from],
-            move |g, x| ops::broadcast_to(g, x[0], *to),
+            move |x| x[0].broadcast_to(*to),
             move |x| x[0].broadcast(to),
         ));
     }
@@ -191,19 +193,19 @@ fn copy_cases() -> Vec<Case> {
         case(
             "strided_copy permute",
             &[&[2, 3, 5, 7]],
-            |g, x| ops::permute(g, x[0], &[2, 0, 3, 1]),
+            |x| x[0].permute(&[2, 0, 3, 1]),
             |x| x[0].permute(&[2, 0, 3, 1]),
         ),
         case(
             "strided_copy slice",
             &[&[3, 11, 5]],
-            |g, x| ops::slice(g, x[0], 1, 1, 3, 3),
+            |x| x[0].slice(1, 1, 3, 3),
             |x| x[0].slice(1, 1, 3, 3),
         ),
         case(
             "strided_copy pad and insert",
             &[&[2, 3, 5, 4]],
-            move |g, x| ops::pad2d(g, x[0], padding),
+            move |x| x[0].pad2d(padding),
             |x| {
                 let shape = [2, 3, 13, 12];
                 Tensor::from_fn(&shape, |i| {
@@ -221,28 +223,25 @@ fn copy_cases() -> Vec<Case> {
         case(
             "concat",
             &[&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]],
-            |g, x| ops::concat(g, x, 1),
+            |x| x[0].graph().concat(x, 1),
             |x| Tensor::concat(x, 1),
         ),
         case(
             "concat",
             &[&[1, 7], &[3, 7], &[2, 7], &[1, 7], &[4, 7], &[1, 7]],
-            |g, x| ops::concat(g, x, 0),
+            |x| x[0].graph().concat(x, 0),
             |x| Tensor::concat(x, 0),
         ),
         case(
             "reshape",
             &[&[2, 3, 5]],
-            |g, x| ops::reshape(g, x[0], [6, 5]),
+            |x| x[0].reshape([6, 5]),
             |x| x[0].reshape(&[6, 5]),
         ),
         case(
             "detach",
             &[&[3, 5]],
-            |g, x| {
-                let constant = ops::detach(g, x[0])?;
-                ops::mul(g, constant, x[0])
-            },
+            |x| x[0].detach() * x[0],
             |x| x[0].map(|v| v * v),
         )
         // The gradient is x, not 2x: checked in its own test.
@@ -250,10 +249,7 @@ fn copy_cases() -> Vec<Case> {
         case(
             "constant",
             &[&[3, 5]],
-            |g, x| {
-                let c = ops::constant(g, 0.75, [3, 5])?;
-                ops::mul(g, c, x[0])
-            },
+            |x| x[0].graph().constant(0.75, [3, 5]) * x[0],
             |x| x[0].map(|v| 0.75 * v),
         ),
     ]
@@ -274,7 +270,12 @@ fn product_cases() -> Vec<Case> {
             cases.push(case(
                 &format!("matmul {m}x{n}x{k} {ta} {tb}"),
                 &[&a, &b],
-                move |g, x| ops::matmul(g, x[0], x[1], Transpose { a: ta, b: tb }),
+                move |x| match (ta, tb) {
+                    (false, false) => x[0].matmul(x[1]),
+                    (true, false) => x[0].t_matmul(x[1]),
+                    (false, true) => x[0].matmul_t(x[1]),
+                    (true, true) => x[0].matmul_with(x[1], None, Transpose { a: ta, b: tb }),
+                },
                 move |x| reference::matmul(&x[0], &x[1], ta, tb),
             ));
         }
@@ -287,7 +288,7 @@ fn product_cases() -> Vec<Case> {
         cases.push(case(
             &format!("matmul batched {a:?} {b:?}"),
             &[&a, &b],
-            |g, x| ops::matmul(g, x[0], x[1], Transpose::default()),
+            |x| x[0].matmul(x[1]),
             |x| reference::matmul(&x[0], &x[1], false, false),
         ));
     }
@@ -295,9 +296,8 @@ fn product_cases() -> Vec<Case> {
         cases.push(case(
             &format!("symmetric matmul with a matrix as bias {n}"),
             &[&[2, 9, n], &[2, n, n]],
-            |g, x| {
-                let transposed = ops::permute(g, x[1], &[0, 2, 1])?;
-                let bias = ops::add(g, x[1], transposed)?;
+            |x| {
+                let bias = x[1] + x[1].permute(&[0, 2, 1]);
                 let op = ops::MatMul {
                     transpose: Transpose { a: true, b: false },
                     alpha: -0.5,
@@ -305,7 +305,7 @@ fn product_cases() -> Vec<Case> {
                     symmetric: true,
                     ..ops::MatMul::default()
                 };
-                ops::matmul_with(g, x[0], x[0], Some(bias), op)
+                x[0].matmul_with(x[0], Some(bias), op)
             },
             move |x| {
                 let product = reference::matmul(&x[0], &x[0], true, false);
@@ -322,15 +322,14 @@ fn product_cases() -> Vec<Case> {
         cases.push(case(
             &format!("matmul with a symmetric operand {n}"),
             &[&[2, 9, n], &[2, n, n]],
-            |g, x| {
-                let transposed = ops::permute(g, x[1], &[0, 2, 1])?;
-                let b = ops::add(g, x[1], transposed)?;
+            |x| {
+                let b = x[1] + x[1].permute(&[0, 2, 1]);
                 let op = ops::MatMul {
                     alpha: -0.5,
                     b_is_symmetric: true,
                     ..ops::MatMul::default()
                 };
-                ops::matmul_with(g, x[0], b, None, op)
+                x[0].matmul_with(b, None, op)
             },
             move |x| {
                 let b = x[1].zip(&x[1].permute(&[0, 2, 1]), |b, t| b + t);
@@ -341,13 +340,13 @@ fn product_cases() -> Vec<Case> {
     cases.push(case(
         "matmul with alpha, diagonal and bias",
         &[&[9, 7], &[7, 11], &[11]],
-        |g, x| {
+        |x| {
             let op = ops::MatMul {
                 alpha: -0.5,
                 diag: 1.5,
                 ..ops::MatMul::default()
             };
-            ops::matmul_with(g, x[0], x[1], Some(x[2]), op)
+            x[0].matmul_with(x[1], Some(x[2]), op)
         },
         |x| {
             let eye = Tensor::from_fn(&[9, 11], |i| f64::from(u8::from(i / 11 == i % 11)));
@@ -360,7 +359,7 @@ fn product_cases() -> Vec<Case> {
         cases.push(case(
             &format!("covariance {shape:?}"),
             &[&shape],
-            |g, x| ops::covariance(g, x[0], 0.01),
+            |x| x[0].covariance(0.01),
             |x| reference::covariance(&x[0], 0.01),
         ));
     }
@@ -370,10 +369,7 @@ fn product_cases() -> Vec<Case> {
                 case(
                     &format!("newton_schulz {n_iter} {cov_grad:?}"),
                     &[&[2, 17, 6]],
-                    move |g, x| {
-                        let cov = ops::covariance(g, x[0], 0.05)?;
-                        ops::newton_schulz(g, cov, n_iter, cov_grad)
-                    },
+                    move |x| x[0].covariance(0.05).newton_schulz(n_iter, cov_grad),
                     move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
                 )
                 .tolerance(3e-5),
@@ -393,7 +389,7 @@ fn product_cases() -> Vec<Case> {
             case(
                 &format!("newton_schulz_of_rows {n_iter} {shape:?}"),
                 &[&shape],
-                move |g, x| ops::newton_schulz_of_rows(g, x[0], 0.05, n_iter),
+                move |x| x[0].newton_schulz_of_rows(0.05, n_iter),
                 move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
             )
             .tolerance(3e-5),
@@ -404,10 +400,7 @@ fn product_cases() -> Vec<Case> {
         case(
             "newton_schulz of 70",
             &[&[1, 200, 70]],
-            |g, x| {
-                let cov = ops::covariance(g, x[0], 0.05)?;
-                ops::newton_schulz(g, cov, 5, CovGrad::Symmetric)
-            },
+            |x| x[0].covariance(0.05).newton_schulz(5, CovGrad::Symmetric),
             |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), 5),
         )
         .tolerance(3e-5),
@@ -433,14 +426,14 @@ fn convolution_cases() -> Vec<Case> {
         cases.push(case(
             &format!("conv2d {x:?} {w:?} {g:?}"),
             &[&x, &w, &[w[0]]],
-            move |graph, t| {
+            move |t| {
                 let geometry = Conv2dGeometry {
                     stride: g.stride,
                     padding: g.padding,
                     dilation: g.dilation,
                     groups: g.groups,
                 };
-                ops::conv2d(graph, t[0], t[1], Some(t[2]), geometry)
+                t[0].conv2d(t[1], Some(t[2]), geometry)
             },
             move |t| reference::conv2d(&t[0], &t[1], &t[2], g),
         ));
@@ -454,10 +447,9 @@ fn convolution_cases() -> Vec<Case> {
     cases.push(case(
         "im2col_matmul with a symmetric matrix",
         &[&[5, 4, 2, 4], &[18, 18]],
-        move |g, x| {
-            let transposed = ops::permute(g, x[1], &[1, 0])?;
-            let b = ops::add(g, x[1], transposed)?;
-            ops::im2col_matmul(g, x[0], b, None, small, true)
+        move |x| {
+            let b = x[1] + x[1].permute(&[1, 0]);
+            x[0].im2col_matmul(b, None, small, true)
         },
         |x| {
             let patches = reference::im2col(&x[0], [3, 3], geometry(1, 1, 1, 1));
@@ -482,14 +474,14 @@ fn convolution_cases() -> Vec<Case> {
         cases.push(case(
             &format!("im2col {g:?}"),
             &[&image],
-            move |graph, t| ops::im2col(graph, t[0], window),
+            move |t| t[0].im2col(window),
             move |t| reference::im2col(&t[0], [3, 2], g),
         ));
         for len in [18, 6] {
             cases.push(case(
                 &format!("im2col minus a mean of {len} {g:?}"),
                 &[&image, &[1, len]],
-                move |graph, t| ops::im2col_centred(graph, t[0], t[1], window),
+                move |t| t[0].im2col_centred(t[1], window),
                 move |t| {
                     let patches = reference::im2col(&t[0], [3, 2], g);
                     let mean = &t[1];
@@ -503,10 +495,7 @@ fn convolution_cases() -> Vec<Case> {
             cases.push(case(
                 &format!("im2col_matmul of {blocks} blocks {g:?}"),
                 &shapes[..2 + usize::from(is_biased)],
-                move |graph, t| {
-                    let bias = t.get(2).copied();
-                    ops::im2col_matmul(graph, t[0], t[1], bias, window, false)
-                },
+                move |t| t[0].im2col_matmul(t[1], t.get(2).copied(), window, false),
                 move |t| {
                     let patches = reference::im2col(&t[0], [3, 2], g);
                     let rows = patches.shape[0];
@@ -522,7 +511,7 @@ fn convolution_cases() -> Vec<Case> {
         cases.push(case(
             &format!("col2im {g:?}"),
             &[&columns],
-            move |graph, t| ops::col2im(graph, t[0], window, image),
+            move |t| t[0].col2im(window, image),
             move |t| reference::col2im(&t[0], [3, 2], g, &image),
         ));
     }
@@ -536,20 +525,20 @@ fn convolution_cases() -> Vec<Case> {
         cases.push(case(
             &format!("max_pool2d {kernel_size} {stride} {padding}"),
             &[&[2, 3, 9, 7]],
-            move |graph, t| ops::max_pool2d(graph, t[0], pool),
+            move |t| t[0].max_pool2d(pool),
             move |t| reference::pool(&t[0], kernel_size, g, true),
         ));
         cases.push(case(
             &format!("avg_pool2d {kernel_size} {stride} {padding}"),
             &[&[2, 3, 9, 7]],
-            move |graph, t| ops::avg_pool2d(graph, t[0], pool),
+            move |t| t[0].avg_pool2d(pool),
             move |t| reference::pool(&t[0], kernel_size, g, false),
         ));
     }
     cases.push(case(
         "global_avg_pool",
         &[&[2, 3, 5, 7]],
-        |g, x| ops::global_avg_pool(g, x[0]),
+        |x| x[0].global_avg_pool(),
         |x| x[0].sum_to(&[2, 3, 1, 1]).map(|v| v / 35.0),
     ));
     for shape in [&[3, 5, 7, 3][..], &[17, 5], &[3, 131, 2, 2]] {
@@ -558,10 +547,7 @@ fn convolution_cases() -> Vec<Case> {
             case(
                 &format!("batch_norm {shape:?}"),
                 &[shape, &[channels], &[channels]],
-                |g, x| {
-                    let statistics = ops::batch_statistics(g, x[0])?;
-                    ops::batch_norm(g, x[0], statistics, x[1], x[2], 1e-3)
-                },
+                |x| x[0].batch_norm(x[0].batch_statistics(), x[1], x[2], 1e-3),
                 |x| reference::batch_norm(&x[0], &x[1], &x[2], 1e-3),
             )
             .tolerance(3e-5),
@@ -582,31 +568,23 @@ fn geometry(stride: usize, padding: usize, dilation: usize, groups: usize) -> Ge
 fn loss_cases() -> Vec<Case> {
     // Those below 0 fill up a batch.
     const LABELS: [f64; 7] = [0.0, 2.0, -1.0, 4.0, 3.0, -1.5, -5.0];
-    let labels = |g: &mut Graph| {
+    fn labels(g: &Graph) -> graph::Tensor<'_> {
         let values: Vec<f32> = LABELS.iter().map(|&v| v as f32).collect();
-        let init = decorr::graph::Init::Values(values.into());
-        g.state("labels", [7], decorr::graph::Role::Buffer, init)
-    };
+        g.state("labels", [7], Role::Buffer, Init::Values(values.into()))
+    }
     let mut cases = Vec::new();
     for smoothing in [0.0, 0.1] {
         cases.push(case(
             &format!("softmax_cross_entropy {smoothing}"),
             &[&[7, 5]],
-            move |g, x| {
-                let labels = labels(g)?;
-                ops::softmax_cross_entropy(g, x[0], labels, smoothing as f32)
-            },
+            move |x| x[0].softmax_cross_entropy(labels(x[0].graph()), smoothing as f32),
             move |x| reference::cross_entropy(&x[0], &LABELS, smoothing),
         ));
     }
     cases.push(case(
         "one_hot",
         &[&[7, 5]],
-        move |g, x| {
-            let labels = labels(g)?;
-            let target = ops::one_hot(g, labels, 5)?;
-            ops::mul(g, target, x[0])
-        },
+        |x| labels(x[0].graph()).one_hot(5) * x[0],
         |x| {
             Tensor::from_fn(&[7, 5], |i| {
                 if (i % 5) as f64 == LABELS[i / 5] {
@@ -621,11 +599,10 @@ fn loss_cases() -> Vec<Case> {
     cases.push(case(
         "random_uniform",
         &[&[7, 10]],
-        |g, x| {
-            let init = decorr::graph::Init::Values(vec![-1234.5].into());
-            let counter = g.state("counter", [1], decorr::graph::Role::Optimizer, init)?;
-            let uniform = ops::random_uniform(g, counter, [7, 10])?;
-            ops::mul(g, uniform, x[0])
+        |x| {
+            let init = Init::Values(vec![-1234.5].into());
+            let counter = x[0].graph().state("counter", [1], Role::Optimizer, init);
+            counter.random_uniform([7, 10]) * x[0]
         },
         |x| {
             let key = reference::pcg((-1234.5f32).to_bits());
@@ -640,10 +617,7 @@ fn loss_cases() -> Vec<Case> {
             case(
                 &format!("top_k_accuracy {k}"),
                 &[&[7, 5]],
-                move |g, x| {
-                    let labels = labels(g)?;
-                    ops::top_k_accuracy(g, x[0], labels, k)
-                },
+                move |x| x[0].top_k_accuracy(labels(x[0].graph()), k),
                 move |x| {
                     Tensor::from_fn(&[7], |r| {
                         let row = &x[0].data[r * 5..(r + 1) * 5];
@@ -669,10 +643,7 @@ fn figure_cases() -> Vec<Case> {
         cases.push(case(
             &format!("kth_value {shape:?}"),
             &[&shape],
-            move |g, x| {
-                let coarse = ops::scale(g, x[0], 4.0)?;
-                ops::kth_value(g, coarse, places)
-            },
+            move |x| (x[0] * 4.0).kth_value(places),
             move |x| {
                 let rows = x[0].data.chunks(shape[1]);
                 let of = rows.flat_map(|row| {
@@ -688,7 +659,7 @@ fn figure_cases() -> Vec<Case> {
         cases.push(case(
             &format!("histogram {shape:?}"),
             &[&shape],
-            move |g, x| ops::histogram(g, x[0], bins, [-0.5, 0.7]),
+            move |x| x[0].histogram(bins, [-0.5, 0.7]),
             move |x| {
                 let mut shares = vec![0.0; bins];
                 for &value in &x[0].data {
@@ -708,21 +679,17 @@ fn figure_cases() -> Vec<Case> {
         case(
             "paint",
             &[&[2, 3, 5], &[1, 2]],
-            |g, x| {
-                let ends = ops::scale(g, x[1], 0.0)?;
-                let ends = ops::affine(g, ends, 1.0, 1.0)?;
-                let zero = ops::scale(g, ends, 0.0)?;
-                let (low, high) = (
-                    ops::slice(g, zero, 1, 0, 1, 1)?,
-                    ops::slice(g, ends, 1, 0, 1, 1)?,
-                );
-                let range = ops::concat(g, &[low, high], 1)?;
+            |x| {
+                let ends = x[1] * 0.0 + 1.0;
+                let zero = ends * 0.0;
+                let (low, high) = (zero.slice(1, 0, 1, 1), ends.slice(1, 0, 1, 1));
+                let range = x[0].graph().concat(&[low, high], 1);
                 let tiles = ops::Tiles {
                     count: 2,
                     columns: 2,
                     ..ops::Tiles::picture(1, [3, 5], [6, 5])
                 };
-                ops::paint(g, x[0], range, tiles)
+                x[0].paint(range, tiles)
             },
             |x| {
                 Tensor::from_fn(&[6, 64], |i| {
@@ -768,20 +735,20 @@ fn check(case: &Case, options: CompileOptions) -> BTreeSet<&'static str> {
     let expected = (case.reference)(&inputs);
     let weights = draw(&expected.shape, [-1.0, 1.0]);
 
-    let mut g = Graph::new();
+    let g = Graph::new();
     let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
-    let ids: Vec<TensorId> = names
+    let tensors: Vec<graph::Tensor> = names
         .iter()
         .zip(&inputs)
         .map(|(name, tensor)| g.input(name, tensor.shape.clone()))
         .collect();
-    let y = (case.build)(&mut g, &ids).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    assert_eq!(g.shape(y).dims(), expected.shape, "{}: shape", case.name);
+    let y = (case.build)(&tensors);
+    g.check().unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    assert_eq!(y.shape().dims(), expected.shape, "{}: shape", case.name);
     g.output("y", y);
     if case.differentiable {
         let seed = g.input("y_grad", expected.shape.clone());
-        let grads = gradients_from(&mut g, &[(y, seed)], &ids)
-            .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let grads = gradients_from(&[(y, seed)], &tensors);
         for (name, grad) in names.iter().zip(grads) {
             g.output(&format!("{name}_grad"), grad);
         }
@@ -809,7 +776,8 @@ fn check(case: &Case, options: CompileOptions) -> BTreeSet<&'static str> {
             check_gradient(case, &name, &outputs[&name], &inputs, &weights, i);
         }
     }
-    let ops = g.nodes().iter().filter_map(|node| match &node.kind {
+    let list = g.list();
+    let ops = list.nodes().iter().filter_map(|node| match &node.kind {
         Kind::Op(op) => Some(op.name()),
         _ => None,
     });
@@ -923,12 +891,11 @@ fn every_op_without_any_pass() {
 
 #[test]
 fn no_gradient_flows_through_detach() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [3]);
-    let constant = ops::detach(&mut g, x).unwrap();
-    let y = ops::mul(&mut g, constant, x).unwrap();
-    let seed = ops::constant(&mut g, 1.0, [3]).unwrap();
-    let grads = gradients_from(&mut g, &[(y, seed)], &[x]).unwrap();
+    let y = x.detach() * x;
+    let seed = g.constant(1.0, [3]);
+    let grads = gradients_from(&[(y, seed)], &[x]);
     g.output("x_grad", grads[0]);
     let outputs = support::run(&g, &[("x", &[1.0, -2.0, 3.0])]).unwrap();
     assert_eq!(outputs["x_grad"], [1.0, -2.0, 3.0]);

@@ -5,7 +5,7 @@ mod support;
 
 use decorr::autodiff::gradients_from;
 use decorr::graph::Graph;
-use decorr::ops::{self, Conv2dGeometry, Transpose};
+use decorr::ops::{Conv2dGeometry, Transpose, Window};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::reference::{self, Geometry, Tensor};
@@ -41,15 +41,13 @@ fn check_product(batch: usize, [m, n, k]: [usize; 3], transpose: [bool; 2]) {
     let a = random(&if ta { [batch, k, m] } else { [batch, m, k] }, 1);
     let b = random(&if tb { [batch, n, k] } else { [batch, k, n] }, 2);
     let bias = random(&[n], 3);
-    let mut g = Graph::new();
+    let g = Graph::new();
     let a_in = g.input("a", a.shape.as_slice());
     let b_in = g.input("b", b.shape.as_slice());
     let bias_in = g.input("bias", [n]);
     let transpose = Transpose { a: ta, b: tb };
-    let y = ops::matmul_with(&mut g, a_in, b_in, Some(bias_in), transpose).unwrap();
-    g.output("y", y);
-    let bare = ops::matmul(&mut g, a_in, b_in, transpose).unwrap();
-    g.output("bare", bare);
+    g.output("y", a_in.matmul_with(b_in, Some(bias_in), transpose));
+    g.output("bare", a_in.matmul_with(b_in, None, transpose));
     let (a32, b32, bias32) = (to_f32(&a), to_f32(&b), to_f32(&bias));
     let outputs = support::run(&g, &[("a", &a32), ("b", &b32), ("bias", &bias32)]).unwrap();
     let mut expected = Vec::with_capacity(batch * m * n);
@@ -108,10 +106,9 @@ fn both_operands_packed_in_parts_along_k() {
 fn symmetric_results_of_packed_operands() {
     let (rows, features) = (503, 261);
     let x = random(&[1, rows, features], 4);
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x_in = g.input("x", [1, rows, features]);
-    let cov = ops::covariance(&mut g, x_in, 0.5).unwrap();
-    g.output("cov", cov);
+    g.output("cov", x_in.covariance(0.5));
     let outputs = support::run(&g, &[("x", &to_f32(&x))]).unwrap();
     compare(
         "covariance",
@@ -126,7 +123,7 @@ fn convolutions_with_packed_patches() {
     let (x, w) = (random(&x_shape, 5), random(&w_shape, 6));
     let out_shape = [9, 133, 9, 11];
     let y_grad = random(&out_shape, 7);
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x_in = g.input("x", x_shape);
     let w_in = g.input("w", w_shape);
     let grad_in = g.input("y_grad", out_shape);
@@ -134,8 +131,8 @@ fn convolutions_with_packed_patches() {
         padding: 1,
         ..Conv2dGeometry::default()
     };
-    let y = ops::conv2d(&mut g, x_in, w_in, None, geometry).unwrap();
-    let grads = gradients_from(&mut g, &[(y, grad_in)], &[x_in, w_in]).unwrap();
+    let y = x_in.conv2d(w_in, None, geometry);
+    let grads = gradients_from(&[(y, grad_in)], &[x_in, w_in]);
     g.output("y", y);
     g.output("x_grad", grads[0]);
     g.output("w_grad", grads[1]);
@@ -185,17 +182,16 @@ fn convolutions_with_packed_patches() {
 fn patches_by_regions_with_both_operands_packed() {
     let (x_shape, blocks, features, columns) = ([400, 32, 3, 3], 2, 144, 400);
     let (x, b) = (random(&x_shape, 8), random(&[features, columns], 9));
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x_in = g.input("x", x_shape);
     let b_in = g.input("b", [features, columns]);
-    let window = ops::Window {
+    let window = Window {
         kernel_size: [3, 3],
         stride: 1,
         padding: 1,
         dilation: 1,
     };
-    let y = ops::im2col_matmul(&mut g, x_in, b_in, None, window, false).unwrap();
-    g.output("y", y);
+    g.output("y", x_in.im2col_matmul(b_in, None, window, false));
     let outputs = support::run(&g, &[("x", &to_f32(&x)), ("b", &to_f32(&b))]).unwrap();
     let geometry = Geometry {
         stride: 1,

@@ -5,19 +5,16 @@
 
 mod support;
 
-use decorr::Result;
 use decorr::autodiff::gradients_from;
-use decorr::graph::{Graph, TensorId};
+use decorr::graph::{Graph, Tensor};
 use decorr::nn::{
-    BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Linear,
-    Mode,
+    BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer,
+    Linear, Mode,
 };
 use decorr::ops::Conv2dGeometry;
 use decorr::program::{Program, Store};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-type Forward = Box<dyn Fn(&mut Graph, TensorId, Mode) -> Result<TensorId>>;
 
 const MODES: [Mode; 5] = [
     Mode::Train,
@@ -45,15 +42,24 @@ fn deconv(refresh: usize, freeze: bool) -> DeconvOptions {
     }
 }
 
-fn layers() -> Vec<(&'static str, Vec<usize>, Forward)> {
-    let image = || vec![3, 6, 5, 7];
+/// A layer as it is in evaluation.
+struct InEvaluation<L>(L);
+
+impl<L: Layer> Layer for InEvaluation<L> {
+    fn forward<'g>(&self, x: Tensor<'g>, _: Mode) -> Tensor<'g> {
+        self.0.forward(x, Mode::Eval)
+    }
+}
+
+fn layers() -> Vec<(&'static str, Vec<usize>, Box<dyn Layer>)> {
+    let (image, rows) = (|| vec![3, 6, 5, 7], || vec![9, 6]);
     let geometry = Conv2dGeometry {
         stride: 1,
         padding: 1,
         dilation: 1,
         groups: 1,
     };
-    let convolution = move |options| DeconvConv2d {
+    let convolution = |options| DeconvConv2d {
         in_channels: 6,
         out_channels: 5,
         kernel_size: 3,
@@ -76,52 +82,31 @@ fn layers() -> Vec<(&'static str, Vec<usize>, Forward)> {
     };
     let norm = BatchNorm::new(6);
     let channel = ChannelDeconv::new(6, 3);
-    let forward_of = |options| -> [Forward; 2] {
-        let (convolution, linear) = (convolution(options), linear(options));
-        [
-            Box::new(move |g, x, mode| convolution.forward(g, x, mode)),
-            Box::new(move |g, x, mode| linear.forward(g, x, mode)),
-        ]
-    };
-    let [every, every_linear] = forward_of(deconv(1, false));
-    let [eighth, eighth_linear] = forward_of(deconv(8, false));
-    let [first, _] = forward_of(deconv(1, true));
+    let (every, eighth, first) = (deconv(1, false), deconv(8, false), deconv(1, true));
     vec![
+        ("conv2d", image(), Box::new(plain)),
+        ("linear", rows(), Box::new(Linear::new(6, 5))),
+        ("batch norm", image(), Box::new(norm)),
+        ("batch norm of rows", rows(), Box::new(norm)),
+        ("channel deconv", image(), Box::new(channel)),
+        ("deconv conv2d", image(), Box::new(convolution(every))),
         (
-            "conv2d",
+            "deconv conv2d, refresh 8",
             image(),
-            Box::new(move |g, x, _| plain.forward(g, x)),
+            Box::new(convolution(eighth)),
         ),
         (
-            "linear",
-            vec![9, 6],
-            Box::new(|g, x, _| Linear::new(6, 5).forward(g, x)),
-        ),
-        (
-            "batch norm",
+            "deconv conv2d that freezes",
             image(),
-            Box::new(move |g, x, mode| norm.forward(g, x, mode)),
+            Box::new(convolution(first)),
         ),
-        (
-            "batch norm of rows",
-            vec![9, 6],
-            Box::new(move |g, x, mode| norm.forward(g, x, mode)),
-        ),
-        (
-            "channel deconv",
-            image(),
-            Box::new(move |g, x, mode| channel.forward(g, x, mode)),
-        ),
-        ("deconv conv2d", image(), every),
-        ("deconv conv2d, refresh 8", image(), eighth),
-        ("deconv conv2d that freezes", image(), first),
-        ("deconv linear", vec![9, 6], every_linear),
-        ("deconv linear, refresh 8", vec![9, 6], eighth_linear),
+        ("deconv linear", rows(), Box::new(linear(every))),
+        ("deconv linear, refresh 8", rows(), Box::new(linear(eighth))),
         (
             // In training it is another function in every step.
             "dropout in evaluation",
             image(),
-            Box::new(|g, x, _| Dropout { p: 0.5 }.forward(g, x, Mode::Eval)),
+            Box::new(InEvaluation(Dropout { p: 0.5 })),
         ),
     ]
 }
@@ -134,20 +119,19 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(store: &mut Store, forward: &Forward, shape: &[usize], mode: Mode) -> Self {
-        let mut g = Graph::new();
+    fn new(store: &mut Store, layer: &dyn Layer, shape: &[usize], mode: Mode) -> Self {
+        let g = Graph::new();
         let x = g.input("x", shape.to_vec());
-        let y = forward(&mut g, x, mode).unwrap();
-        let y_shape = g.shape(y).clone();
-        let seed = g.input("seed", y_shape.clone());
+        let y = layer.forward(x, mode);
+        let seed = g.input("seed", y.shape());
         let names = ["weight", "bias"].map(String::from);
-        let parameters: Vec<String> = names
+        let state = |name: &String| g.list().states().get(name).map(|&id| g.tensor(id));
+        let (parameters, states): (Vec<String>, Vec<Tensor<'_>>) = names
             .into_iter()
-            .filter(|name| g.states().contains_key(name))
-            .collect();
-        let mut of = vec![x];
-        of.extend(parameters.iter().map(|name| g.states()[name]));
-        let grads = gradients_from(&mut g, &[(y, seed)], &of).unwrap();
+            .filter_map(|name| state(&name).map(|state| (name, state)))
+            .unzip();
+        let of = [&[x][..], &states].concat();
+        let grads = gradients_from(&[(y, seed)], &of);
         g.output("y", y);
         g.output("x_grad", grads[0]);
         for (name, grad) in parameters.iter().zip(&grads[1..]) {
@@ -157,7 +141,7 @@ impl Compiled {
         Self {
             program,
             parameters,
-            seed: random(2, y_shape.len()),
+            seed: random(2, y.len()),
         }
     }
 
@@ -180,10 +164,10 @@ impl Compiled {
 #[test]
 fn gradients_of_layers_in_every_mode() {
     let mut count = 0;
-    for (name, shape, forward) in layers() {
+    for (name, shape, layer) in layers() {
         let mut store = Store::new(&support::gpu(), 1);
         // Running statistics that are neither their first values nor those of `x`, and a last refresh.
-        let mut train = Compiled::new(&mut store, &forward, &shape, Mode::Train);
+        let mut train = Compiled::new(&mut store, layer.as_ref(), &shape, Mode::Train);
         let x: Vec<f32> = random(1, shape.iter().product())
             .iter()
             .map(|v| v + 0.3)
@@ -200,9 +184,9 @@ fn gradients_of_layers_in_every_mode() {
             store.write(parameter, &random(20, len)).unwrap();
         }
         for mode in MODES {
-            let mut layer = Compiled::new(&mut store, &forward, &shape, mode);
-            let gradients = layer.run(&x);
-            for of in [&["x".to_string()][..], &layer.parameters.clone()].concat() {
+            let mut compiled = Compiled::new(&mut store, layer.as_ref(), &shape, mode);
+            let gradients = compiled.run(&x);
+            for of in [&["x".to_string()][..], &compiled.parameters.clone()].concat() {
                 let gradient = &gradients[&format!("{of}_grad")];
                 let at = match of.as_str() {
                     "x" => x.clone(),
@@ -216,10 +200,10 @@ fn gradients_of_layers_in_every_mode() {
                         let moved: Vec<f32> =
                             moved.map(|(v, d)| v + distance * d / length).collect();
                         if of == "x" {
-                            return layer.objective(&moved);
+                            return compiled.objective(&moved);
                         }
                         store.write(&of, &moved).unwrap();
-                        layer.objective(&x)
+                        compiled.objective(&x)
                     };
                     let slope = (objective_at(STEP) - objective_at(-STEP)) / f64::from(2.0 * STEP);
                     if of != "x" {

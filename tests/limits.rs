@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use decorr::Error;
 use decorr::gpu::Gpu;
 use decorr::graph::{Graph, Init};
-use decorr::nn::{self, Mode};
-use decorr::ops::{self, Transpose};
+use decorr::nn::{BatchNorm, Layer, Mode};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{Event, NormName, Start, TrainConfig, TrainOptions, train, training_step};
 
@@ -23,14 +22,10 @@ fn compile(g: &Graph) -> Result<Program, Error> {
 
 #[test]
 fn a_tensor_beyond_the_binding_limit_is_named() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("images", [1 << 13]);
-    let y = ops::reshape(&mut g, x, [1, 1 << 13]).unwrap();
-    let z = ops::reshape(&mut g, x, [1 << 13, 1]).unwrap();
-    let huge = ops::mul(&mut g, y, z).unwrap();
-    g.rename(huge, "everything");
-    let total = ops::sum_to(&mut g, huge, [1]).unwrap();
-    g.output("total", total);
+    let huge = x.reshape([1, 1 << 13]) * x.reshape([1 << 13, 1]);
+    g.output("total", huge.named("everything").sum_to([1]));
     let options = CompileOptions {
         passes: decorr::passes::Passes::NONE,
         ..CompileOptions::default()
@@ -156,12 +151,9 @@ fn cifar10(dir: &Path) {
 
 #[test]
 fn a_state_beyond_the_buffer_limit_is_named() {
-    let mut g = Graph::new();
-    let weight = g
-        .parameter("weight", [1 << 15, 1 << 14], Init::Constant(0.0))
-        .unwrap();
-    let total = ops::sum_to(&mut g, weight, [1]).unwrap();
-    g.output("total", total);
+    let g = Graph::new();
+    let weight = g.parameter("weight", [1 << 15, 1 << 14], Init::Constant(0.0));
+    g.output("total", weight.sum_to([1]));
     let error = compile(&g).unwrap_err();
     assert!(matches!(error, Error::Limit(_)), "{error}");
     assert!(error.to_string().contains("weight"), "{error}");
@@ -169,24 +161,24 @@ fn a_state_beyond_the_buffer_limit_is_named() {
 
 #[test]
 fn shapes_that_do_not_fit_name_tensors_and_both_shapes() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [4, 8]);
     let w = g.input("w", [9, 5]);
-    let error = g.scope("fc", |g| ops::matmul(g, x, w, Transpose::default()));
-    let text = error.unwrap_err().to_string();
+    g.scope("fc", || x.matmul(w));
+    let text = g.check().unwrap_err().to_string();
     for part in ["matmul", "fc", "x [4, 8]", "w [9, 5]"] {
         assert!(text.contains(part), "no {part} in: {text}");
     }
-    let layer = nn::BatchNorm::new(3);
-    assert!(layer.forward(&mut g, x, Mode::Train).is_err());
+    let g = Graph::new();
+    BatchNorm::new(3).forward(g.input("x", [4, 8]), Mode::Train);
+    assert!(g.check().is_err());
 }
 
 #[test]
 fn inputs_of_a_step_are_checked() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [3]);
-    let y = ops::relu(&mut g, x).unwrap();
-    g.output("y", y);
+    g.output("y", x.relu());
     let mut program = compile(&g).unwrap();
     let text = |inputs: &[(&str, &[f32])], program: &mut Program| {
         program.step(inputs).unwrap_err().to_string()
@@ -202,10 +194,9 @@ fn inputs_of_a_step_are_checked() {
 
 #[test]
 fn kernels_can_be_timed_where_the_adapter_has_timestamps() {
-    let mut g = Graph::new();
-    let a = g.parameter("a", [64, 64], Init::Uniform(1.0)).unwrap();
-    let c = ops::matmul(&mut g, a, a, Transpose::default()).unwrap();
-    g.output("c", c);
+    let g = Graph::new();
+    let a = g.parameter("a", [64, 64], Init::Uniform(1.0));
+    g.output("c", a.matmul(a));
     let mut program = compile(&g).unwrap();
     if !program.gpu().has_timestamps() {
         assert!(matches!(program.profile(&[]), Err(Error::Adapter(_))));

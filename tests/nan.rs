@@ -4,8 +4,8 @@
 mod support;
 
 use decorr::autodiff::gradients_from;
-use decorr::graph::{Graph, TensorId};
-use decorr::ops::{self, Pool2d};
+use decorr::graph::{Graph, Tensor};
+use decorr::ops::Pool2d;
 use decorr::passes::Passes;
 use decorr::program::CompileOptions;
 
@@ -52,39 +52,34 @@ fn element_wise() {
         }
     };
     let relu = |a: f32| larger(a, 0.0);
-    type Build = fn(&mut Graph, TensorId, TensorId) -> decorr::Result<TensorId>;
+    type Build = for<'g> fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g>;
     let table: [(&str, Build, Vec<f32>); 4] = [
         (
             "relu",
-            |g, a, _| ops::relu(g, a),
+            |a, _| a.relu(),
             a.iter().map(|&a| relu(a)).collect(),
         ),
         (
             "maximum",
-            ops::maximum,
+            |a, b| a.maximum(b),
             a.iter().zip(&b).map(|(&a, &b)| larger(a, b)).collect(),
         ),
         (
             "maximum, exchanged",
-            |g, a, b| ops::maximum(g, b, a),
+            |a, b| b.maximum(a),
             a.iter().zip(&b).map(|(&a, &b)| larger(b, a)).collect(),
         ),
         (
             "relu in a chain",
-            |g, a, b| {
-                let product = ops::mul(g, a, b)?;
-                let positive = ops::relu(g, product)?;
-                ops::add(g, positive, a)
-            },
+            |a, b| (a * b).relu() + a,
             a.iter().zip(&b).map(|(&a, &b)| relu(a * b) + a).collect(),
         ),
     ];
     for fuse in [false, true] {
         for (name, build, expected) in &table {
-            let mut g = Graph::new();
+            let g = Graph::new();
             let [x, y] = ["a", "b"].map(|name| g.input(name, [a.len()]));
-            let y = build(&mut g, x, y).unwrap();
-            g.output("y", y);
+            g.output("y", build(x, y));
             check(name, &run(&g, &[("a", &a), ("b", &b)], fuse), expected);
         }
     }
@@ -97,11 +92,9 @@ fn before_a_sum() {
         for at in [0, 63, 64, 129] {
             let mut a: Vec<f32> = (0..130).map(|i| (i as f32 - 60.0) / 7.0).collect();
             a[at] = f32::from_bits(bits);
-            let mut g = Graph::new();
+            let g = Graph::new();
             let x = g.input("a", [130]);
-            let y = ops::relu(&mut g, x).unwrap();
-            let y = ops::reduce_sum(&mut g, y, [1], 1.0).unwrap();
-            g.output("y", y);
+            g.output("y", x.relu().reduce_sum([1], 1.0));
             check("sum of relu", &run(&g, &[("a", &a)], true), &[f32::NAN]);
         }
     }
@@ -122,12 +115,12 @@ fn max_pooling_and_its_gradient() {
         for at in 0..numbers.len() {
             let mut image = numbers.clone();
             image[at] = f32::from_bits(NANS[at % NANS.len()]);
-            let mut g = Graph::new();
+            let g = Graph::new();
             let x = g.input("x", [1, 1, height, width]);
-            let y = ops::max_pool2d(&mut g, x, pool).unwrap();
-            let [_, _, rows, columns] = g.shape(y).dims().try_into().unwrap();
+            let y = x.max_pool2d(pool);
+            let [_, _, rows, columns] = y.dims();
             let seed = g.input("seed", [1, 1, rows, columns]);
-            let grads = gradients_from(&mut g, &[(y, seed)], &[x]).unwrap();
+            let grads = gradients_from(&[(y, seed)], &[x]);
             g.output("y", y);
             g.output("grad", grads[0]);
             let seeds: Vec<f32> = (0..rows * columns).map(|i| 1.0 + i as f32).collect();
@@ -167,15 +160,14 @@ fn max_pooling_and_its_gradient() {
 /// Pooling of an image that is -infinity all over.
 #[test]
 fn infinities() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [1, 1, 2, 2]);
     let pool = Pool2d {
         kernel_size: 2,
         stride: 2,
         padding: 0,
     };
-    let y = ops::max_pool2d(&mut g, x, pool).unwrap();
-    g.output("y", y);
+    g.output("y", x.max_pool2d(pool));
     let low = [f32::NEG_INFINITY; 4];
     check(
         "max_pool2d",
@@ -193,37 +185,31 @@ fn labels_that_are_no_class() {
     let logits: Vec<f32> = (0..rows * CLASSES)
         .map(|i| (i * 7 % 5) as f32 - 2.0)
         .collect();
-    type Build = fn(&mut Graph, TensorId, TensorId) -> decorr::Result<TensorId>;
+    type Build = for<'g> fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g>;
     let table: [(&str, Build, usize); 4] = [
-        (
-            "cross entropy",
-            |g, x, l| ops::softmax_cross_entropy(g, x, l, 0.1),
-            1,
-        ),
+        ("cross entropy", |x, l| x.softmax_cross_entropy(l, 0.1), 1),
         (
             "gradient of cross entropy",
-            |g, x, l| {
-                let loss = ops::softmax_cross_entropy(g, x, l, 0.1)?;
-                let seed = ops::constant(g, 1.0, [9])?;
-                Ok(gradients_from(g, &[(loss, seed)], &[x])?[0])
+            |x, l| {
+                let loss = x.softmax_cross_entropy(l, 0.1);
+                let seed = x.graph().constant(1.0, [9]);
+                gradients_from(&[(loss, seed)], &[x])[0]
             },
             CLASSES,
         ),
-        ("one hot", |g, _, l| ops::one_hot(g, l, CLASSES), CLASSES),
+        ("one hot", |_, l| l.one_hot(CLASSES), CLASSES),
         (
             "half squared error",
-            |g, x, l| decorr::nn::half_squared_error(g, x, l),
+            |x, l| decorr::nn::half_squared_error(x, l),
             1,
         ),
     ];
     for (name, build, width) in table {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let (x, l) = (g.input("x", [rows, CLASSES]), g.input("labels", [rows]));
-        let y = build(&mut g, x, l).unwrap();
-        g.output("y", y);
+        g.output("y", build(x, l));
         // One hot does not read the logits.
-        let zero = ops::scale(&mut g, x, 0.0).unwrap();
-        g.output("zero", zero);
+        g.output("zero", x * 0.0);
         let inputs: [(&str, &[f32]); 2] = [("x", &logits), ("labels", &labels)];
         let y = run(&g, &inputs, true);
         for (row, (values, label)) in y.chunks(width).zip(labels).enumerate() {

@@ -14,7 +14,6 @@ use decorr::gpu::Gpu;
 use decorr::graph::Graph;
 use decorr::models::{Form, Model, Norm, networks, summaries};
 use decorr::nn::{FreezeCounter, Loss, Mode};
-use decorr::ops::mean_to;
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{Program, Store};
 use decorr::train::checkpoint::{self, Tensors};
@@ -142,27 +141,24 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
 
 /// Compiles the evaluation of a model on `store`.
 fn evaluation(store: &mut Store, model: &Model, shape: &[usize]) -> Program {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("images", shape.to_vec());
-    let logits = model.forward(&mut g, x, Mode::Eval).unwrap();
-    g.output("logits", logits);
+    g.output("logits", model.forward(x, Mode::Eval));
     Program::compile(&g, store, support::compile_options()).unwrap()
 }
 
 /// Compiles loss and gradients of all parameters, in training mode.
 fn gradient_step(store: &mut Store, model: &Model, shape: &[usize]) -> Program {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("images", shape.to_vec());
     let labels = g.input("labels", [shape[0]]);
-    let logits = model.forward(&mut g, x, Mode::Train).unwrap();
-    let losses = CE.per_row(&mut g, logits, labels).unwrap();
-    let loss = mean_to(&mut g, losses, [1]).unwrap();
+    let logits = model.forward(x, Mode::Train);
+    let loss = CE.per_row(logits, labels).mean_to([1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, loss, &parameters).unwrap();
+    let grads = gradients(loss, &parameters);
     g.output("loss", loss);
-    for (&w, grad) in parameters.iter().zip(grads) {
-        let name = format!("grad.{}", g.node(w).name);
-        g.output(&name, grad);
+    for (w, grad) in parameters.iter().zip(grads) {
+        g.output(&format!("grad.{}", w.name()), grad);
     }
     Program::compile(&g, store, support::compile_options()).unwrap()
 }
@@ -351,11 +347,12 @@ fn linear_layers_are_decorrelated_in_the_papers_blocks() {
     let blocks = |name: &str, images: usize| {
         let model = Model::new(name, Norm::Deconv, 1000).unwrap();
         let graph = step_graph(&model, [1, 3, images, images], Mode::Train);
+        let list = graph.list();
         let mut blocks = Vec::new();
-        for (state, &id) in graph.states() {
+        for (state, &id) in list.states() {
             let of_linear = state.starts_with("classifier") || state.starts_with("fc");
             if of_linear && state.ends_with("running_deconv") {
-                blocks.push(*graph.shape(id).dims().last().unwrap());
+                blocks.push(*list.shape(id).dims().last().unwrap());
             }
         }
         blocks
@@ -515,9 +512,10 @@ fn first_weights_and_widths() {
         let mut model = Model::new(name, Norm::Batch, 10).unwrap();
         (model.form, model.width) = (Some(Form::Imagenet), 0.25);
         let graph = step_graph(&model, [2, 3, 224, 224], Mode::Train);
+        let list = graph.list();
         let mut convolutions = 0;
-        for &id in graph.states().values() {
-            let node = graph.node(id);
+        for &id in list.states().values() {
+            let node = list.node(id);
             let (Kind::State(state), &[o, i, k, _]) = (&node.kind, node.shape.dims()) else {
                 continue;
             };
@@ -541,8 +539,9 @@ fn first_weights_and_widths() {
         let mut model = Model::new("vgg11", Norm::None, 10).unwrap();
         (model.form, model.width) = (Some(Form::Cifar), width);
         let graph = step_graph(&model, [2, 3, 32, 32], Mode::Train);
-        let first = graph.states()["features.0.weight"];
-        assert_eq!(graph.shape(first).dims()[0], channels, "{width}");
+        let list = graph.list();
+        let first = list.states()["features.0.weight"];
+        assert_eq!(list.shape(first).dims()[0], channels, "{width}");
     }
 }
 
@@ -551,13 +550,13 @@ fn every_network_has_a_training_step_in_every_form_with_every_norm() {
     for (model, images) in narrow_models() {
         let graph = step_graph(&model, images, Mode::Train);
         // All that is learned or followed changes in a step.
-        let states = graph.states().len();
-        let assigned = graph.assigns().len();
+        let states = graph.list().states().len();
+        let assigned = graph.list().assigns().len();
         let place = format!("{} {:?} {:?}", model.network.name, model.form, model.norm);
         assert_eq!(states, assigned, "{place}");
         // Frozen, one layer keeps its two running statistics.
         let frozen = step_graph(&model, images, Mode::TrainFrozen);
-        let kept = assigned - frozen.assigns().len();
+        let kept = assigned - frozen.list().assigns().len();
         let modes = model.modes(u64::MAX, FreezeCounter::new(100));
         let freezes = modes.contains(&Mode::TrainFrozen);
         assert_eq!(kept, if freezes { 2 } else { 0 }, "{place}");
@@ -605,10 +604,10 @@ fn images_that_do_not_fit_are_refused_with_advice() {
     let refuse = |name: &str, form: Option<Form>, side: usize, wanted: &[&str]| {
         let mut model = Model::new(name, Norm::Deconv, 10).unwrap();
         model.form = form;
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("images", [2, 1, side, side]);
-        let error = model.forward(&mut g, x, Mode::Train).unwrap_err();
-        let text = error.to_string();
+        model.forward(x, Mode::Train);
+        let text = g.check().unwrap_err().to_string();
         for part in wanted {
             assert!(text.contains(part), "no {part:?} in: {text}");
         }

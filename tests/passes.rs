@@ -161,7 +161,7 @@ fn each_pass_alone_leaves_the_numbers_as_they_are() {
 /// Products that end with a sum or with `ReLU`: the same numbers, of NaN too.
 #[test]
 fn what_ends_a_product_is_what_followed_it() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let image = g.input("image", [3, 2, 7, 5]);
     let weight = g.input("weight", [4, 2, 3, 3]);
     let bias = g.input("bias", [4]);
@@ -169,37 +169,35 @@ fn what_ends_a_product_is_what_followed_it() {
         padding: 1,
         ..ops::Conv2dGeometry::default()
     };
-    let product = ops::conv2d(&mut g, image, weight, Some(bias), geometry).unwrap();
-    let y = ops::relu(&mut g, product).unwrap();
+    let y = image.conv2d(weight, Some(bias), geometry).relu();
     g.output("relu of conv2d", y);
     let (a, b) = (g.input("a", [2, 9, 300]), g.input("b", [2, 300, 11]));
     let columns = g.input("columns", [11]);
     let c = g.input("c", [2, 9, 11]);
     let none = ops::Transpose::default();
-    let product = ops::matmul_with(&mut g, a, b, Some(columns), none).unwrap();
-    let y = ops::relu(&mut g, product).unwrap();
+    let y = a.matmul_with(b, Some(columns), none).relu();
     g.output("relu of matmul", y);
     for (name, reversed) in [("sum", false), ("sum, reversed", true)] {
         let op = ops::MatMul {
             alpha: if reversed { 0.5 } else { -2.0 },
             ..none.into()
         };
-        let product = ops::matmul_with(&mut g, a, b, None, op).unwrap();
+        let product = a.matmul_with(b, None, op);
         let y = match reversed {
-            false => ops::add(&mut g, product, c).unwrap(),
-            true => ops::add(&mut g, c, product).unwrap(),
+            false => product + c,
+            true => c + product,
         };
         g.output(name, y);
     }
     // Whose result is needed in itself too.
     let both = ops::Transpose { a: true, b: true };
-    let product = ops::matmul(&mut g, b, a, both).unwrap();
-    let y = ops::relu(&mut g, product).unwrap();
+    let product = b.matmul_with(a, None, both);
     g.output("product", product);
-    g.output("relu", y);
+    g.output("relu", product.relu());
 
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let names: Vec<(String, usize)> = g
+        .list()
         .nodes()
         .iter()
         .filter(|n| n.inputs.is_empty())
@@ -248,17 +246,16 @@ fn what_ends_a_product_is_what_followed_it() {
 /// Momenta and weights in one kernel, small ones of many layers in one dispatch.
 #[test]
 fn two_nodes_over_the_same_tensors_are_one_dispatch() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let a = g.input("a", [3, 37]);
     let b = g.input("b", [3, 37]);
     let factor = g.input("factor", [1]);
-    let scaled = ops::mul(&mut g, a, factor).unwrap();
-    let both = ops::add(&mut g, scaled, b).unwrap();
-    let other = ops::sub(&mut g, a, b).unwrap();
+    let both = a * factor + b;
+    let other = a - b;
     // It reads the first of the two, so it is in neither's kernel.
-    let after = ops::square(&mut g, both).unwrap();
-    for (name, id) in [("both", both), ("other", other), ("after", after)] {
-        g.output(name, id);
+    let after = both.square();
+    for (name, tensor) in [("both", both), ("other", other), ("after", after)] {
+        g.output(name, tensor);
     }
     let values: Vec<f32> = (0..111).map(|i| i as f32 / 7.0 - 5.0).collect();
     let negated: Vec<f32> = values.iter().map(|v| 0.3 - v).collect();
@@ -345,21 +342,21 @@ fn updates_are_joined_only_where_states_lie_side_by_side() {
 #[test]
 fn updates_that_read_one_another_keep_their_order() {
     let numbers = |passes| {
-        let mut g = Graph::new();
-        let mut state = |name: &str, value| {
+        let g = Graph::new();
+        let state = |name: &str, value| {
             let init = Init::Constant(value);
-            g.state(name, [5], Role::Buffer, init).unwrap()
+            g.state(name, [5], Role::Buffer, init)
         };
         let [a, b, c, d, e] =
             [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 5.0)].map(|(n, v)| state(n, v));
-        let double = ops::scale(&mut g, b, 2.0).unwrap();
-        let triple = ops::scale(&mut g, a, 3.0).unwrap();
-        let next = ops::add(&mut g, c, triple).unwrap();
-        let follows = ops::add(&mut g, d, next).unwrap();
-        let late = ops::scale(&mut g, e, 0.5).unwrap();
-        let sum = ops::sum_to(&mut g, e, [1]).unwrap();
+        let double = b * 2.0;
+        let triple = a * 3.0;
+        let next = c + triple;
+        let follows = d + next;
+        let late = e * 0.5;
+        let sum = e.sum_to([1]);
         for (state, value) in [(a, double), (b, triple), (c, next), (d, follows), (e, late)] {
-            g.assign(state, value).unwrap();
+            state.assign(value);
         }
         g.output("sum", sum);
         let mut store = Store::new(&support::gpu(), 1);
@@ -442,10 +439,10 @@ fn arenas_are_hardly_larger_than_what_is_alive_at_one_time() {
 
 #[test]
 fn live_tensors_never_overlap() {
-    let graph = optimise(&graph(Norm::Deconv), Passes::ALL).unwrap();
-    let roots = storage_roots(&graph);
-    let lifetimes = liveness(&graph, &roots);
-    let mut requests: Vec<Request> = graph
+    let list = optimise(&graph(Norm::Deconv).list(), Passes::ALL).unwrap();
+    let roots = storage_roots(&list);
+    let lifetimes = liveness(&list, &roots);
+    let mut requests: Vec<Request> = list
         .nodes()
         .iter()
         .zip(&lifetimes)
@@ -497,10 +494,9 @@ fn assert_disjoint(requests: &[Request], max_arena: u64) {
 /// `sub(x, x)` has one input after equal inputs are merged, but two operands.
 #[test]
 fn an_op_that_reads_one_tensor_twice_survives_fusion() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [5]);
-    let y = ops::sub(&mut g, x, x).unwrap();
-    g.output("y", y);
+    g.output("y", x - x);
     let outputs = support::run(&g, &[("x", &[1.0, 2.0, 3.0, 4.0, 5.0])]).unwrap();
     assert_eq!(outputs["y"], [0.0; 5]);
 }
@@ -509,19 +505,16 @@ fn an_op_that_reads_one_tensor_twice_survives_fusion() {
 #[test]
 fn assigned_states_keep_their_old_value_to_the_end_of_the_step() {
     for passes in [Passes::ALL, Passes::NONE] {
-        let mut g = Graph::new();
-        let state = |g: &mut Graph, name: &str, value| {
-            g.parameter(name, [3], Init::Constant(value)).unwrap()
-        };
-        let (a, b) = (state(&mut g, "a", 1.0), state(&mut g, "b", 2.0));
-        g.assign(a, b).unwrap();
-        g.assign(b, a).unwrap();
-        let (w, last) = (state(&mut g, "w", 1.0), state(&mut g, "last", 0.0));
-        let next = ops::affine(&mut g, w, 1.0, 1.0).unwrap();
-        g.assign(w, next).unwrap();
-        g.assign(last, w).unwrap();
-        for (name, id) in [("a", a), ("b", b), ("w", w), ("last", last)] {
-            g.output(name, id);
+        let g = Graph::new();
+        let state = |name: &str, value| g.parameter(name, [3], Init::Constant(value));
+        let (a, b) = (state("a", 1.0), state("b", 2.0));
+        a.assign(b);
+        b.assign(a);
+        let (w, last) = (state("w", 1.0), state("last", 0.0));
+        w.assign(w + 1.0);
+        last.assign(w);
+        for (name, tensor) in [("a", a), ("b", b), ("w", w), ("last", last)] {
+            g.output(name, tensor);
         }
         let mut store = Store::new(&support::gpu(), 1);
         let options = CompileOptions {
@@ -547,24 +540,19 @@ fn assigned_states_keep_their_old_value_to_the_end_of_the_step() {
 #[test]
 fn values_that_are_shared_and_states_under_another_shape() {
     for passes in [Passes::ALL, Passes::NONE] {
-        let mut g = Graph::new();
-        let state = |g: &mut Graph, name: &str, value, shape: [usize; 2]| {
-            g.parameter(name, shape, Init::Constant(value)).unwrap()
-        };
-        let (a, b) = (
-            state(&mut g, "a", 1.0, [2, 3]),
-            state(&mut g, "b", 2.0, [2, 3]),
-        );
-        let sum = ops::add(&mut g, a, b).unwrap();
-        g.assign(a, sum).unwrap();
-        g.assign(b, sum).unwrap();
-        let w = state(&mut g, "w", 1.0, [2, 3]);
-        let under = ops::reshape(&mut g, w, [3, 2]).unwrap();
+        let g = Graph::new();
+        let state =
+            |name: &str, value, shape: [usize; 2]| g.parameter(name, shape, Init::Constant(value));
+        let (a, b) = (state("a", 1.0, [2, 3]), state("b", 2.0, [2, 3]));
+        let sum = a + b;
+        a.assign(sum);
+        b.assign(sum);
+        let w = state("w", 1.0, [2, 3]);
+        let under = w.reshape([3, 2]);
         g.output("before", under);
-        let next = ops::affine(&mut g, w, 2.0, 0.0).unwrap();
-        g.assign(w, next).unwrap();
-        let kept = state(&mut g, "kept", 0.0, [3, 2]);
-        g.assign(kept, under).unwrap();
+        w.assign(w * 2.0);
+        let kept = state("kept", 0.0, [3, 2]);
+        kept.assign(under);
         let mut store = Store::new(&support::gpu(), 1);
         let options = CompileOptions {
             passes,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use decorr::autodiff::gradients;
 use decorr::graph::Graph;
-use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Linear, Mode};
-use decorr::ops::{self, Conv2dGeometry};
+use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer, Linear, Mode};
+use decorr::ops::{Conv2dGeometry, CovGrad};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::checkpoint;
 use rand::{RngExt, SeedableRng};
@@ -21,15 +21,11 @@ fn random(seed: u64, len: usize) -> Vec<f32> {
 /// Largest |deconv cov deconv - I| after `n_iter` iterations, and largest asymmetry of deconv.
 fn residual(rows: &[f32], features: usize, n_iter: usize) -> (f32, f32) {
     let count = rows.len() / features;
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [1, count, features]);
-    let mean = ops::mean_to(&mut g, x, [1, 1, features]).unwrap();
-    let centred = ops::sub(&mut g, x, mean).unwrap();
-    let cov = ops::covariance(&mut g, centred, 1e-5).unwrap();
-    let deconv = ops::newton_schulz(&mut g, cov, n_iter, ops::CovGrad::Symmetric).unwrap();
-    let half = ops::matmul(&mut g, deconv, cov, Default::default()).unwrap();
-    let white = ops::matmul(&mut g, half, deconv, Default::default()).unwrap();
-    g.output("white", white);
+    let cov = (x - x.mean_to([1, 1, features])).covariance(1e-5);
+    let deconv = cov.newton_schulz(n_iter, CovGrad::Symmetric);
+    g.output("white", deconv.matmul(cov).matmul(deconv));
     g.output("deconv", deconv);
     let outputs = support::run(&g, &[("x", rows)]).unwrap();
     let eye = |i: usize| f32::from(u8::from(i / features == i % features));
@@ -70,7 +66,7 @@ fn deconvolution_nears_whitening_with_iterations_not_at_five() {
 #[test]
 fn a_step_has_the_same_bits_every_time() {
     let run = || {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [3, 5, 11, 9]);
         let layer = DeconvConv2d {
             in_channels: 5,
@@ -83,10 +79,8 @@ fn a_step_has_the_same_bits_every_time() {
             bias: true,
             options: DeconvOptions::default(),
         };
-        let y = layer.forward(&mut g, x, Mode::Train).unwrap();
-        let total = ops::sum_to(&mut g, y, [1]).unwrap();
-        let parameters = g.parameters();
-        let grads = gradients(&mut g, total, &parameters).unwrap();
+        let y = layer.forward(x, Mode::Train);
+        let grads = gradients(y.sum_to([1]), &g.parameters());
         g.output("y", y);
         g.output("weight_grad", grads[0]);
         support::run(&g, &[("x", &random(9, 3 * 5 * 99))]).unwrap()
@@ -99,7 +93,7 @@ fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
     // y depends on the input by its whitened form alone, up to eps: scale by 8, shift by 3.
     let image = random(4, 2 * 4 * 100);
     let moved: Vec<f32> = image.iter().map(|v| 8.0 * v + 3.0).collect();
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [2, 4, 10, 10]);
     let layer = DeconvConv2d {
         in_channels: 4,
@@ -113,8 +107,7 @@ fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
             ..DeconvOptions::default()
         },
     };
-    let y = layer.forward(&mut g, x, Mode::Train).unwrap();
-    g.output("y", y);
+    g.output("y", layer.forward(x, Mode::Train));
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
     let a = program.run(&[("x", &image)]).unwrap();
@@ -140,18 +133,15 @@ fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
         .collect();
     // 12 rows: 9 outputs fold D into the weight, 33 do not.
     let run = |outputs: usize| {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let image = g.input("x", [12, IN]);
         let layer = DeconvLinear {
             bias: false,
             ..DeconvLinear::new(IN, outputs, options)
         };
-        let y = layer.forward(&mut g, image, Mode::Train).unwrap();
-        let y = ops::slice(&mut g, y, 1, 0, 1, 9).unwrap();
-        let squared = ops::square(&mut g, y).unwrap();
-        let loss = ops::sum_to(&mut g, squared, [1]).unwrap();
-        let w = g.parameters()[0];
-        let grads = gradients(&mut g, loss, &[w, image]).unwrap();
+        let y = layer.forward(image, Mode::Train).slice(1, 0, 1, 9);
+        let loss = y.square().sum_to([1]);
+        let grads = gradients(loss, &[g.parameters()[0], image]);
         g.output("y", y);
         g.output("weight_grad", grads[0]);
         g.output("x_grad", grads[1]);
@@ -182,10 +172,9 @@ fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
 fn a_weight_in_parts_is_one_tensor_in_a_checkpoint() {
     const IN: usize = 17_000;
     const OUT: usize = 2_500; // 170 MB
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [3, IN]);
-    let y = Linear::new(IN, OUT).forward(&mut g, x).unwrap();
-    g.output("y", y);
+    g.output("y", Linear::new(IN, OUT).forward(x, Mode::Train));
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
     let mut tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
@@ -212,10 +201,9 @@ fn a_weight_in_parts_is_one_tensor_in_a_checkpoint() {
 #[test]
 fn dropout_keeps_its_share_and_the_mean_and_drops_others_each_step() {
     let run = |mode, steps: usize, seed| {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [10_000]);
-        let y = Dropout { p: 0.3 }.forward(&mut g, x, mode).unwrap();
-        g.output("y", y);
+        g.output("y", Dropout { p: 0.3 }.forward(x, mode));
         let mut store = Store::new(&support::gpu(), seed);
         let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
         let ones = vec![1.0; 10_000];
@@ -248,10 +236,9 @@ fn dropout_keeps_its_share_and_the_mean_and_drops_others_each_step() {
 /// As a resumed run does: the counter is one of the states that a checkpoint keeps.
 #[test]
 fn dropout_goes_on_where_its_counter_was_saved() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [100]);
-    let y = Dropout { p: 0.5 }.forward(&mut g, x, Mode::Train).unwrap();
-    g.output("y", y);
+    g.output("y", Dropout { p: 0.5 }.forward(x, Mode::Train));
     let ones = vec![1.0; 100];
     let begin = |seed| {
         let mut store = Store::new(&support::gpu(), seed);
@@ -273,30 +260,26 @@ fn dropout_goes_on_where_its_counter_was_saved() {
 /// What would be a wrong number without a word is an error that says what to do.
 #[test]
 fn mistakes_of_a_program_are_errors() {
-    use decorr::nn::{BatchNorm, ChannelDeconv, Linear};
-    let mut g = Graph::new();
-    let x = g.input("x", [3, 4]);
-    let x = Linear::new(4, 4).forward(&mut g, x).unwrap();
-    let text = Linear::new(4, 4)
-        .forward(&mut g, x)
-        .unwrap_err()
-        .to_string();
+    use decorr::nn::{BatchNorm, ChannelDeconv};
+    let g = Graph::new();
+    let linear = |x| Linear::new(4, 4).forward(x, Mode::Train);
+    let x = linear(g.input("x", [3, 4]));
+    let text = g.attempt(|| linear(x)).unwrap_err().to_string();
     assert!(
         text.contains("already") && text.contains("g.scope"),
         "{text}"
     );
     // Errors name the layer.
-    let wrong = g.scope("block", |g| {
-        g.scope("norm", |g| BatchNorm::new(9).forward(g, x, Mode::Train))
-    });
+    let norm = || BatchNorm::new(9).forward(x, Mode::Train);
+    let wrong = g.attempt(|| g.scope("block", || g.scope("norm", norm)));
     let text = wrong.unwrap_err().to_string();
-    assert!(text.ends_with("(in block.norm)"), "{text}");
-    let y = g
-        .scope("second", |g| Linear::new(4, 4).forward(g, x))
-        .unwrap();
+    assert!(text.contains("(in block.norm, at "), "{text}");
+    let y = g.scope("second", || linear(x));
+    g.check().unwrap();
     assert_eq!(g.parameters().len(), 4);
     // On purpose.
-    g.shared(|g| Linear::new(4, 4).forward(g, y)).unwrap();
+    g.shared(|| linear(y));
+    g.check().unwrap();
     assert_eq!(g.parameters().len(), 4);
     // Running statistics alone are not shared by mistake either.
     let image = g.input("image", [3, 4, 2, 2]);
@@ -305,27 +288,26 @@ fn mistakes_of_a_program_are_errors() {
         ..BatchNorm::new(4)
     };
     for layer in [0, 1] {
-        let of = |g: &mut Graph| match layer {
-            0 => bare.forward(g, image, Mode::Train),
-            _ => ChannelDeconv::new(4, 2).forward(g, image, Mode::Train),
+        let of = || match layer {
+            0 => bare.forward(image, Mode::Train),
+            _ => ChannelDeconv::new(4, 2).forward(image, Mode::Train),
         };
         let scope = format!("norm{layer}");
-        g.scope(&scope, of).unwrap();
-        assert!(g.scope(&scope, of).is_err());
+        g.attempt(|| g.scope(&scope, of)).unwrap();
+        assert!(g.attempt(|| g.scope(&scope, of)).is_err());
     }
 
     let mut store = Store::new(&support::gpu(), 1);
     let compile =
         |g: &Graph, store: &mut Store| Program::compile(g, store, support::compile_options());
-    let mut nothing = Graph::new();
+    let nothing = Graph::new();
     nothing.input("x", [3]);
     let text = compile(&nothing, &mut store).unwrap_err().to_string();
     assert!(text.contains("no output and assigns nothing"), "{text}");
-    let mut g = Graph::new();
+    let g = Graph::new();
     let x = g.input("x", [3]);
-    let sum = ops::sum_to(&mut g, x, [1]).unwrap();
     g.output("x", x);
-    g.output("sum", sum);
+    g.output("sum", x.sum_to([1]));
     let outputs = compile(&g, &mut store)
         .unwrap()
         .run(&[("x", &[1.0, 2.0, 4.0])])
@@ -341,16 +323,14 @@ fn mistakes_of_a_program_are_errors() {
 #[test]
 fn adams_eps_is_added_to_the_root() {
     use decorr::graph::{Init, Role};
-    use decorr::optim::{Adam, Optimizer, update};
+    use decorr::optim::{Adam, Optimizer};
     let adam = Adam::default();
-    let mut g = Graph::new();
-    let w = g.parameter("w", [3], Init::Constant(0.0)).unwrap();
+    let g = Graph::new();
+    let w = g.parameter("w", [3], Init::Constant(0.0));
     let values = vec![adam.eps, -adam.eps, 1.0];
-    let grad = g
-        .state("g", [3], Role::Buffer, Init::Values(values.into()))
-        .unwrap();
+    let grad = g.state("g", [3], Role::Buffer, Init::Values(values.into()));
     let lr = g.input("lr", [1]);
-    update(&mut g, &Optimizer::Adam(adam), &[w], &[grad], lr).unwrap();
+    Optimizer::Adam(adam).update(&[w], &[grad], lr);
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
     program.run(&[("lr", &[0.25])]).unwrap();

@@ -5,12 +5,12 @@ mod support;
 use std::sync::Arc;
 
 use decorr::autodiff::gradients_from;
-use decorr::graph::{Graph, Init, Role, TensorId};
-use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layout, Mode};
+use decorr::graph::{self, Graph, Init, Role};
+use decorr::models;
+use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, FreezeCounter, Layer, Layout, Mode};
 use decorr::ops::Conv2dGeometry;
 use decorr::program::{Program, Store};
 use decorr::shape::Shape;
-use decorr::{Result, models};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::reference::{self, Geometry, Tensor};
@@ -231,9 +231,9 @@ impl Case {
         self.x[..dims].to_vec()
     }
 
-    fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
+    fn forward<'g>(&self, x: graph::Tensor<'g>, mode: Mode) -> graph::Tensor<'g> {
         if self.is_linear() {
-            return DeconvLinear::new(self.x[1], self.outputs, self.options).forward(g, x, mode);
+            return DeconvLinear::new(self.x[1], self.outputs, self.options).forward(x, mode);
         }
         let layer = DeconvConv2d {
             in_channels: self.x[1],
@@ -243,29 +243,28 @@ impl Case {
             bias: true,
             options: self.options,
         };
-        layer.forward(g, x, mode)
+        layer.forward(x, mode)
     }
 
     /// The layer applied to the input `x` of `x_shape`, the input `seed` as the gradient of its output, and the outputs `y`
     /// and, of each state or input in `of`, its name with `_grad`. Returns the shape of y.
-    fn append(&self, g: &mut Graph, x_shape: Vec<usize>, mode: Mode, of: &[&str]) -> Shape {
+    fn append(&self, g: &Graph, x_shape: Vec<usize>, mode: Mode, of: &[&str]) -> Shape {
         let x = g.input("x", x_shape);
-        let y = self.forward(g, x, mode).unwrap();
-        let shape = g.shape(y).clone();
-        let seed = g.input("seed", shape.clone());
-        let tensors: Vec<TensorId> = of
+        let y = self.forward(x, mode);
+        let seed = g.input("seed", y.shape());
+        let tensors: Vec<graph::Tensor<'_>> = of
             .iter()
             .map(|&name| match name {
                 "x" => x,
-                state => g.states()[state],
+                state => g.tensor(g.list().states()[state]),
             })
             .collect();
-        let grads = gradients_from(g, &[(y, seed)], &tensors).unwrap();
+        let grads = gradients_from(&[(y, seed)], &tensors);
         g.output("y", y);
         for (name, grad) in of.iter().zip(&grads) {
             g.output(&format!("{name}_grad"), *grad);
         }
-        shape
+        y.shape()
     }
 
     /// D of the last refresh, symmetric; the variances then.
@@ -426,24 +425,21 @@ fn steps_between_refreshes_and_their_gradients_in_float64() {
         let x0 = tensor(1, &case.x_shape()).map(|v| v + 0.3);
         let weight0 = tensor(2, &case.weight_shape());
         let bias0 = tensor(3, &[case.outputs]);
-        let mut g = Graph::new();
+        let g = Graph::new();
         g.state(
             "refresh_deconv",
             d.shape.clone(),
             Role::Optimizer,
             values(&d),
-        )
-        .unwrap();
+        );
         let with_eps = var.map(|v| v + f64::from(EPS));
         let of_layer = with_eps.data.iter().sum::<f64>() / with_eps.data.len() as f64;
         let scale = values(&with_eps.map(|v| (v * of_layer).powf(0.25)));
-        g.state("refresh_scale", var.shape.clone(), Role::Optimizer, scale)
-            .unwrap();
-        g.preset("weight", case.weight_shape(), values(&weight0))
-            .unwrap();
-        g.preset("bias", [case.outputs], values(&bias0)).unwrap();
+        g.state("refresh_scale", var.shape.clone(), Role::Optimizer, scale);
+        g.preset("weight", case.weight_shape(), values(&weight0));
+        g.preset("bias", [case.outputs], values(&bias0));
         let of = ["x", "weight", "bias"];
-        let shape = case.append(&mut g, case.x_shape(), Mode::Between, &of);
+        let shape = case.append(&g, case.x_shape(), Mode::Between, &of);
         let seed0 = tensor(4, shape.dims());
         let inputs = [("x", f32s(&x0)), ("seed", f32s(&seed0))];
         let inputs = inputs.each_ref().map(|(n, v)| (*n, v.as_slice()));
@@ -510,8 +506,8 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
                     },
                     ..case
                 };
-                let mut g = Graph::new();
-                let shape = case.append(&mut g, case.x_shape(), mode, &["x", "weight"]);
+                let g = Graph::new();
+                let shape = case.append(&g, case.x_shape(), mode, &["x", "weight"]);
                 let seed0 = f32s(&tensor(4, shape.dims()));
                 let options = support::compile_options();
                 let mut program = Program::compile(&g, &mut store, options).unwrap();
@@ -579,8 +575,8 @@ fn results_do_not_depend_on_the_side_that_is_computed() {
         let run = |x0: &[f32], images: usize| {
             let mut shape = case.x_shape();
             shape[0] = images;
-            let mut g = Graph::new();
-            let shape = case.append(&mut g, shape, Mode::Train, &["x", "weight"]);
+            let g = Graph::new();
+            let shape = case.append(&g, shape, Mode::Train, &["x", "weight"]);
             let len = shape.len();
             let mut dims = shape.dims().to_vec();
             assert_eq!(dims[0], images);

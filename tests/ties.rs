@@ -4,7 +4,7 @@ mod support;
 
 use decorr::autodiff::gradients_from;
 use decorr::graph::Graph;
-use decorr::ops::{self, Pool2d};
+use decorr::ops::Pool2d;
 
 /// PyTorch gives the gradient to the first of equal numbers. Two kernels: windows apart, and windows that overlap.
 #[test]
@@ -14,17 +14,16 @@ fn max_pooling_passes_the_gradient_to_the_first_of_equal_numbers() {
         (2, 1, 3, vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
         (3, 2, 3, [vec![1.0], vec![0.0; 8]].concat()),
     ] {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [1, 1, side, side]);
         let pool = Pool2d {
             kernel_size,
             stride,
             padding: 0,
         };
-        let y = ops::max_pool2d(&mut g, x, pool).unwrap();
-        let shape = g.shape(y).clone();
-        let seed = ops::constant(&mut g, 1.0, shape).unwrap();
-        let grads = gradients_from(&mut g, &[(y, seed)], &[x]).unwrap();
+        let y = x.max_pool2d(pool);
+        let seed = g.constant(1.0, y.shape());
+        let grads = gradients_from(&[(y, seed)], &[x]);
         g.output("grad", grads[0]);
         let ones = vec![1.0; side * side];
         let values = support::run(&g, &[("x", &ones)]).unwrap();
@@ -35,11 +34,10 @@ fn max_pooling_passes_the_gradient_to_the_first_of_equal_numbers() {
 /// Of equal logits the one with the lower number comes first, as in PyTorch's `topk` on a CPU.
 #[test]
 fn of_equal_logits_the_first_class_comes_first() {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let logits = g.input("logits", [3, 4]);
     let labels = g.input("labels", [3]);
-    let hits = ops::top_k_accuracy(&mut g, logits, labels, 1).unwrap();
-    g.output("hits", hits);
+    g.output("hits", logits.top_k_accuracy(labels, 1));
     let equal = vec![0.5; 12];
     let values = support::run(&g, &[("logits", &equal), ("labels", &[0.0, 1.0, 1.0])]).unwrap();
     assert_eq!(values["hits"], [1.0, 0.0, 0.0]);

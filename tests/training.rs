@@ -9,9 +9,8 @@ use decorr::autodiff::gradients;
 use decorr::data::{self, DataOptions, Source};
 use decorr::graph::{Graph, Init};
 use decorr::models::{Model, Norm};
-use decorr::nn::{DeconvLinear, DeconvOptions, Loss, Mode};
-use decorr::ops;
-use decorr::optim::{Optimizer, Sgd, update};
+use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Loss, Mode};
+use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
     Event, Live, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions,
@@ -109,34 +108,23 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
                 .sum::<f32>()
         })
         .collect();
-    let mut g = Graph::new();
+    let g = Graph::new();
     let input = g.input("x", [ROWS, FEATURES]);
     let target = g.input("y", [ROWS, 1]);
     let lr = g.input("lr", [1]);
-    g.preset("weight", [1, FEATURES], Init::Constant(0.0))
-        .unwrap();
-    g.preset("bias", [1], Init::Constant(0.0)).unwrap();
+    g.preset("weight", [1, FEATURES], Init::Constant(0.0));
+    g.preset("bias", [1], Init::Constant(0.0));
     let options = DeconvOptions {
         eps: 1e-7,
         n_iter: 20,
         ..DeconvOptions::default()
     };
     let layer = DeconvLinear::new(FEATURES, 1, options);
-    let prediction = layer.forward(&mut g, input, Mode::Train).unwrap();
-    let error = ops::sub(&mut g, prediction, target).unwrap();
-    let squared = ops::square(&mut g, error).unwrap();
-    let mean = ops::mean_to(&mut g, squared, [1]).unwrap();
-    let loss = ops::scale(&mut g, mean, 0.5).unwrap();
+    let prediction = layer.forward(input, Mode::Train);
+    let loss = 0.5 * (prediction - target).square().mean_to([1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, loss, &parameters).unwrap();
-    update(
-        &mut g,
-        &Optimizer::Sgd(Sgd::default()),
-        &parameters,
-        &grads,
-        lr,
-    )
-    .unwrap();
+    let grads = gradients(loss, &parameters);
+    Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
     g.output("loss", loss);
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();

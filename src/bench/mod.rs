@@ -96,7 +96,7 @@ fn chosen(options: &Options) -> Result<Vec<Workload>> {
     if options.networks.is_empty() {
         all = workloads()?;
     } else {
-        all.push(workloads::peak()?);
+        all.push(workloads::peak());
     }
     for (network, batch_size) in &options.networks {
         all.extend(network_steps(network, *batch_size)?);

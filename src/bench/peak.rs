@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::graph::op::{Cost, Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// Chains of multiply-adds in registers, long enough to hide their latency.
@@ -55,8 +55,8 @@ const STEPS: u32 = 256;
 struct MultiplyAdd;
 
 /// One number for each of `x`, after 3072 multiply-adds of four lanes that touch no memory.
-pub(super) fn multiply_add(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-    g.add(MultiplyAdd, &[x])
+pub(super) fn multiply_add(x: Tensor<'_>) -> Tensor<'_> {
+    x.apply(MultiplyAdd)
 }
 
 impl Op for MultiplyAdd {
@@ -68,8 +68,8 @@ impl Op for MultiplyAdd {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn cost(&self, _: &[&Shape], output: &Shape) -> Cost {

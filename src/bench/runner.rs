@@ -255,19 +255,18 @@ mod tests {
     use super::*;
     use crate::gpu::AdapterChoice;
     use crate::graph::{Graph, Init};
-    use crate::ops::affine;
 
     /// x grows by `by` in every step.
     fn counting(by: f32) -> Graph {
-        let mut g = Graph::new();
-        let x = g.parameter("x", [4], Init::Constant(0.0)).unwrap();
-        let mut next = affine(&mut g, x, 1.0, by).unwrap();
+        let g = Graph::new();
+        let x = g.parameter("x", [4], Init::Constant(0.0));
+        let mut next = x + by;
         if by > 1.0 {
             // A second dispatch, since its operand is read back.
             g.output("next", next);
-            next = affine(&mut g, next, 1.0, 0.0).unwrap();
+            next = next.affine(1.0, 0.0);
         }
-        g.assign(x, next).unwrap();
+        x.assign(next);
         g
     }
 

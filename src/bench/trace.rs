@@ -13,7 +13,7 @@ use super::runner::Runner;
 use super::workloads::{self, STREAM, stream};
 use crate::Result;
 use crate::autodiff::GRAD_SCOPE;
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeList};
 use crate::optim::UPDATE_SCOPE;
 use crate::program::{CompileOptions, KernelTime, Program, Store};
 
@@ -115,8 +115,8 @@ pub fn trace_step(
     }
     progress("measuring what the adapter reaches");
     let mut runner = Runner::new(gpu, None, &|_| {});
-    runner.add(workloads::peak()?)?;
-    runner.add(stream()?)?;
+    runner.add(workloads::peak())?;
+    runner.add(stream())?;
     for round in 1..=ROUNDS {
         runner.round(&format!("round {round}"))?;
     }
@@ -127,7 +127,7 @@ pub fn trace_step(
     Ok(StepTrace {
         adapter: report.adapter.clone(),
         kernels,
-        layers: layers(graph),
+        layers: layers(&graph.list()),
         peaks: Peaks {
             flops_per_s: of(workloads::PEAK, |f| f.gflops),
             bytes_per_s: of(STREAM, |f| f.gb_per_s),
@@ -144,7 +144,7 @@ fn span(kernels: &[KernelTime]) -> f64 {
 }
 
 /// Scopes of the graph's states, in order: what has a weight or a running statistic is a layer.
-fn layers(graph: &Graph) -> Vec<String> {
+fn layers(graph: &NodeList) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut states: Vec<_> = graph.states().values().copied().collect();
     states.sort();
@@ -407,9 +407,9 @@ mod tests {
         use crate::models::Norm;
         use crate::passes::{Passes, optimise};
         let graph = step_graph("cnn", None, 4, Norm::Deconv, Some(16)).unwrap();
-        let layers = layers(&graph);
+        let layers = layers(&graph.list());
         assert_eq!(layers, ["conv1", "conv2", "conv3", "fc"]);
-        let graph = optimise(&graph, Passes::ALL).unwrap();
+        let graph = optimise(&graph.list(), Passes::ALL).unwrap();
         let mut counts = [[0; 5]; 3];
         for node in graph.nodes() {
             if let Kind::Op(op) = &node.kind {
@@ -429,21 +429,19 @@ mod tests {
 
     #[test]
     fn layers_are_what_has_states() {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let zero = Init::Constant(0.0);
-        g.parameter("a.conv.weight", [1], zero.clone()).unwrap();
-        g.parameter("a.conv.bias", [1], zero.clone()).unwrap();
+        g.parameter("a.conv.weight", [1], zero.clone());
+        g.parameter("a.conv.bias", [1], zero.clone());
         g.state(
             "a.conv.weight.momentum_buffer",
             [1],
             Role::Optimizer,
             zero.clone(),
-        )
-        .unwrap();
-        g.state("a.bn.running_mean", [1], Role::Buffer, zero.clone())
-            .unwrap();
-        g.state("step", [1], Role::Optimizer, zero).unwrap();
-        assert_eq!(layers(&g), ["a.conv", "a.bn"]);
+        );
+        g.state("a.bn.running_mean", [1], Role::Buffer, zero.clone());
+        g.state("step", [1], Role::Optimizer, zero);
+        assert_eq!(layers(&g.checked().unwrap()), ["a.conv", "a.bn"]);
     }
 
     #[test]

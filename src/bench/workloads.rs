@@ -7,17 +7,15 @@ use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
 use crate::figures::{SceneOptions, Statistics, random_scene, scene_inputs};
-use crate::graph::{Graph, Init, TensorId};
+use crate::graph::{Graph, Init, Tensor};
 use crate::models::{Form, Model, Norm};
 use crate::nn::{Loss, Mode};
-use crate::ops::{
-    Conv2dGeometry, CovGrad, Transpose, affine, conv2d, covariance, matmul, newton_schulz,
-};
+use crate::ops::{Conv2dGeometry, CovGrad};
 use crate::optim::{Optimizer, Sgd};
 use crate::train::training_step;
 
 /// What is timed: the steps of one graph, or of several in turn.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Workload {
     /// For the table.
     pub name: String,
@@ -43,6 +41,13 @@ impl Workload {
             compared_with: None,
         }
     }
+
+    /// The steps of what `build` writes.
+    fn of(name: impl Into<String>, build: impl FnOnce(&Graph)) -> Self {
+        let g = Graph::new();
+        build(&g);
+        Self::new(name, g)
+    }
 }
 
 /// Images of a step where nothing else is said.
@@ -60,18 +65,18 @@ pub(super) const STREAM: &str = "memory stream";
 /// None but bugs.
 pub fn workloads() -> Result<Vec<Workload>> {
     let mut all = vec![
-        peak()?,
-        stream()?,
-        product(512, 512, 512)?,
-        product(1024, 1024, 1024)?,
-        product(128, 128, 784)?,
-        product(144, 144, 144)?,
-        gram(6400, 144)?,
-        inverse_root(144)?,
-        inverse_root(576)?,
+        peak(),
+        stream(),
+        product(512, 512, 512),
+        product(1024, 1024, 1024),
+        product(128, 128, 784),
+        product(144, 144, 144),
+        gram(6400, 144),
+        inverse_root(144),
+        inverse_root(576),
     ];
-    all.extend(convolutions("conv 64-128 forward", 1)?);
-    all.extend(convolutions("conv stride 2 forward", 2)?);
+    all.extend(convolutions("conv 64-128 forward", 1));
+    all.extend(convolutions("conv stride 2 forward", 2));
     for norm in Norm::ALL {
         all.push(step("mlp", BATCH, norm, None)?);
     }
@@ -84,94 +89,87 @@ pub fn workloads() -> Result<Vec<Workload>> {
 }
 
 /// A random state, so that its upload is not part of the step.
-fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<TensorId> {
+fn operand<'g>(g: &'g Graph, name: &str, shape: &[usize]) -> Tensor<'g> {
     g.parameter(name, shape, Init::Uniform(1.0))
 }
 
 /// Keeps `result` on the GPU as a state: written by its own kernel, nothing added.
-fn keep(g: &mut Graph, name: &str, result: TensorId) -> Result<()> {
-    let shape = g.shape(result).clone();
-    let state = g.parameter(name, shape, Init::Constant(0.0))?;
-    g.assign(state, result)
+fn keep(name: &str, result: Tensor<'_>) {
+    let g = result.graph();
+    let state = g.parameter(name, result.shape(), Init::Constant(0.0));
+    state.assign(result);
 }
 
-pub(super) fn peak() -> Result<Workload> {
+pub(super) fn peak() -> Workload {
     // Enough invocations for any GPU, a few milliseconds of work on a CPU.
-    let mut g = Graph::new();
-    let x = operand(&mut g, "x", &[1 << 16])?;
-    let y = multiply_add(&mut g, x)?;
-    keep(&mut g, "y", y)?;
-    Ok(Workload::new(PEAK, g))
+    Workload::of(PEAK, |g| {
+        let x = operand(g, "x", &[1 << 16]);
+        keep("y", multiply_add(x));
+    })
 }
 
 /// 64 MiB, beyond the caches, read once and written once in place.
-pub(super) fn stream() -> Result<Workload> {
-    let mut g = Graph::new();
-    let x = operand(&mut g, "x", &[1 << 24])?;
-    let y = affine(&mut g, x, 0.5, 1.0)?;
-    g.assign(x, y)?;
-    Ok(Workload::new(STREAM, g))
+pub(super) fn stream() -> Workload {
+    Workload::of(STREAM, |g| {
+        let x = operand(g, "x", &[1 << 24]);
+        x.assign(x.affine(0.5, 1.0));
+    })
 }
 
-pub(super) fn product(m: usize, n: usize, k: usize) -> Result<Workload> {
-    let mut g = Graph::new();
-    let a = operand(&mut g, "a", &[m, k])?;
-    let b = operand(&mut g, "b", &[k, n])?;
-    let c = matmul(&mut g, a, b, Transpose::default())?;
-    keep(&mut g, "c", c)?;
+pub(super) fn product(m: usize, n: usize, k: usize) -> Workload {
     let name = if m == n && n == k {
         format!("matmul {m}^3")
     } else {
         format!("matmul {m}x{n}x{k}")
     };
-    Ok(Workload::new(name, g))
+    Workload::of(name, |g| {
+        let a = operand(g, "a", &[m, k]);
+        let b = operand(g, "b", &[k, n]);
+        keep("c", a.matmul(b));
+    })
 }
 
-fn gram(rows: usize, features: usize) -> Result<Workload> {
-    let mut g = Graph::new();
-    let x = operand(&mut g, "x", &[1, rows, features])?;
-    let cov = covariance(&mut g, x, 1e-5)?;
-    keep(&mut g, "c", cov)?;
-    Ok(Workload::new(format!("covariance {rows}x{features}"), g))
+fn gram(rows: usize, features: usize) -> Workload {
+    Workload::of(format!("covariance {rows}x{features}"), |g| {
+        let x = operand(g, "x", &[1, rows, features]);
+        keep("c", x.covariance(1e-5));
+    })
 }
 
-pub(super) fn inverse_root(features: usize) -> Result<Workload> {
-    let mut g = Graph::new();
-    let x = operand(&mut g, "x", &[1, 4 * features, features])?;
-    let cov = covariance(&mut g, x, 1e-5)?;
-    let deconv = newton_schulz(&mut g, cov, 5, CovGrad::Symmetric)?;
-    let grads = gradients_from(&mut g, &[(deconv, cov)], &[cov])?;
-    keep(&mut g, "deconv", deconv)?;
-    keep(&mut g, "cov_grad", grads[0])?;
-    Ok(Workload::new(format!("newton_schulz {features} f+b"), g))
+pub(super) fn inverse_root(features: usize) -> Workload {
+    Workload::of(format!("newton_schulz {features} f+b"), |g| {
+        let x = operand(g, "x", &[1, 4 * features, features]);
+        let cov = x.covariance(1e-5);
+        let deconv = cov.newton_schulz(5, CovGrad::Symmetric);
+        let grads = gradients_from(&[(deconv, cov)], &[cov]);
+        keep("deconv", deconv);
+        keep("cov_grad", grads[0]);
+    })
 }
 
 /// 64 to 128 channels, 3x3, on 32 images of 16x16: forward, input gradient, weight gradient.
-pub(super) fn convolutions(forward: &'static str, stride: usize) -> Result<Vec<Workload>> {
-    let mut all = Vec::new();
-    for direction in ["forward", "input grad", "weight grad"] {
-        let mut g = Graph::new();
-        let x = operand(&mut g, "x", &[32, 64, 16, 16])?;
-        let weight = operand(&mut g, "weight", &[128, 64, 3, 3])?;
-        let y_grad = operand(&mut g, "y_grad", &[32, 128, 16 / stride, 16 / stride])?;
-        let geometry = Conv2dGeometry {
-            stride,
-            padding: 1,
-            ..Conv2dGeometry::default()
-        };
-        let y = conv2d(&mut g, x, weight, None, geometry)?;
-        let wanted = match direction {
-            "forward" => y,
-            "input grad" => gradients_from(&mut g, &[(y, y_grad)], &[x])?[0],
-            _ => gradients_from(&mut g, &[(y, y_grad)], &[weight])?[0],
-        };
-        keep(&mut g, "result", wanted)?;
-        let name = forward.replace("forward", direction);
-        let mut workload = Workload::new(name, g);
+pub(super) fn convolutions(forward: &'static str, stride: usize) -> [Workload; 3] {
+    ["forward", "input grad", "weight grad"].map(|direction| {
+        let mut workload = Workload::of(forward.replace("forward", direction), |g| {
+            let x = operand(g, "x", &[32, 64, 16, 16]);
+            let weight = operand(g, "weight", &[128, 64, 3, 3]);
+            let y_grad = operand(g, "y_grad", &[32, 128, 16 / stride, 16 / stride]);
+            let geometry = Conv2dGeometry {
+                stride,
+                padding: 1,
+                ..Conv2dGeometry::default()
+            };
+            let y = x.conv2d(weight, None, geometry);
+            let wanted = match direction {
+                "forward" => y,
+                "input grad" => gradients_from(&[(y, y_grad)], &[x])[0],
+                _ => gradients_from(&[(y, y_grad)], &[weight])[0],
+            };
+            keep("result", wanted);
+        });
         workload.compared_with = (direction != "forward").then(|| forward.to_string());
-        all.push(workload);
-    }
-    Ok(all)
+        workload
+    })
 }
 
 /// What the window computes and paints for each position of its sliders.

@@ -34,7 +34,7 @@ pub(super) fn run(args: DescribeArgs) -> Result<()> {
     let gpu = args.adapter.open()?;
     let step = Step::new(args.step, &gpu)?;
     if let Some(path) = &args.dot {
-        let optimised = optimise(&step.graph, Passes::ALL)?;
+        let optimised = optimise(&step.graph.list(), Passes::ALL)?;
         write_atomically(path, optimised.to_dot().as_bytes())?;
     }
     let begin = Instant::now();

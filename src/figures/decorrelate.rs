@@ -7,13 +7,10 @@
 //! Statistics are taken in the coordinates of [`Axes::basis`], or float32 would not carry them.
 
 use super::axes::{Axes, cosines};
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::{Graph, Init, Role, Tensor};
 use crate::nn::resolve_block;
-use crate::ops::{
-    Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose, add, concat, conv2d, matmul,
-    matmul_with, mean_to, mul, newton_schulz, pad2d, permute, reduce_sum, reshape, slice, sub,
-    sum_to,
-};
+use crate::ops::{Conv2dGeometry, CovGrad, MatMul, Padding2d, Transpose};
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// Variances of pixels are below 1: with such an eps D has long been a multiple of the identity.
@@ -110,44 +107,37 @@ pub(super) struct Layout {
 
 /// The patches of an image.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patches {
+pub(super) struct Patches<'g> {
     /// [1, C, H + k - 1, W + k - 1].
-    padded: TensorId,
+    padded: Tensor<'g>,
     /// Its block is a divisor of C.
     pub(super) layout: Layout,
 }
 
 /// Of patches in blocks, F = block * k * k.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whitening {
+pub(super) struct Whitening<'g> {
     /// [1, F].
-    pub(super) mean: TensorId,
+    pub(super) mean: Tensor<'g>,
     /// [F, F], without eps.
-    pub(super) cov: TensorId,
+    pub(super) cov: Tensor<'g>,
     /// [F, F].
-    pub(super) deconv: TensorId,
+    pub(super) deconv: Tensor<'g>,
     /// D cov D.
-    pub(super) cov_after: TensorId,
+    pub(super) cov_after: Tensor<'g>,
     /// [F, F].
-    pub(super) identity: TensorId,
+    pub(super) identity: Tensor<'g>,
 }
 
-impl Whitening {
+impl<'g> Whitening<'g> {
     /// The same patches under another mean [1, F] and D [F, F].
-    pub(super) fn with_deconv(
-        &self,
-        g: &mut Graph,
-        mean: TensorId,
-        deconv: TensorId,
-    ) -> Result<Self> {
-        let half = matmul(g, deconv, self.cov, Transpose::default())?;
-        let by_row = Transpose { a: false, b: true };
-        Ok(Self {
+    pub(super) fn with_deconv(&self, mean: Tensor<'g>, deconv: Tensor<'g>) -> Self {
+        Self {
             mean,
             deconv,
-            cov_after: matmul(g, half, deconv, by_row)?,
+            cov_after: deconv.matmul(self.cov).matmul_t(deconv),
             ..*self
-        })
+        }
     }
 }
 
@@ -173,39 +163,18 @@ pub(super) fn check_options(
 }
 
 /// The patches of `x` [1, C, H, W] around every pixel.
-///
-/// # Errors
-/// [`Error::Shape`] if `x` is no single image.
-pub(super) fn patches(
-    g: &mut Graph,
-    x: TensorId,
-    layout: Layout,
-    border: Border,
-) -> Result<Patches> {
-    let &[1, c, h, w] = g.shape(x).dims() else {
-        let message = format!("{} is not [1, C, H, W]", g.shape(x));
-        return Err(Error::shape("patches", message));
-    };
+pub(super) fn patches(x: Tensor<'_>, layout: Layout, border: Border) -> Patches<'_> {
     let pad = layout.kernel_size / 2;
-    let padded = match border {
-        Border::Repeated => repeated(g, x, pad)?,
-        Border::Zeros => {
-            let before = i64::try_from(pad).unwrap_or(i64::MAX);
-            let padding = Padding2d {
-                before: [before; 2],
-                size: [h + 2 * pad, w + 2 * pad],
-                spacing: [1, 1],
-            };
-            pad2d(g, x, padding)?
-        }
-    };
-    Ok(Patches {
-        padded,
+    Patches {
+        padded: match border {
+            Border::Repeated => repeated(x, pad),
+            Border::Zeros => zeros_around(x, [pad; 2]),
+        },
         layout: Layout {
-            block: resolve_block(layout.block, c),
+            block: resolve_block(layout.block, x.size(1)),
             ..layout
         },
-    })
+    }
 }
 
 impl Layout {
@@ -215,65 +184,83 @@ impl Layout {
     }
 }
 
+/// `x` [N, C, H, W] with so many rows and columns of zeros on every side.
+pub(super) fn zeros_around(x: Tensor<'_>, pad: [usize; 2]) -> Tensor<'_> {
+    let [_, _, h, w] = x.dims();
+    x.pad2d(Padding2d {
+        before: pad.map(|n| n as i64),
+        size: [h + 2 * pad[0], w + 2 * pad[1]],
+        spacing: [1, 1],
+    })
+}
+
 /// `x` [1, C, H, W] with its first and last row and column `pad` times more.
-fn repeated(g: &mut Graph, mut x: TensorId, pad: usize) -> Result<TensorId> {
+fn repeated(x: Tensor<'_>, pad: usize) -> Tensor<'_> {
     if pad == 0 {
-        return Ok(x);
+        return x;
     }
-    for dim in [2, 3] {
-        let n = g.shape(x).dims()[dim];
-        let first = slice(g, x, dim, 0, 1, 1)?;
-        let last = slice(g, x, dim, n - 1, 1, 1)?;
-        let mut parts = vec![first; pad];
-        parts.push(x);
-        parts.extend(vec![last; pad]);
-        x = concat(g, &parts, dim)?;
-    }
-    Ok(x)
+    [2, 3].into_iter().fold(x, |x, dim| {
+        let first = x.slice(dim, 0, 1, 1);
+        let last = x.slice(dim, x.size(dim) - 1, 1, 1);
+        let parts = [vec![first; pad], vec![x], vec![last; pad]];
+        x.graph().concat(&parts.concat(), dim)
+    })
+}
+
+/// Each `block` channels of `x` [1, C, H, W] as an image of their own.
+fn in_blocks(x: Tensor<'_>, block: usize) -> Tensor<'_> {
+    let [_, c, h, w] = x.dims();
+    x.reshape([c / block, block, h, w])
 }
 
 /// Mean of each of a block's channels over blocks and pixels of `x` [1, C, H, W]: [1, block, 1, 1].
-pub(super) fn block_means(g: &mut Graph, x: TensorId, block: usize) -> Result<TensorId> {
-    let &[1, c, h, w] = g.shape(x).dims() else {
-        let message = format!("{} is not [1, C, H, W]", g.shape(x));
-        return Err(Error::shape("patches", message));
-    };
-    let blocks = reshape(g, x, [c / block, block, h, w])?;
-    mean_to(g, blocks, [1, block, 1, 1])
+pub(super) fn block_means(x: Tensor<'_>, block: usize) -> Tensor<'_> {
+    in_blocks(x, block).mean_to([1, block, 1, 1])
 }
 
-impl Patches {
+/// A state of numbers that are known beforehand.
+pub(super) fn known<'g>(
+    g: &'g Graph,
+    name: &str,
+    shape: impl Into<Shape>,
+    values: impl IntoIterator<Item = impl Into<f64>>,
+) -> Tensor<'g> {
+    let values: Vec<f32> = values.into_iter().map(|v| v.into() as f32).collect();
+    g.state(name, shape, Role::Scratch, Init::Values(values.into()))
+}
+
+impl<'g> Patches<'g> {
     /// The same patches less `shift` [1, block, 1, 1], a number for each of a block's channels, with what is around the
     /// image. Their covariance is the same, and keeps the digits that it would lose beside a large mean.
-    pub(super) fn less(&self, g: &mut Graph, shift: TensorId) -> Result<Self> {
-        let shape = g.shape(self.padded).clone();
-        let &[_, c, h, w] = shape.dims() else {
-            return Err(Error::shape("patches", "the image is not NCHW"));
-        };
-        let block = self.layout.block;
-        let blocks = reshape(g, self.padded, [c / block, block, h, w])?;
-        let blocks = sub(g, blocks, shift)?;
-        Ok(Self {
-            padded: reshape(g, blocks, shape)?,
+    pub(super) fn less(&self, shift: Tensor<'g>) -> Self {
+        let blocks = in_blocks(self.padded, self.layout.block) - shift;
+        Self {
+            padded: blocks.reshape(self.padded.shape()),
             ..*self
-        })
+        }
+    }
+
+    /// Channels, rows and columns of the image.
+    fn image_size(&self) -> [usize; 3] {
+        let [_, c, h, w] = self.padded.dims();
+        // No fewer than one, were it of a graph that has failed.
+        let around = self.layout.kernel_size - 1;
+        let [h, w] = [h, w].map(|n| n.saturating_sub(around).max(1));
+        [c, h, w]
     }
 
     /// How many patches of one block every `stride`-th of them in both directions are.
-    pub(super) fn count(&self, g: &Graph, stride: usize) -> usize {
-        let dims = g.shape(self.padded).dims();
-        let sampled = |n: usize| (n + 1 - self.layout.kernel_size).div_ceil(stride);
-        dims[1] / self.layout.block * sampled(dims[2]) * sampled(dims[3])
+    pub(super) fn count(&self, stride: usize) -> usize {
+        let [c, h, w] = self.image_size();
+        c / self.layout.block * h.div_ceil(stride) * w.div_ceil(stride)
     }
 
     /// Mean [1, F] and second moment [F, F] of every `stride`-th of them in both directions, in the coordinates
     /// of [`Axes::basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
-    pub(super) fn moments(&self, g: &mut Graph, stride: usize) -> Result<(TensorId, TensorId)> {
+    pub(super) fn moments(&self, stride: usize) -> (Tensor<'g>, Tensor<'g>) {
         let (k, features) = (self.layout.kernel_size, self.layout.features());
-        let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
-            return Err(Error::shape("patches", "the image is not NCHW"));
-        };
-        let (h, w, blocks) = (padded_h + 1 - k, padded_w + 1 - k, c / self.layout.block);
+        let [c, h, w] = self.image_size();
+        let blocks = c / self.layout.block;
         let sampled = |n: usize| n.div_ceil(stride);
         let mut rows_per_strip = STRIP_LEN / (sampled(w) * c * k * k) * stride;
         if k > LARGEST_AT_ONCE {
@@ -282,168 +269,138 @@ impl Patches {
             rows_per_strip = rows_per_strip.min(rows / stride * stride);
         }
         let rows_per_strip = rows_per_strip.max(stride);
-        let mut sums: Option<(TensorId, TensorId)> = None;
-        for first in (0..h).step_by(rows_per_strip) {
+        let strip = |first: usize| {
             let rows = rows_per_strip.min(h - first);
-            let strip = slice(g, self.padded, 2, first, 1, rows + k - 1)?;
-            let planes = self.coordinates(g, strip, stride)?;
             let pixels = sampled(rows) * sampled(w);
             let share = (pixels as f64 / (sampled(h) * sampled(w) * blocks) as f64) as f32;
-            let planes = reshape(g, planes, [blocks, features, pixels])?;
-            let mean = reduce_sum(g, planes, [1, features, 1], share / pixels as f32)?;
+            let weight = share / pixels as f32;
             let gram = MatMul {
-                alpha: share / pixels as f32,
+                alpha: weight,
                 symmetric: true,
                 ..MatMul::from(Transpose { a: false, b: true })
             };
-            let moment = matmul_with(g, planes, planes, None, gram)?;
-            let moment = sum_to(g, moment, [1, features, features])?;
-            sums = Some(match sums {
-                None => (mean, moment),
-                Some((a, b)) => (add(g, a, mean)?, add(g, b, moment)?),
-            });
-        }
-        let (mean, moment) =
-            sums.ok_or_else(|| Error::shape("patches", "the image has no rows"))?;
-        let mean = reshape(g, mean, [1, features])?;
-        Ok((mean, reshape(g, moment, [features, features])?))
+            let strip = self.padded.slice(2, first, 1, rows + k - 1);
+            let planes = self.coordinates(strip, stride);
+            let planes = planes.reshape([blocks, features, pixels]);
+            let mean = planes.reduce_sum([1, features, 1], weight);
+            let moment = planes.matmul_with(planes, None, gram);
+            (mean, moment.sum_to([1, features, features]))
+        };
+        let others = (rows_per_strip..h).step_by(rows_per_strip);
+        let (mean, moment) = others.map(strip).fold(strip(0), |sum, strip| {
+            let ((mean, moment), (strip_mean, strip_moment)) = (sum, strip);
+            (mean + strip_mean, moment + strip_moment)
+        });
+        (
+            mean.reshape([1, features]),
+            moment.reshape([features, features]),
+        )
     }
 
     /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`Axes::basis`]:
     /// a plane for each, of rows / stride x W / stride each.
-    fn coordinates(&self, g: &mut Graph, strip: TensorId, stride: usize) -> Result<TensorId> {
+    fn coordinates(&self, strip: Tensor<'g>, stride: usize) -> Tensor<'g> {
+        let g = strip.graph();
         let Layout {
             kernel_size: k,
             block,
             axes,
         } = self.layout;
-        let &[_, c, h, w] = g.shape(strip).dims() else {
-            return Err(Error::shape("patches", "the strip is not NCHW"));
-        };
-        let sampling = Conv2dGeometry {
-            stride,
-            ..Conv2dGeometry::default()
-        };
+        let [_, c, h, w] = strip.dims();
+        let every = Conv2dGeometry::default();
+        let sampling = Conv2dGeometry { stride, ..every };
         if block == 3 && k <= 3 {
             // Few enough values for one product that takes colours and cosines at once.
             let basis = axes.basis(k, 3);
             let features = 3 * k * k;
-            let rows = (0..features * features)
-                .map(|i| basis[i % features * features + i / features] as f32);
-            let init = Init::Values(rows.collect::<Vec<f32>>().into());
-            let taps = g.state("basis_taps", [features, 3, k, k], Role::Scratch, init)?;
-            let blocks = reshape(g, strip, [c / 3, 3, h, w])?;
-            return conv2d(g, blocks, taps, None, sampling);
+            let rows =
+                (0..features * features).map(|i| basis[i % features * features + i / features]);
+            let taps = known(g, "basis_taps", [features, 3, k, k], rows);
+            return in_blocks(strip, 3).conv2d(taps, None, sampling);
         }
         let mut x = strip;
         if block == 3 {
             // Across colours before it is so many planes more.
-            let colours: Vec<f32> = axes.0.iter().map(|&v| v as f32).collect();
-            let init = Init::Values(colours.into());
-            let colours = g.state("axes", [3, 3, 1, 1], Role::Scratch, init)?;
-            let blocks = reshape(g, x, [c / 3, 3, h, w])?;
-            x = conv2d(g, blocks, colours, None, Conv2dGeometry::default())?;
+            let colours = known(g, "axes", [3, 3, 1, 1], axes.0);
+            x = in_blocks(x, 3).conv2d(colours, None, every);
         }
         let cosines = cosines(k);
-        let planes = reshape(g, x, [c, 1, h, w])?;
+        let planes = x.reshape([c, 1, h, w]);
         if k <= LARGEST_AT_ONCE {
             let tap = |n: usize| {
                 let (frequencies, taps) = (n / (k * k), n % (k * k));
                 let along_row = cosines[frequencies / k * k + taps % k];
-                (along_row * cosines[frequencies % k * k + taps / k]) as f32
+                along_row * cosines[frequencies % k * k + taps / k]
             };
-            let init = Init::Values((0..k * k * k * k).map(tap).collect::<Vec<f32>>().into());
-            let taps = g.state("cosine_taps", [k * k, 1, k, k], Role::Scratch, init)?;
-            return conv2d(g, planes, taps, None, sampling);
+            let taps = (0..k * k * k * k).map(tap);
+            let taps = known(g, "cosine_taps", [k * k, 1, k, k], taps);
+            return planes.conv2d(taps, None, sampling);
         }
         // Along rows, then along columns.
-        let cosines: Vec<f32> = cosines.iter().map(|&v| v as f32).collect();
-        let init = Init::Values(cosines.into());
-        let cosines = g.state("cosines", [k, k], Role::Scratch, init)?;
-        let along_row = reshape(g, cosines, [k, 1, 1, k])?;
-        let along_column = reshape(g, cosines, [k, 1, k, 1])?;
-        let planes = conv2d(g, planes, along_row, None, Conv2dGeometry::default())?;
-        let planes = reshape(g, planes, [c * k, 1, h, w + 1 - k])?;
-        conv2d(g, planes, along_column, None, sampling)
+        let cosines = known(g, "cosines", [k, k], cosines);
+        let along_row = cosines.reshape([k, 1, 1, k]);
+        let along_column = cosines.reshape([k, 1, k, 1]);
+        let planes = planes.conv2d(along_row, None, every);
+        let planes = planes.reshape([c * k, 1, h, (w + 1).saturating_sub(k)]);
+        planes.conv2d(along_column, None, sampling)
     }
 
     /// The deconvolved image [1, C, H, W].
-    pub(super) fn deconvolve(&self, g: &mut Graph, by: &Whitening) -> Result<TensorId> {
+    pub(super) fn deconvolve(&self, by: &Whitening<'g>) -> Tensor<'g> {
         let (k, block) = (self.layout.kernel_size, self.layout.block);
-        let &[_, c, padded_h, padded_w] = g.shape(self.padded).dims() else {
-            return Err(Error::shape("patches", "the image is not NCHW"));
-        };
-        let kernels = centre_kernels(g, by.deconv, block, k)?;
-        let by_row = MatMul {
+        let [c, h, w] = self.image_size();
+        let minus_mean = MatMul {
             alpha: -1.0,
             ..MatMul::from(Transpose { a: false, b: true })
         };
-        let shift = matmul_with(g, kernels, by.mean, None, by_row)?;
-        let bias = reshape(g, shift, [block])?;
-        let kernels = reshape(g, kernels, [block, block, k, k])?;
+        let columns = centre_kernels(by.deconv, block, k);
+        let bias = columns.matmul_with(by.mean, None, minus_mean);
+        let bias = bias.reshape([block]);
+        let kernels = columns.reshape([block, block, k, k]);
         // Blocks are deconvolved alike, as images of their own.
-        let images = reshape(g, self.padded, [c / block, block, padded_h, padded_w])?;
-        let y = conv2d(g, images, kernels, Some(bias), Conv2dGeometry::default())?;
-        reshape(g, y, [1, c, padded_h + 1 - k, padded_w + 1 - k])
+        let images = in_blocks(self.padded, block);
+        let y = images.conv2d(kernels, Some(bias), Conv2dGeometry::default());
+        y.reshape([1, c, h, w])
     }
 }
 
 /// The columns of D that belong to the centre taps of a block's channels, as rows [block, F].
-pub(super) fn centre_kernels(
-    g: &mut Graph,
-    deconv: TensorId,
-    block: usize,
-    k: usize,
-) -> Result<TensorId> {
-    let centres = slice(g, deconv, 1, k * k / 2, k * k, block)?;
-    permute(g, centres, &[1, 0])
+pub(super) fn centre_kernels(deconv: Tensor<'_>, block: usize, k: usize) -> Tensor<'_> {
+    let centres = deconv.slice(1, k * k / 2, k * k, block);
+    centres.permute(&[1, 0])
 }
 
 /// D from moments in the coordinates of [`Axes::basis`]; all that is returned is of pixels. The mean is not to
 /// be large beside the deviation, or digits are lost. Asks for the input `eps` `[1]`.
-pub(super) fn whiten(
-    g: &mut Graph,
-    mean: TensorId,
-    second_moment: TensorId,
+pub(super) fn whiten<'g>(
+    mean: Tensor<'g>,
+    second_moment: Tensor<'g>,
     layout: &Layout,
     n_iter: usize,
-) -> Result<Whitening> {
-    let features = g.shape(second_moment).dims()[0];
+) -> Whitening<'g> {
+    let (g, features) = (mean.graph(), second_moment.size(0));
+    let square = [features, features];
     let minus_mean = MatMul {
         alpha: -1.0,
         symmetric: true,
         ..MatMul::from(Transpose { a: true, b: false })
     };
-    let cov = matmul_with(g, mean, mean, Some(second_moment), minus_mean)?;
-    let square = [features, features];
-    let identity = g.state("identity", square, Role::Scratch, Init::Identity)?;
+    let cov = mean.matmul_with(mean, Some(second_moment), minus_mean);
+    let identity = g.state("identity", square, Role::Scratch, Init::Identity);
     let eps = g.input("eps", [1]);
-    let ridge = mul(g, identity, eps)?;
-    let cov_eps = add(g, cov, ridge)?;
-    let cov_eps = reshape(g, cov_eps, [1, features, features])?;
-    let deconv = newton_schulz(g, cov_eps, n_iter, CovGrad::Symmetric)?;
-    let deconv = reshape(g, deconv, square)?;
-    let half = matmul(g, deconv, cov, Transpose::default())?;
-    let cov_after = matmul(g, half, deconv, Transpose::default())?;
+    let cov_eps = (cov + identity * eps).reshape([1, features, features]);
+    let deconv = cov_eps.newton_schulz(n_iter, CovGrad::Symmetric);
+    let deconv = deconv.reshape(square);
+    let cov_after = deconv.matmul(cov).matmul(deconv);
 
-    let basis: Vec<f32> = layout
-        .axes
-        .basis(layout.kernel_size, layout.block)
-        .iter()
-        .map(|&v| v as f32)
-        .collect();
-    let basis = g.state("basis", square, Role::Scratch, Init::Values(basis.into()))?;
-    let by_row = Transpose { a: false, b: true };
-    let mut of_pixels = |x: TensorId| {
-        let half = matmul(g, basis, x, Transpose::default())?;
-        matmul(g, half, basis, by_row)
-    };
-    let (cov, deconv, cov_after) = (of_pixels(cov)?, of_pixels(deconv)?, of_pixels(cov_after)?);
-    Ok(Whitening {
-        mean: matmul(g, mean, basis, by_row)?,
-        cov,
-        deconv,
-        cov_after,
+    let basis = layout.axes.basis(layout.kernel_size, layout.block);
+    let basis = known(g, "basis", square, basis);
+    let of_pixels = |x: Tensor<'g>| basis.matmul(x).matmul_t(basis);
+    Whitening {
+        cov: of_pixels(cov),
+        deconv: of_pixels(deconv),
+        cov_after: of_pixels(cov_after),
+        mean: mean.matmul_t(basis),
         identity,
-    })
+    }
 }

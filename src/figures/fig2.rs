@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Statistics, block_means, check_options, patches, whiten};
+use super::decorrelate::{
+    Border, Layout, Statistics, block_means, check_options, known, patches, whiten,
+};
 use super::layer::Trained;
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
@@ -19,7 +21,6 @@ use super::sheet::{
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role};
-use crate::ops::sub;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
@@ -121,15 +122,14 @@ pub fn fig2(
     let of = total.ok_or_else(|| Error::Config("Figure 2 of no image".into()))?;
 
     let features = of.mean.len();
-    let mut g = Graph::new();
+    let g = Graph::new();
     let mean = g.input("mean", [1, features]);
     let second = g.input("second_moment", [features, features]);
-    let whitening = whiten(&mut g, mean, second, &of.layout, options.statistics.n_iter)?;
-    let views = covariance_views(&mut g, &whitening, of.layout.kernel_size, of.layout.block)?;
-    measure_correlation(&mut g, &whitening)?;
-    let difference = sub(&mut g, whitening.cov_after, whitening.identity)?;
-    let largest = largest_magnitude(&mut g, difference)?;
-    g.output("identity_error", largest);
+    let whitening = whiten(mean, second, &of.layout, options.statistics.n_iter);
+    let views = covariance_views(&whitening, of.layout.kernel_size, of.layout.block);
+    measure_correlation(&whitening);
+    let difference = whitening.cov_after - whitening.identity;
+    g.output("identity_error", largest_magnitude(difference));
     g.output("cov", whitening.cov);
     g.output("deconv", whitening.deconv);
     let mut store = Store::new(gpu, 0);
@@ -182,41 +182,36 @@ fn moments(
     options: &Fig2Options,
 ) -> Result<Moments> {
     refuse_large(gpu, picture, options.kernel_size)?;
-    let mut g = Graph::new();
+    let g = Graph::new();
     let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
+    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
     let (x, kernel_size, name) = match layer {
         Some((trained, n)) => {
-            let input = trained.conv_input(&mut g, image, n)?;
+            let input = trained.conv_input(image, n)?;
             (input.x, input.kernel_size, Some(input.name))
         }
-        None => {
-            let x = zero_mean(&mut g, image)?;
-            (x, options.kernel_size, None)
-        }
+        None => (zero_mean(image), options.kernel_size, None),
     };
-    let channels = g.shape(x).dims()[1];
+    let channels = x.size(1);
     let layout = Layout {
         kernel_size,
         block: options.block,
         axes,
     };
-    let mut patches = patches(&mut g, x, layout, Border::Zeros)?;
+    let mut patches = patches(x, layout, Border::Zeros);
     if layer.is_some() {
         // Pixels are zero-mean already.
         let block = patches.layout.block;
         let shift = match shift {
-            Some(values) => {
-                let init = Init::Values(values.to_vec().into());
-                g.state("shift", [1, block, 1, 1], Role::Scratch, init)?
-            }
-            None => block_means(&mut g, x, block)?,
+            Some(values) => known(&g, "shift", [1, block, 1, 1], values.iter().copied()),
+            None => block_means(x, block),
         };
         g.output("shift", shift);
-        patches = patches.less(&mut g, shift)?;
+        patches = patches.less(shift);
     }
-    let count = patches.count(&g, options.statistics.sampling_stride);
-    let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
+    let stride = options.statistics.sampling_stride;
+    let count = patches.count(stride);
+    let (mean, second) = patches.moments(stride);
     g.output("mean", mean);
     g.output("second_moment", second);
     let mut store = Store::new(gpu, 0);

@@ -19,11 +19,11 @@ use super::scene::{refuse_large, zero_mean};
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::{Graph, Init, Role, Tensor};
 use crate::models::{ConvInput, Norm};
 use crate::nn::resolve_block;
-use crate::ops::{abs, reshape, sub};
 use crate::program::{CompileOptions, Program, Store};
+use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// What to compute.
@@ -121,38 +121,36 @@ pub fn fig9(
         )));
     }
     refuse_large(gpu, picture, 1)?;
-    let mut g = Graph::new();
+    let g = Graph::new();
     let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0))?;
-    let input = trained.conv_input(&mut g, image, options.layer)?;
-    let shape = g.shape(input.x).clone();
-    let &[1, channels, rows, columns] = shape.dims() else {
-        return Err(Error::shape("fig9", format!("{shape} is not [1, C, H, W]")));
-    };
+    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
+    let input = trained.conv_input(image, options.layer)?;
+    let x = input.x;
+    let [_, channels, rows, columns] = x.dims();
     let block = resolve_block(block, channels);
     let layout = Layout {
         kernel_size: input.kernel_size,
         block,
         axes: Axes::of(picture),
     };
-    let patches = patches(&mut g, input.x, layout, Border::Zeros)?;
-    let shift = block_means(&mut g, input.x, block)?;
-    let patches = patches.less(&mut g, shift)?;
-    let count = patches.count(&g, options.statistics.sampling_stride);
-    let (mean, second) = patches.moments(&mut g, options.statistics.sampling_stride)?;
-    let mut whitening = whiten(&mut g, mean, second, &layout, options.statistics.n_iter)?;
+    let patches = patches(x, layout, Border::Zeros);
+    let shift = block_means(x, block);
+    let patches = patches.less(shift);
+    let stride = options.statistics.sampling_stride;
+    let count = patches.count(stride);
+    let (mean, second) = patches.moments(stride);
+    let mut whitening = whiten(mean, second, &layout, options.statistics.n_iter);
     if options.running {
-        whitening = running(&mut g, &input, &whitening, shift)?;
+        whitening = running(&input, &whitening, shift);
     }
-    let y = patches.deconvolve(&mut g, &whitening)?;
-    let views = channel_views(&mut g, input.x, y)?;
+    let y = patches.deconvolve(&whitening);
+    let views = channel_views(x, y);
     // Deconvolution takes the mean away: what it does beside that is seen against this.
-    let zero_mean = zero_mean(&mut g, input.x)?;
-    measure_sparsity(&mut g, "input", input.x, true)?;
-    for (name, x) in [("before", zero_mean), ("after", y)] {
-        measure_sparsity(&mut g, name, x, true)?;
+    let zero_mean = zero_mean(x);
+    for (name, x) in [("input", x), ("before", zero_mean), ("after", y)] {
+        measure_sparsity(name, x, true);
     }
-    measure_correlation(&mut g, &whitening)?;
+    measure_correlation(&whitening);
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     store.write("image", &picture.data)?;
@@ -214,45 +212,32 @@ pub fn fig9(
 
 /// As the network itself deconvolves when it is evaluated, of patches less `shift`. The covariances are still those
 /// of the image.
-fn running(
-    g: &mut Graph,
-    input: &ConvInput,
-    of_image: &Whitening,
-    shift: TensorId,
-) -> Result<Whitening> {
-    let features = g.shape(of_image.deconv).dims()[0];
-    let block = g.shape(shift).len();
-    let name = |what: &str| format!("{}.running_{what}", input.name);
-    let mean = g.state(
-        &name("mean"),
-        [1, features],
-        Role::Buffer,
-        Init::Constant(0.0),
-    )?;
-    let taps = reshape(g, mean, [1, block, features / block])?;
-    let shift = reshape(g, shift, [1, block, 1])?;
-    let taps = sub(g, taps, shift)?;
-    let mean = reshape(g, taps, [1, features])?;
-    let shape = [1, features, features];
-    let deconv = g.state(&name("deconv"), shape, Role::Buffer, Init::Identity)?;
-    let deconv = reshape(g, deconv, [features, features])?;
-    of_image.with_deconv(g, mean, deconv)
+fn running<'g>(
+    input: &ConvInput<'g>,
+    of_image: &Whitening<'g>,
+    shift: Tensor<'g>,
+) -> Whitening<'g> {
+    let (g, features, block) = (shift.graph(), of_image.deconv.size(0), shift.len());
+    let buffer = |what: &str, shape: Shape, init| {
+        let name = format!("{}.running_{what}", input.name);
+        g.state(&name, shape, Role::Buffer, init)
+    };
+    let mean = buffer("mean", [1, features].into(), Init::Constant(0.0));
+    let taps = mean.reshape([1, block, features / block]);
+    let mean = (taps - shift.reshape([1, block, 1])).reshape([1, features]);
+    let deconv = buffer("deconv", [1, features, features].into(), Init::Identity);
+    of_image.with_deconv(mean, deconv.reshape([features, features]))
 }
 
 /// What is given, and the magnitude of it deconvolved.
-fn channel_views(g: &mut Graph, x: TensorId, y: TensorId) -> Result<Vec<View>> {
-    let magnitude = abs(g, y)?;
+fn channel_views<'g>(x: Tensor<'g>, y: Tensor<'g>) -> Vec<View> {
     let input = "(a) input of the convolution, channel by channel";
-    Ok(vec![
-        channels_view(g, "a_features", input, x, 2 * SIDE)?,
-        channels_view(
-            g,
-            "b_deconvolved_abs",
-            "(b) |deconvolved input|",
-            magnitude,
-            2 * SIDE,
-        )?,
-    ])
+    let magnitude = "(b) |deconvolved input|";
+    let y_abs = y.abs();
+    vec![
+        channels_view("a_features", input, x, 2 * SIDE),
+        channels_view("b_deconvolved_abs", magnitude, y_abs, 2 * SIDE),
+    ]
 }
 
 fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> Result<Vec<u8>> {

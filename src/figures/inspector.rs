@@ -27,29 +27,21 @@ impl Inspector {
         shape: [usize; 3],
         image: &[f32],
     ) -> Result<Self> {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let [c, h, w] = shape;
-        let x = g.state(
-            "inspected",
-            [1, c, h, w],
-            Role::Scratch,
-            Init::Constant(0.0),
-        )?;
-        let first = model.conv_input(&mut g, x, Mode::Eval, 1)?.name;
-        let input = g.shared(|g| model.conv_input(g, x, Mode::Eval, layer))?;
-        let weight = g.states().get(&format!("{first}.weight")).copied();
+        let nothing = Init::Constant(0.0);
+        let x = g.state("inspected", [1, c, h, w], Role::Scratch, nothing);
+        let first = model.conv_input(x, Mode::Eval, 1)?.name;
+        let input = g.shared(|| model.conv_input(x, Mode::Eval, layer))?;
+        let weight = g.list().states().get(&format!("{first}.weight")).copied();
         let weight = weight.ok_or_else(|| Error::bug(format!("{first} has no weight")))?;
+        let weight = g.tensor(weight);
+        let kernels = "kernels of convolution 1";
         let title = format!("input of convolution {layer}");
         let views = vec![
-            weights_view(
-                &mut g,
-                "first_kernels",
-                "kernels of convolution 1",
-                weight,
-                SIDE / 2,
-            )?,
+            weights_view("first_kernels", kernels, weight, SIDE / 2),
             // The store keeps those of other layers, which have other sizes.
-            channels_view(&mut g, &format!("features{layer}"), &title, input.x, SIDE)?,
+            channels_view(&format!("features{layer}"), &title, input.x, SIDE),
         ];
         let program = Program::compile(&g, store, CompileOptions::default())?;
         store.write("inspected", image)?;

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use super::decorrelate::known;
 use super::picture::Picture;
 use crate::data;
-use crate::graph::{Graph, Init, Role, TensorId};
+use crate::graph::Tensor;
 use crate::models::{ConvInput, Model, Norm};
 use crate::nn::{DeconvOptions, Mode};
-use crate::ops::{div, sub};
 use crate::program::Store;
 use crate::train::checkpoint::{self, Tensors};
 use crate::train::{NormName, TrainConfig, TrainOptions};
@@ -118,22 +118,19 @@ impl Trained {
     ///
     /// # Errors
     /// [`Error::Config`] if it has fewer convolutions, [`Error::Shape`] if the image is too small.
-    pub(super) fn conv_input(&self, g: &mut Graph, image: TensorId, n: usize) -> Result<ConvInput> {
-        let mut per_channel = |name: &str, values: &[f32]| {
-            let init = Init::Values(values.to_vec().into());
-            g.state(name, [1, values.len(), 1, 1], Role::Scratch, init)
+    pub(super) fn conv_input<'g>(&self, image: Tensor<'g>, n: usize) -> Result<ConvInput<'g>> {
+        let per_channel = |name: &str, values: &[f32]| {
+            let shape = [1, values.len(), 1, 1];
+            known(image.graph(), name, shape, values.iter().copied())
         };
-        let mean = per_channel("normalise.mean", self.mean)?;
-        let std = per_channel("normalise.std", self.std)?;
-        let centred = sub(g, image, mean)?;
-        let x = div(g, centred, std)?;
-        let input = self.model.conv_input(g, x, Mode::Eval, n);
+        let mean = per_channel("normalise.mean", self.mean);
+        let std = per_channel("normalise.std", self.std);
+        let x = (image - mean) / std;
+        let input = self.model.conv_input(x, Mode::Eval, n);
         input.map_err(|e| match e {
             // What to do about it is another thing than in training.
             Error::Shape { op, .. } => {
-                let &[_, _, h, w] = g.shape(image).dims() else {
-                    return Error::shape(op, "the image is not [1, C, H, W]");
-                };
+                let [_, _, h, w] = image.dims();
                 let message = format!(
                     "has {w} x {h} pixels, of which nothing is left before convolution {n}: take a larger image, or \
                      an earlier --layer"

@@ -5,13 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::decorrelate::Whitening;
-use crate::graph::{Graph, TensorId};
-use crate::ops::{
-    abs, affine, concat, constant, div, greater_than_zero, histogram, kth_value, maximum, mean_to,
-    mul, neg, reshape, scale, slice, sqrt, square, sub,
-};
+use crate::graph::Tensor;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
 /// Parts of a histogram.
 pub const BINS: usize = 161;
@@ -105,36 +100,20 @@ impl Report {
 }
 
 /// Has the sparsity of `x` [1, C, H, W] read back as `name.sparsity`: of all values, or of each channel.
-pub(super) fn measure_sparsity(
-    g: &mut Graph,
-    name: &str,
-    x: TensorId,
-    per_channel: bool,
-) -> Result<()> {
-    let channels = g.shape(x).dims()[1];
+pub(super) fn measure_sparsity<'g>(name: &str, x: Tensor<'g>, per_channel: bool) {
     let to: Shape = match per_channel {
-        true => [1, channels, 1, 1].into(),
+        true => [1, x.size(1), 1, 1].into(),
         false => [1].into(),
     };
-    let mean = mean_to(g, x, to.clone())?;
-    let centred = sub(g, x, mean)?;
-    let second = square(g, centred)?;
-    let fourth = square(g, second)?;
-    let magnitude = abs(g, x)?;
-    let squared = square(g, x)?;
-    let variance = mean_to(g, second, to.clone())?;
-    let tenth = sqrt(g, variance)?;
-    let tenth = scale(g, tenth, 0.1)?;
-    let below = sub(g, tenth, magnitude)?;
-    let near_zero = greater_than_zero(g, below)?;
-    let mut rows = Vec::new();
-    for value in [second, fourth, magnitude, squared, near_zero] {
-        let mean = mean_to(g, value, to.clone())?;
-        rows.push(reshape(g, mean, [1, to.len()])?);
-    }
-    let rows = concat(g, &rows, 0)?;
-    g.output(&format!("{name}.sparsity"), rows);
-    Ok(())
+    let mean = |value: Tensor<'g>| value.mean_to(to.clone());
+    let second = (x - mean(x)).square();
+    let fourth = second.square();
+    let (magnitude, squared) = (x.abs(), x.square());
+    let near_zero = (mean(second).sqrt() * 0.1 - magnitude).greater_than_zero();
+    let rows = [second, fourth, magnitude, squared, near_zero];
+    let rows = rows.map(|value| mean(value).reshape([1, to.len()]));
+    let g = x.graph();
+    g.output(&format!("{name}.sparsity"), g.concat(&rows, 0));
 }
 
 /// What [`measure_sparsity`] had read back, of `n` values each.
@@ -161,69 +140,46 @@ pub(super) fn sparsity(values: &BTreeMap<String, Vec<f32>>, name: &str, n: usize
 /// Has the histogram of `x` in its own standard deviations read back as `name.histogram`: shares
 /// of [`BINS`] parts of -[`SIGMAS`] to [`SIGMAS`], of which the outermost have what is beyond.
 /// What deviates by less than `least_sigma` is rounding: it is at 0.
-pub(super) fn measure_histogram(
-    g: &mut Graph,
-    name: &str,
-    x: TensorId,
-    least_sigma: f32,
-) -> Result<()> {
-    let mean = mean_to(g, x, [1])?;
-    let centred = sub(g, x, mean)?;
-    let squared = square(g, centred)?;
-    let variance = mean_to(g, squared, [1])?;
-    let sigma = sqrt(g, variance)?;
-    let least = constant(g, least_sigma, [1])?;
-    let sigma = maximum(g, sigma, least)?;
-    let scaled = div(g, x, sigma)?;
+pub(super) fn measure_histogram(name: &str, x: Tensor<'_>, least_sigma: f32) {
+    let g = x.graph();
+    let variance = (x - x.mean_to([1])).square().mean_to([1]);
+    let sigma = variance.sqrt().maximum(g.constant(least_sigma, [1]));
+    let scaled = x / sigma;
     // What lies beyond counts in the outermost parts.
-    let end = constant(g, SIGMAS, [1])?;
-    let negated = neg(g, scaled)?;
-    let low = neg(g, end)?;
-    let above_negated = maximum(g, negated, low)?;
-    let below = neg(g, above_negated)?;
-    let within = maximum(g, below, low)?;
-    let shares = histogram(g, within, BINS, [-SIGMAS, SIGMAS])?;
+    let end = g.constant(SIGMAS, [1]);
+    let (negated, low) = (-scaled, -end);
+    let within = (-negated.maximum(low)).maximum(low);
+    let shares = within.histogram(BINS, [-SIGMAS, SIGMAS]);
     g.output(&format!("{name}.histogram"), shares);
-    Ok(())
 }
 
 /// Has the largest off-diagonal |correlation| read back, and the largest variance, before deconvolution and after
 /// it. Features that hardly varied before correlate with none, before or after: that would be rounding's.
-pub(super) fn measure_correlation(g: &mut Graph, by: &Whitening) -> Result<()> {
-    let features = g.shape(by.cov).dims()[0];
-    let diagonal = |g: &mut Graph, cov: TensorId| {
-        let flat = reshape(g, cov, [features * features])?;
-        let variances = slice(g, flat, 0, 0, features + 1, features)?;
-        let row = reshape(g, variances, [1, features])?;
-        let largest = kth_value(g, row, &[features - 1])?;
-        Ok::<_, Error>((row, largest))
+pub(super) fn measure_correlation<'g>(by: &Whitening<'g>) {
+    let (g, features) = (by.cov.graph(), by.cov.size(0));
+    let diagonal = |cov: Tensor<'g>| {
+        let flat = cov.reshape([features * features]);
+        let variances = flat.slice(0, 0, features + 1, features);
+        let variances = variances.reshape([1, features]);
+        (variances, variances.kth_value(&[features - 1]))
     };
-    let (variances, largest) = diagonal(g, by.cov)?;
-    let least = scale(g, largest, HARDLY_VARIES)?;
-    let above = sub(g, variances, least)?;
-    let varies = greater_than_zero(g, above)?;
-    let off_diagonal = affine(g, by.identity, -1.0, 1.0)?;
+    let (variances, largest) = diagonal(by.cov);
+    let varies = (variances - largest * HARDLY_VARIES).greater_than_zero();
+    let off_diagonal = 1.0 - by.identity;
     for (name, cov) in [("before", by.cov), ("after", by.cov_after)] {
-        let (variances, largest) = diagonal(g, cov)?;
+        let (variances, largest) = diagonal(cov);
         g.output(&format!("{name}.largest_variance"), largest);
-        let least = kth_value(g, variances, &[0])?;
-        g.output(&format!("{name}.least_variance"), least);
+        g.output(&format!("{name}.least_variance"), variances.kth_value(&[0]));
         // By rounding, that of a constant may come out below 0.
-        let none = constant(g, 0.0, [1])?;
-        let variances = maximum(g, variances, none)?;
+        let variances = variances.maximum(g.constant(0.0, [1]));
         // One after the other: products of two variances would leave float32's range first.
-        let deviations = sqrt(g, variances)?;
-        let least = constant(g, 1e-30, [1])?;
-        let deviations = maximum(g, deviations, least)?;
-        let row = div(g, varies, deviations)?;
-        let column = reshape(g, row, [features, 1])?;
-        let by_row = mul(g, cov, row)?;
-        let correlation = mul(g, by_row, column)?;
-        let correlation = mul(g, correlation, off_diagonal)?;
-        let largest = largest_magnitude(g, correlation)?;
+        let deviations = variances.sqrt().maximum(g.constant(1e-30, [1]));
+        let row = varies / deviations;
+        let column = row.reshape([features, 1]);
+        let correlation = cov * row * column * off_diagonal;
+        let largest = largest_magnitude(correlation);
         g.output(&format!("{name}.max_correlation"), largest);
     }
-    Ok(())
 }
 
 /// What is to be said of so many patches of so many values each.
@@ -250,11 +206,9 @@ pub(super) fn undefined(values: &BTreeMap<String, Vec<f32>>) -> Option<&'static 
 }
 
 /// The largest |x|, [1, 1].
-pub(super) fn largest_magnitude(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-    let n = g.shape(x).len();
-    let magnitude = abs(g, x)?;
-    let magnitude = reshape(g, magnitude, [1, n])?;
-    kth_value(g, magnitude, &[n - 1])
+pub(super) fn largest_magnitude(x: Tensor<'_>) -> Tensor<'_> {
+    let n = x.len();
+    x.abs().reshape([1, n]).kth_value(&[n - 1])
 }
 
 /// What [`measure_correlation`] had read back for "before" and "after". Where nothing varied before,

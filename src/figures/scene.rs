@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
+use super::decorrelate::{
+    Border, Layout, Statistics, check_options, patches, whiten, zeros_around,
+};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
@@ -13,15 +15,15 @@ use super::measures::{
 use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{
-    Conv2dGeometry, Padding2d, Tiles, abs, constant, conv2d, div, mean_to, pad2d, reshape, sub,
-};
+use crate::graph::{Graph, Init, Role, Tensor};
+use crate::ops::{Conv2dGeometry, Tiles};
 use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 
 /// Taps of the Gaussian on either side of its centre.
 const BLUR_RADIUS: usize = 24;
+/// Its taps.
+const TAPS: usize = 2 * BLUR_RADIUS + 1;
 /// Largest standard deviation of the Gaussian, in pixels: three of them are within its taps.
 pub const MAX_BLUR: f32 = BLUR_RADIUS as f32 / 3.0;
 
@@ -127,10 +129,10 @@ impl Scene {
     ) -> Result<Self> {
         options.check()?;
         refuse_large(gpu, picture, options.kernel_size)?;
-        let mut graph = Graph::new();
+        let graph = Graph::new();
         let size = [picture.channels, picture.height, picture.width];
         let axes = Axes::of(picture);
-        let (views, remark) = build(&mut graph, size, Init::Constant(0.0), axes, &options)?;
+        let (views, remark) = build(&graph, size, Init::Constant(0.0), axes, &options);
         let mut store = match like {
             Some(like) => Store::sharing_memory_of(&like.store, 0),
             None => Store::new(gpu, 0),
@@ -215,14 +217,9 @@ impl Scene {
 
 /// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
 pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
-    let mut graph = Graph::new();
-    build(
-        &mut graph,
-        size,
-        Init::Uniform(0.5),
-        Axes::OPPONENT,
-        options,
-    )?;
+    let graph = Graph::new();
+    build(&graph, size, Init::Uniform(0.5), Axes::OPPONENT, options);
+    graph.check()?;
     Ok(graph)
 }
 
@@ -238,45 +235,42 @@ pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
 /// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`. Also what is to be said of how
 /// many patches there are.
 fn build(
-    g: &mut Graph,
+    g: &Graph,
     [c, h, w]: [usize; 3],
     pixels: Init,
     axes: Axes,
     options: &SceneOptions,
-) -> Result<(Vec<View>, Option<&'static str>)> {
+) -> (Vec<View>, Option<&'static str>) {
     let painted = match options.side {
         Some(side) => fitted([h, w], side),
         None => [h, w],
     };
     let tiles = Tiles::picture(c, [h, w], painted);
     let mut views = Vec::new();
-    let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels)?;
-    let mut input_title = "(a) input";
+    let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels);
+    let (mut input_title, mut border) = ("(a) input", Border::Zeros);
     if options.blur > 0.0 {
-        let ends = range(g, image, Range::Unit, 1)?;
-        views.push(view(g, "original", "original", image, ends, tiles.clone())?);
-        image = blurred(g, image)?;
-        input_title = "(a) input: the original, blurred";
+        let ends = range(image, Range::Unit, 1);
+        views.push(view("original", "original", image, ends, tiles.clone()));
+        image = blurred(image);
+        (input_title, border) = ("(a) input: the original, blurred", Border::Repeated);
     }
-    let x = zero_mean(g, image)?;
-    let border = match options.blur > 0.0 {
-        true => Border::Repeated,
-        false => Border::Zeros,
-    };
+    let x = zero_mean(image);
     let layout = Layout {
         kernel_size: options.kernel_size,
         block: options.block,
         axes,
     };
-    let patches = patches(g, x, layout, border)?;
+    let patches = patches(x, layout, border);
     let layout = patches.layout;
     let stride = options.statistics.sampling_stride;
-    let remark = few_patches(patches.count(g, stride), layout.features());
-    let (mean, second_moment) = patches.moments(g, stride)?;
-    let whitening = whiten(g, mean, second_moment, &layout, options.statistics.n_iter)?;
-    let y = patches.deconvolve(g, &whitening)?;
+    let remark = few_patches(patches.count(stride), layout.features());
+    let (mean, second_moment) = patches.moments(stride);
+    let whitening = whiten(mean, second_moment, &layout, options.statistics.n_iter);
+    let y = patches.deconvolve(&whitening);
 
-    let (abs_x, abs_y) = (abs(g, x)?, abs(g, y)?);
+    let (abs_x, abs_y) = (x.abs(), y.abs());
+    let (share, least) = (PAINTED, LEAST_DECONVOLVED);
     for (name, title, shown, ends) in [
         ("a_input", input_title, image, Range::Unit),
         (
@@ -292,78 +286,53 @@ fn build(
             "c_deconvolved",
             "(c) deconvolved, grey is 0",
             y,
-            Range::Symmetric {
-                share: PAINTED,
-                least: LEAST_DECONVOLVED,
-            },
+            Range::Symmetric { share, least },
         ),
         (
             "d_deconvolved_abs",
             "(d) |deconvolved|",
             abs_y,
-            Range::FromZero {
-                share: PAINTED,
-                least: LEAST_DECONVOLVED,
-            },
+            Range::FromZero { share, least },
         ),
     ] {
-        let ends = range(g, shown, ends, 1)?;
-        views.push(view(g, name, title, shown, ends, tiles.clone())?);
+        let ends = range(shown, ends, 1);
+        views.push(view(name, title, shown, ends, tiles.clone()));
     }
     views.extend(covariance_views(
-        g,
         &whitening,
         options.kernel_size,
         layout.block,
-    )?);
+    ));
     for (name, x, least) in [("before", x, LEAST_INPUT), ("after", y, LEAST_DECONVOLVED)] {
-        measure_sparsity(g, name, x, false)?;
-        measure_histogram(g, name, x, least)?;
+        measure_sparsity(name, x, false);
+        measure_histogram(name, x, least);
     }
-    measure_correlation(g, &whitening)?;
-    Ok((views, remark))
+    measure_correlation(&whitening);
+    (views, remark)
 }
 
 /// `image` [1, C, H, W] less the mean of each channel. Twice: float32's first mean of a million equal pixels is off
 /// by more than what a few others differ by.
-pub(super) fn zero_mean(g: &mut Graph, image: TensorId) -> Result<TensorId> {
-    let c = g.shape(image).dims()[1];
-    let mut x = image;
-    for _ in 0..2 {
-        let mean = mean_to(g, x, [1, c, 1, 1])?;
-        x = sub(g, x, mean)?;
-    }
-    Ok(x)
+pub(super) fn zero_mean<'g>(image: Tensor<'g>) -> Tensor<'g> {
+    let c = image.size(1);
+    let less_mean = |x: Tensor<'g>| x - x.mean_to([1, c, 1, 1]);
+    less_mean(less_mean(image))
 }
 
 /// `image` [1, C, H, W] convolved with the input `taps` along columns, then along rows. Beyond its
 /// border there is nothing: the taps that are on the image are made to sum to 1.
-fn blurred(g: &mut Graph, image: TensorId) -> Result<TensorId> {
-    let shape = g.shape(image).clone();
-    let &[_, c, h, w] = shape.dims() else {
-        return Err(Error::shape("blur", format!("{shape} is not NCHW")));
+fn blurred<'g>(image: Tensor<'g>) -> Tensor<'g> {
+    let (g, [_, c, h, w]) = (image.graph(), image.dims());
+    let taps = g.input("taps", [TAPS]);
+    let along = |x: Tensor<'g>, [rows, columns]: [usize; 2]| {
+        let padded = zeros_around(x, [rows / 2, columns / 2]);
+        let weight = taps.reshape([1, 1, rows, columns]);
+        padded.conv2d(weight, None, Conv2dGeometry::default())
     };
-    let taps = g.input("taps", [2 * BLUR_RADIUS + 1]);
-    let along_both = |g: &mut Graph, mut x: TensorId| {
-        for kernel in [[2 * BLUR_RADIUS + 1, 1], [1, 2 * BLUR_RADIUS + 1]] {
-            let pad = kernel.map(|n| n / 2);
-            let padding = Padding2d {
-                before: pad.map(|n| i64::try_from(n).unwrap_or(0)),
-                size: [h + 2 * pad[0], w + 2 * pad[1]],
-                spacing: [1, 1],
-            };
-            let padded = pad2d(g, x, padding)?;
-            let weight = reshape(g, taps, [1, 1, kernel[0], kernel[1]])?;
-            x = conv2d(g, padded, weight, None, Conv2dGeometry::default())?;
-        }
-        Ok::<_, Error>(x)
-    };
-    let planes = reshape(g, image, [c, 1, h, w])?;
-    let sums = along_both(g, planes)?;
-    let ones = constant(g, 1.0, [1, 1, h, w])?;
-    let weights = along_both(g, ones)?;
-    let means = div(g, sums, weights)?;
-    reshape(g, means, [1, c, h, w])
+    let along_both = |x: Tensor<'g>| along(along(x, [TAPS, 1]), [1, TAPS]);
+    let sums = along_both(image.reshape([c, 1, h, w]));
+    let weights = along_both(g.constant(1.0, [1, 1, h, w]));
+    (sums / weights).reshape([1, c, h, w])
 }
 
 /// The Gaussian of this standard deviation at whole pixels, its sum 1.
@@ -372,7 +341,7 @@ fn gaussian(sigma: f32) -> Vec<f32> {
         let x = i as f64 - BLUR_RADIUS as f64;
         (-0.5 * (x / f64::from(sigma.max(1e-3))).powi(2)).exp()
     };
-    let values: Vec<f64> = (0..=2 * BLUR_RADIUS).map(at).collect();
+    let values: Vec<f64> = (0..TAPS).map(at).collect();
     let sum: f64 = values.iter().sum();
     values.iter().map(|v| (v / sum) as f32).collect()
 }

@@ -2,14 +2,11 @@
 
 use image::RgbImage;
 
-use super::decorrelate::{Whitening, centre_kernels};
+use super::decorrelate::{Whitening, centre_kernels, known};
 use super::measures::NO_VARIANCE;
 use super::sheet::NamedPicture;
-use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{
-    Colours, ROW_ALIGNMENT, Tiles, abs, concat, constant, kth_value, maximum, neg, paint, permute,
-    reshape, scale,
-};
+use crate::graph::{Init, Role, Tensor};
+use crate::ops::{Colours, ROW_ALIGNMENT, Tiles};
 use crate::program::Store;
 use crate::{Error, Result};
 
@@ -34,7 +31,7 @@ pub struct View {
 }
 
 impl View {
-    /// Pixels from row to row in the state, see [`paint`].
+    /// Pixels from row to row in the state, see [`crate::ops::Paint`].
     pub fn row(&self) -> usize {
         self.width.next_multiple_of(ROW_ALIGNMENT)
     }
@@ -83,65 +80,51 @@ pub(super) enum Range {
 
 /// The ends of `range` [1, 2], or of `rows` parts of `x` [rows, 2]. `least` is the least magnitude that is an end:
 /// what varies by less is rounding, and not to be stretched to full colours.
-pub(super) fn range(g: &mut Graph, x: TensorId, range: Range, rows: usize) -> Result<TensorId> {
-    let n = g.shape(x).len() / rows;
-    let (share, least) = match range {
-        Range::Unit => {
-            let ends = Init::Values(vec![0.0, 1.0].into());
-            return g.state("unit_range", [1, 2], Role::Scratch, ends);
-        }
-        Range::Full => {
-            let flat = reshape(g, x, [rows, n])?;
-            return kth_value(g, flat, &[0, n - 1]);
-        }
-        Range::FromZero { share, least } | Range::Symmetric { share, least } => (share, least),
+pub(super) fn range(x: Tensor<'_>, range: Range, rows: usize) -> Tensor<'_> {
+    let g = x.graph();
+    let n = x.len() / rows;
+    let last = n.saturating_sub(1);
+    let (magnitude, share, least) = match range {
+        Range::Unit => return known(g, "unit_range", [1, 2], [0.0, 1.0]),
+        Range::Full => return x.reshape([rows, n]).kth_value(&[0, last]),
+        Range::FromZero { share, least } => (x, share, least),
+        Range::Symmetric { share, least } => (x.abs(), share, least),
     };
-    let magnitude = match range {
-        Range::Symmetric { .. } => abs(g, x)?,
-        _ => x,
-    };
-    let flat = reshape(g, magnitude, [rows, n])?;
-    let high = kth_value(g, flat, &[(share * (n - 1) as f64).round() as usize])?;
-    let least = constant(g, least, [1])?;
-    let high = maximum(g, high, least)?;
+    let place = (share * last as f64).round() as usize;
+    let high = magnitude.reshape([rows, n]).kth_value(&[place]);
+    let high = high.maximum(g.constant(least, [1]));
     let low = match range {
-        Range::Symmetric { .. } => neg(g, high)?,
-        _ => scale(g, high, 0.0)?,
+        Range::Symmetric { .. } => -high,
+        _ => high * 0.0,
     };
-    concat(g, &[low, high], 1)
+    g.concat(&[low, high], 1)
 }
 
 /// Has `x` painted into a view.
-pub(super) fn view(
-    g: &mut Graph,
+pub(super) fn view<'g>(
     name: &str,
     title: impl Into<String>,
-    x: TensorId,
-    range: TensorId,
+    x: Tensor<'g>,
+    range: Tensor<'g>,
     tiles: Tiles,
-) -> Result<View> {
+) -> View {
     let [height, width] = tiles.extent();
-    let picture = paint(g, x, range, tiles)?;
-    let shape = g.shape(picture).clone();
-    let state = g.state(name, shape, Role::Scratch, Init::Constant(0.0))?;
-    g.assign(state, picture)?;
-    Ok(View {
+    let picture = x.paint(range, tiles);
+    let (g, nothing) = (x.graph(), Init::Constant(0.0));
+    let state = g.state(name, picture.shape(), Role::Scratch, nothing);
+    state.assign(picture);
+    View {
         name: name.to_string(),
         title: title.into(),
         width,
         height,
-    })
+    }
 }
 
 /// The covariances before and after as heat maps, the decorrelation kernels as a mosaic, the bar
 /// of their colours, and the ends of the heat maps' ranges as outputs `NAME.range`.
-pub(super) fn covariance_views(
-    g: &mut Graph,
-    by: &Whitening,
-    kernel_size: usize,
-    block: usize,
-) -> Result<Vec<View>> {
-    let features = g.shape(by.cov).dims()[0];
+pub(super) fn covariance_views(by: &Whitening<'_>, kernel_size: usize, block: usize) -> Vec<View> {
+    let (g, features) = (by.cov.graph(), by.cov.size(0));
     let side = magnified(features, SIDE);
     let mut views = Vec::new();
     // After deconvolution variances are about 1.
@@ -161,37 +144,27 @@ pub(super) fn covariance_views(
         ),
     ] {
         let share = 1.0;
-        let range = range(g, cov, Range::Symmetric { share, least }, 1)?;
+        let range = range(cov, Range::Symmetric { share, least }, 1);
         g.output(&format!("{name}.range"), range);
         let mut tiles = Tiles::picture(1, [features; 2], [side; 2]);
         tiles.colours = Colours::Signed;
-        views.push(view(g, name, title, cov, range, tiles)?);
+        views.push(view(name, title, cov, range, tiles));
     }
-    views.push(kernels_view(g, by.deconv, kernel_size, block)?);
-    let ramp: Vec<f32> = (0..side)
-        .map(|i| 1.0 - i as f32 / (side - 1).max(1) as f32)
-        .collect();
-    let ramp = g.state("ramp", [side], Role::Scratch, Init::Values(ramp.into()))?;
-    let ends = range(g, ramp, Range::Unit, 1)?;
+    views.push(kernels_view(by.deconv, kernel_size, block));
+    let steps = (side - 1).max(1) as f32;
+    let ramp = (0..side).map(|i| 1.0 - i as f32 / steps);
+    let ramp = known(g, "ramp", [side], ramp);
+    let ends = range(ramp, Range::Unit, 1);
     let mut tiles = Tiles::picture(1, [side, 1], [side, BAR_WIDTH]);
     tiles.colours = Colours::Signed;
-    views.push(view(g, "colour_bar", "", ramp, ends, tiles)?);
-    Ok(views)
+    views.push(view("colour_bar", "", ramp, ends, tiles));
+    views
 }
 
 /// The channels of `x` [1, C, H, W] as a mosaic of about `side` pixels, each stretched from its least to
 /// its largest value.
-pub(super) fn channels_view(
-    g: &mut Graph,
-    name: &str,
-    title: &str,
-    x: TensorId,
-    side: usize,
-) -> Result<View> {
-    let &[1, channels, h, w] = g.shape(x).dims() else {
-        let message = format!("{} is not [1, C, H, W]", g.shape(x));
-        return Err(Error::shape("mosaic", message));
-    };
+pub(super) fn channels_view(name: &str, title: &str, x: Tensor<'_>, side: usize) -> View {
+    let [_, channels, h, w] = x.dims();
     let gap = 2;
     let columns = mosaic_columns(channels, [h + gap, w + gap]);
     let tiles = Tiles {
@@ -203,23 +176,14 @@ pub(super) fn channels_view(
         background: [255; 3],
         ..Tiles::picture(1, [h, w], [h, w])
     };
-    let ends = range(g, x, Range::Full, channels)?;
-    view(g, name, title, x, ends, tiles)
+    let ends = range(x, Range::Full, channels);
+    view(name, title, x, ends, tiles)
 }
 
 /// The kernels `weight` [O, I, k, k] as a mosaic of about `side` pixels, in colour if they are of red, green
 /// and blue; otherwise of the first input only.
-pub(super) fn weights_view(
-    g: &mut Graph,
-    name: &str,
-    title: &str,
-    weight: TensorId,
-    side: usize,
-) -> Result<View> {
-    let &[outputs, inputs, k_h, k_w] = g.shape(weight).dims() else {
-        let message = format!("{} is not [O, I, k, k]", g.shape(weight));
-        return Err(Error::shape("mosaic", message));
-    };
+pub(super) fn weights_view(name: &str, title: &str, weight: Tensor<'_>, side: usize) -> View {
+    let [outputs, inputs, k_h, k_w] = weight.dims();
     // White is 0 in a kernel, so that it takes a line of another colour to tell one from the next.
     let gap = 6;
     let columns = (1..=outputs).find(|n| n * n >= outputs).unwrap_or(1);
@@ -241,14 +205,14 @@ pub(super) fn weights_view(
         ..Tiles::picture(1, [k_h, k_w], [1, 1])
     };
     let (share, least) = (1.0, f32::MIN_POSITIVE);
-    let ends = range(g, weight, Range::Symmetric { share, least }, 1)?;
-    view(g, name, title, weight, ends, tiles)
+    let ends = range(weight, Range::Symmetric { share, least }, 1);
+    view(name, title, weight, ends, tiles)
 }
 
 /// All columns of D as patches, in colour if they are of red, green and blue: side by side for each
 /// channel, a tile at the place of the pixel that it decorrelates. Of more channels, the columns of the
 /// centre taps alone: a row a channel, with the taps on each channel side by side.
-fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Result<View> {
+fn kernels_view(deconv: Tensor<'_>, k: usize, block: usize) -> View {
     let features = block * k * k;
     let in_colour = block == 3;
     let of_columns = block == 1 || in_colour;
@@ -259,11 +223,11 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
     let (source, strides) = match of_columns {
         true => {
             // D is symmetric: its columns as rows, in the order of the tiles.
-            let taps = reshape(g, deconv, [block, k, k, features])?;
-            let taps = permute(g, taps, &[1, 0, 2, 3])?;
+            let taps = deconv.reshape([block, k, k, features]);
+            let taps = taps.permute(&[1, 0, 2, 3]);
             (taps, [features, k * k, k, 1])
         }
-        false => (centre_kernels(g, deconv, block, k)?, [k * k, 0, k, 1]),
+        false => (centre_kernels(deconv, block, k), [k * k, 0, k, 1]),
     };
     let gap = if columns > 32 { 1 } else { 2 };
     let rows = count.div_ceil(columns);
@@ -290,13 +254,13 @@ fn kernels_view(g: &mut Graph, deconv: TensorId, k: usize, block: usize) -> Resu
         },
     };
     let (share, least) = (1.0, f32::MIN_POSITIVE);
-    let range = range(g, source, Range::Symmetric { share, least }, 1)?;
+    let range = range(source, Range::Symmetric { share, least }, 1);
     let title = match (of_columns, in_colour) {
         (true, true) => "decorrelation kernels, grey is 0",
         (true, false) => "decorrelation kernels, white is 0",
         _ => "decorrelation kernels of the centre pixels, white is 0",
     };
-    view(g, "kernels", title, source, range, tiles)
+    view("kernels", title, source, range, tiles)
 }
 
 /// Columns of a mosaic of `count` tiles so high and wide: about square, with a full last row if a number of

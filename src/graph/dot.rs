@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Graph, Kind};
+use super::{Kind, NodeList};
 
-impl Graph {
+impl NodeList {
     /// The graph in the DOT language: `dot -Tsvg graph.dot -o graph.svg` draws it.
     pub fn to_dot(&self) -> String {
         let mut text = String::from("digraph decorr {\n  node [fontname=\"sans-serif\"];\n");

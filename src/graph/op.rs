@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Graph, TensorId};
+use super::Tensor;
 use crate::graph::pointwise::Pointwise;
 use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::shape::Shape;
@@ -25,16 +25,8 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String>;
 
     /// Appends the nodes of this op's gradient: for each input, d(loss)/d(input), or `None` where
-    /// none flows. `node` is the op's own output, `output_grad` has its shape.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] from the nodes built, or for an op without second derivatives.
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>>;
+    /// none flows. `y` is the op's own output, `y_grad` has its shape. An op without second derivatives fails the graph.
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>>;
 
     /// Floating-point operations and bytes, for descriptions and bounds.
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

@@ -2,10 +2,8 @@
 //! pooling after each, one linear layer.
 
 use super::Network;
-use super::layers::{Conv, Conventions, HALVE, Layers};
-use crate::Result;
-use crate::graph::TensorId;
-use crate::ops::relu;
+use super::layers::{Conv, Conventions, HALVE, Layers, flatten};
+use crate::graph::Tensor;
 
 pub(super) const NETWORKS: &[Network] = &[Network {
     name: "cnn",
@@ -16,7 +14,7 @@ pub(super) const NETWORKS: &[Network] = &[Network {
     forward,
 }];
 
-fn forward(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
+fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
     let mut h = x;
     for (i, channels) in (1..).zip([32, 64, 128]) {
         let conv = Conv {
@@ -24,10 +22,9 @@ fn forward(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
             kernel_size: 3,
             stride: 1,
         };
-        h = layers.conv(&format!("conv{i}"), &format!("norm{i}"), h, conv)?;
-        h = relu(layers.g, h)?;
-        h = layers.max_pool(h, HALVE)?;
+        h = layers.conv(&format!("conv{i}"), &format!("norm{i}"), h, conv);
+        h = layers.max_pool(h.relu(), HALVE);
     }
-    h = layers.flatten(h)?;
+    h = flatten(h);
     layers.linear("fc", "norm4", h, layers.model.classes)
 }

@@ -2,11 +2,10 @@
 //!
 //! Names are torchvision's. The CIFAR form has a 3x3 stem without stride, pooling and norm.
 
-use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers};
+use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers, global_means};
 use super::{Form, Network};
-use crate::Result;
-use crate::graph::TensorId;
-use crate::ops::{Pool2d, concat, relu};
+use crate::graph::Tensor;
+use crate::ops::Pool2d;
 
 pub(super) const NETWORKS: &[Network] = &[Network {
     name: "densenet121",
@@ -27,31 +26,30 @@ pub(super) const NETWORKS: &[Network] = &[Network {
 /// Channels that a layer adds.
 const GROWTH: usize = 32;
 
-fn forward(layers: &mut Layers<'_>, x: TensorId, blocks: [usize; 4]) -> Result<TensorId> {
-    let mut h = stem(layers, x)?;
+fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>, blocks: [usize; 4]) -> Tensor<'g> {
+    let mut h = stem(layers, x);
     for (block, count) in (1..).zip(blocks) {
         for layer in 1..=count {
             let name = format!("features.denseblock{block}.denselayer{layer}");
-            h = dense_layer(layers, &name, h)?;
+            h = dense_layer(layers, &name, h);
         }
         if block < blocks.len() {
             let conv = Conv {
-                out_channels: layers.channels(h) / 2,
+                out_channels: h.size(1) / 2,
                 kernel_size: 1,
                 stride: 1,
             };
             let [norm, name] = ["norm", "conv"].map(|n| format!("features.transition{block}.{n}"));
-            h = layers.norm_relu_conv(&norm, &name, h, conv)?;
-            h = layers.avg_pool(h, HALVE)?;
+            h = layers.norm_relu_conv(&norm, &name, h, conv);
+            h = layers.avg_pool(h, HALVE);
         }
     }
-    h = layers.batch_norm("features.norm5", h)?;
-    h = relu(layers.g, h)?;
-    h = layers.global_avg_pool(h)?;
+    h = layers.batch_norm("features.norm5", h).relu();
+    h = global_means(h);
     layers.linear("classifier", "classifier.norm", h, layers.model.classes)
 }
 
-fn stem(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
+fn stem<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
     let (name, norm) = ("features.conv0", "features.norm0");
     let out_channels = layers.scaled(2 * GROWTH);
     match layers.form {
@@ -61,7 +59,7 @@ fn stem(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
                 kernel_size: 3,
                 stride: 1,
             };
-            let h = layers.channel_deconv(norm, x)?;
+            let h = layers.channel_deconv(norm, x);
             layers.bare_conv(name, h, conv)
         }
         Form::Imagenet => {
@@ -70,8 +68,7 @@ fn stem(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
                 kernel_size: 7,
                 stride: 2,
             };
-            let h = layers.conv(name, norm, x, conv)?;
-            let h = relu(layers.g, h)?;
+            let h = layers.conv(name, norm, x, conv).relu();
             let pool = Pool2d {
                 kernel_size: 3,
                 stride: 2,
@@ -83,7 +80,7 @@ fn stem(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
 }
 
 /// `x`, and after its channels those that the layer adds.
-fn dense_layer(layers: &mut Layers<'_>, name: &str, x: TensorId) -> Result<TensorId> {
+fn dense_layer<'g>(layers: &mut Layers<'g, '_>, name: &str, x: Tensor<'g>) -> Tensor<'g> {
     let growth = layers.scaled(GROWTH);
     let mut h = x;
     for (i, (out_channels, kernel_size)) in (1..).zip([(4 * growth, 1), (growth, 3)]) {
@@ -93,7 +90,7 @@ fn dense_layer(layers: &mut Layers<'_>, name: &str, x: TensorId) -> Result<Tenso
             stride: 1,
         };
         let [norm, conv_name] = ["norm", "conv"].map(|n| format!("{name}.{n}{i}"));
-        h = layers.norm_relu_conv(&norm, &conv_name, h, conv)?;
+        h = layers.norm_relu_conv(&norm, &conv_name, h, conv);
     }
-    concat(layers.g, &[x, h], 1)
+    x.graph().concat(&[x, h], 1)
 }

@@ -1,12 +1,12 @@
 //! Layers as the norm of a model wants them, so that a network says only what it is made of.
 
 use super::{Form, Model, Norm};
-use crate::graph::{Graph, Init, TensorId};
+use crate::Error;
+use crate::graph::{Init, Tensor};
 use crate::nn::{
-    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Linear, Mode,
+    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer, Linear, Mode,
 };
-use crate::ops::{Conv2dGeometry, Pool2d, avg_pool2d, global_avg_pool, max_pool2d, relu, reshape};
-use crate::{Error, Result};
+use crate::ops::{Conv2dGeometry, Pool2d};
 
 /// What torchvision does in one way or another from family to family.
 #[derive(Clone, Copy, Debug)]
@@ -58,50 +58,55 @@ pub(super) struct Conv {
 
 /// What a convolution is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConvInput {
+pub struct ConvInput<'g> {
     /// Of the convolution, dotted.
     pub name: String,
     /// [N, C, H, W].
-    pub x: TensorId,
+    pub x: Tensor<'g>,
     /// k.
     pub kernel_size: usize,
 }
 
 /// Appends the layers of `model` to a graph. Names are dotted, from the root.
-pub(super) struct Layers<'a> {
-    pub(super) g: &'a mut Graph,
-    pub(super) model: &'a Model,
+pub(super) struct Layers<'g, 'm> {
+    pub(super) model: &'m Model,
     pub(super) form: Form,
-    pub(super) mode: Mode,
+    mode: Mode,
     /// Height and width of the images, for messages.
     image: [usize; 2],
-    /// What every convolution so far was given, in order.
-    pub(super) conv_inputs: Vec<ConvInput>,
+    /// What every convolution so far was given, in order; up to the first error of the graph.
+    pub(super) conv_inputs: Vec<ConvInput<'g>>,
 }
 
-impl<'a> Layers<'a> {
+impl<'g, 'm> Layers<'g, 'm> {
     /// For images `x` [N, C, H, W].
     ///
-    /// # Errors
-    /// [`Error::Shape`] if `x` has another rank or a size of 0.
-    pub(super) fn new(g: &'a mut Graph, model: &'a Model, x: TensorId, mode: Mode) -> Result<Self> {
-        let shape = g.shape(x);
-        let &[_, _, h, w] = shape.dims() else {
-            let message = format!("images {shape} are not [N, C, H, W]");
-            return Err(Error::shape(model.network.name, message));
+    /// Fails with [`Error::Shape`] if `x` has another rank or a size of 0.
+    #[track_caller]
+    pub(super) fn new(model: &'m Model, x: Tensor<'g>, mode: Mode) -> Self {
+        let shape = x.shape();
+        let what = match shape.rank() {
+            4 if !shape.is_empty() => None,
+            4 => Some("have no pixels"),
+            _ => Some("are not [N, C, H, W]"),
         };
-        if shape.is_empty() {
-            let message = format!("images {shape} have no pixels");
-            return Err(Error::shape(model.network.name, message));
+        if let Some(what) = what {
+            let message = format!("images {shape} {what}");
+            x.graph().fail(Error::shape(model.network.name, message));
         }
-        Ok(Self {
+        let [_, _, h, w] = x.dims();
+        Self {
             form: model.form(h, w),
-            g,
             model,
             mode,
             image: [h, w],
             conv_inputs: Vec::new(),
-        })
+        }
+    }
+
+    /// A layer with its names under `name`.
+    pub(super) fn append(&self, name: &str, layer: &impl Layer, x: Tensor<'g>) -> Tensor<'g> {
+        x.graph().scope(name, || layer.forward(x, self.mode))
     }
 
     /// A number of channels times the width of the model: a multiple of 8, at least 8.
@@ -113,21 +118,10 @@ impl<'a> Layers<'a> {
         (eighths as usize).max(1) * 8
     }
 
-    /// The size of `x` in dimension 1.
-    pub(super) fn channels(&self, x: TensorId) -> usize {
-        self.g.shape(x).dims().get(1).copied().unwrap_or(0)
-    }
-
     /// A convolution, and before or after it what the norm puts there, called `norm`.
-    pub(super) fn conv(
-        &mut self,
-        name: &str,
-        norm: &str,
-        x: TensorId,
-        conv: Conv,
-    ) -> Result<TensorId> {
-        let x = self.channel_deconv(norm, x)?;
-        let y = self.bare_conv(name, x, conv)?;
+    pub(super) fn conv(&mut self, name: &str, norm: &str, x: Tensor<'g>, conv: Conv) -> Tensor<'g> {
+        let x = self.channel_deconv(norm, x);
+        let y = self.bare_conv(name, x, conv);
         self.batch_norm(norm, y)
     }
 
@@ -136,42 +130,38 @@ impl<'a> Layers<'a> {
         &mut self,
         norm: &str,
         name: &str,
-        x: TensorId,
+        x: Tensor<'g>,
         conv: Conv,
-    ) -> Result<TensorId> {
-        let x = self.batch_norm(norm, x)?;
-        let x = relu(self.g, x)?;
-        let x = self.channel_deconv(norm, x)?;
+    ) -> Tensor<'g> {
+        let x = self.batch_norm(norm, x).relu();
+        let x = self.channel_deconv(norm, x);
         self.bare_conv(name, x, conv)
     }
 
     /// Batch norm, if that is the norm.
-    pub(super) fn batch_norm(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        if self.model.norm != Norm::Batch {
-            return Ok(x);
+    pub(super) fn batch_norm(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        match self.model.norm {
+            Norm::Batch => self.append(name, &BatchNorm::new(x.size(1)), x),
+            _ => x,
         }
-        let (layer, mode) = (BatchNorm::new(self.channels(x)), self.mode);
-        self.g.scope(name, |g| layer.forward(g, x, mode))
     }
 
     /// Channel deconvolution, if that is the norm.
-    pub(super) fn channel_deconv(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        if self.model.norm != Norm::Channel {
-            return Ok(x);
+    pub(super) fn channel_deconv(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        match self.model.norm {
+            Norm::Channel => self.append(name, &self.model.deconv.channel(x.size(1)), x),
+            _ => x,
         }
-        let layer = self.model.deconv.channel(self.channels(x));
-        let mode = self.mode;
-        self.g.scope(name, |g| layer.forward(g, x, mode))
     }
 
     /// A convolution, which deconvolves its input if that is the norm, and nothing else.
-    pub(super) fn bare_conv(&mut self, name: &str, x: TensorId, conv: Conv) -> Result<TensorId> {
+    pub(super) fn bare_conv(&mut self, name: &str, x: Tensor<'g>, conv: Conv) -> Tensor<'g> {
         let Conv {
             out_channels,
             kernel_size,
             stride,
         } = conv;
-        let (in_channels, mode) = (self.channels(x), self.mode);
+        let in_channels = x.size(1);
         let geometry = Conv2dGeometry {
             stride,
             padding: kernel_size / 2,
@@ -179,11 +169,13 @@ impl<'a> Layers<'a> {
         };
         // The first one sees raw pixels.
         let is_first = self.conv_inputs.is_empty();
-        self.conv_inputs.push(ConvInput {
-            name: name.to_string(),
-            x,
-            kernel_size,
-        });
+        if !x.graph().has_failed() {
+            self.conv_inputs.push(ConvInput {
+                name: name.to_string(),
+                x,
+                kernel_size,
+            });
+        }
         let deconv = self.model.deconv;
         if self.model.norm == Norm::Deconv {
             let layer = DeconvConv2d {
@@ -197,7 +189,7 @@ impl<'a> Layers<'a> {
                     false => deconv.layer(),
                 },
             };
-            return self.g.scope(name, |g| layer.forward(g, x, mode));
+            return self.append(name, &layer, x);
         }
         let conventions = self.model.network.conventions;
         let layer = Conv2d {
@@ -207,28 +199,25 @@ impl<'a> Layers<'a> {
             geometry,
             bias: conventions.bias_before_batch_norm || self.model.norm != Norm::Batch,
         };
-        let made = self.g.nodes().len();
-        let y = self.g.scope(name, |g| layer.forward(g, x))?;
         let fan = match conventions.imagenet_init.fan {
             Fan::In => in_channels,
             Fan::Out => out_channels,
         };
         let std = (2.0 / (fan * kernel_size * kernel_size) as f32).sqrt();
-        self.imagenet_init(made, Some(std), true);
-        Ok(y)
+        self.append_with_init(name, &layer, x, Some(std), true)
     }
 
     /// A linear layer, which deconvolves its input if that is the norm: 512 features together, in the
     /// ImageNet form a 32nd of all (paper section 4).
     pub(super) fn linear(
-        &mut self,
+        &self,
         name: &str,
         norm: &str,
-        x: TensorId,
+        x: Tensor<'g>,
         out_features: usize,
-    ) -> Result<TensorId> {
-        let (in_features, mode) = (self.channels(x), self.mode);
-        let x = self.channel_deconv(norm, x)?;
+    ) -> Tensor<'g> {
+        let in_features = x.size(1);
+        let x = self.channel_deconv(norm, x);
         if self.model.norm == Norm::Deconv {
             let options = DeconvOptions {
                 block: match self.form {
@@ -238,89 +227,79 @@ impl<'a> Layers<'a> {
                 ..self.model.deconv.layer()
             };
             let layer = DeconvLinear::new(in_features, out_features, options);
-            return self.g.scope(name, |g| layer.forward(g, x, mode));
+            return self.append(name, &layer, x);
         }
         let layer = Linear::new(in_features, out_features);
-        let made = self.g.nodes().len();
-        let y = self.g.scope(name, |g| layer.forward(g, x))?;
         let init = self.model.network.conventions.imagenet_init;
-        self.imagenet_init(made, init.linear_std, init.linear_bias_zero);
-        Ok(y)
+        self.append_with_init(name, &layer, x, init.linear_std, init.linear_bias_zero)
     }
 
-    /// In the ImageNet form, other first values for the layer made since `made`: weights with
-    /// standard deviation `std`, biases 0.
-    fn imagenet_init(&mut self, made: usize, std: Option<f32>, bias_zero: bool) {
-        if self.form != Form::Imagenet {
-            return;
+    /// A layer with other first values in the ImageNet form: weights with standard deviation `std`, biases 0.
+    fn append_with_init(
+        &self,
+        name: &str,
+        layer: &impl Layer,
+        x: Tensor<'g>,
+        std: Option<f32>,
+        bias_zero: bool,
+    ) -> Tensor<'g> {
+        let first = x.graph().list().nodes().len();
+        let y = self.append(name, layer, x);
+        if self.form == Form::Imagenet {
+            x.graph()
+                .set_init(first, |name| match name.ends_with(".bias") {
+                    true => bias_zero.then_some(Init::Constant(0.0)),
+                    false => std.map(Init::Normal),
+                });
         }
-        for index in made..self.g.nodes().len() {
-            let id = self.g.id(index);
-            let is_bias = self.g.node(id).name.ends_with(".bias");
-            let init = match (is_bias, std) {
-                (true, _) => bias_zero.then_some(Init::Constant(0.0)),
-                (false, std) => std.map(Init::Normal),
-            };
-            if let Some(init) = init {
-                self.g.set_init(id, init);
-            }
-        }
+        y
     }
 
     /// Dropout with the probability of the model.
-    pub(super) fn dropout(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        let (layer, mode) = (
-            Dropout {
-                p: self.model.dropout,
-            },
-            self.mode,
-        );
-        self.g.scope(name, |g| layer.forward(g, x, mode))
+    pub(super) fn dropout(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        let p = self.model.dropout;
+        self.append(name, &Dropout { p }, x)
     }
 
     /// Max pooling.
-    pub(super) fn max_pool(&mut self, x: TensorId, pool: Pool2d) -> Result<TensorId> {
-        self.refuse_small(x, pool)?;
-        max_pool2d(self.g, x, pool)
+    pub(super) fn max_pool(&self, x: Tensor<'g>, pool: Pool2d) -> Tensor<'g> {
+        self.refuse_small(x, pool);
+        x.max_pool2d(pool)
     }
 
     /// Average pooling.
-    pub(super) fn avg_pool(&mut self, x: TensorId, pool: Pool2d) -> Result<TensorId> {
-        self.refuse_small(x, pool)?;
-        avg_pool2d(self.g, x, pool)
+    pub(super) fn avg_pool(&self, x: Tensor<'g>, pool: Pool2d) -> Tensor<'g> {
+        self.refuse_small(x, pool);
+        x.avg_pool2d(pool)
     }
 
-    /// Means over pixels, [N, C].
-    pub(super) fn global_avg_pool(&mut self, x: TensorId) -> Result<TensorId> {
-        let means = global_avg_pool(self.g, x)?;
-        self.flatten(means)
-    }
-
-    /// [N, rest].
-    pub(super) fn flatten(&mut self, x: TensorId) -> Result<TensorId> {
-        let batch = self.g.shape(x).dims()[0];
-        let rest = self.g.shape(x).len() / batch;
-        reshape(self.g, x, [batch, rest])
-    }
-
-    /// An error that says what to do about images that this network cannot be given.
-    pub(super) fn refusal(&self, why: &str) -> Error {
+    /// Fails with an error that says what to do about images that this network cannot be given.
+    pub(super) fn refuse(&self, x: Tensor<'g>, why: &str) {
         let [h, w] = self.image;
         let message = format!("the images of {h} x {w} pixels {why}");
-        Error::shape(self.model.network.name, message)
+        x.graph()
+            .fail(Error::shape(self.model.network.name, message));
     }
 
-    fn refuse_small(&self, x: TensorId, pool: Pool2d) -> Result<()> {
-        let sides = self.g.shape(x).dims().get(2..).unwrap_or_default();
-        let needed = pool.kernel_size.saturating_sub(2 * pool.padding);
-        if sides.iter().all(|&side| side >= needed) {
-            return Ok(());
+    fn refuse_small(&self, x: Tensor<'g>, pool: Pool2d) {
+        let [_, _, h, w] = x.dims();
+        if h.min(w) < pool.kernel_size.saturating_sub(2 * pool.padding) {
+            let why = "are too small for it: nothing is left of them to pool. Choose a smaller network \
+                       (--model cnn, or linear for any size) or larger images";
+            self.refuse(x, why);
         }
-        Err(self.refusal(
-            "are too small for it: nothing is left of them to pool. Choose a smaller network \
-             (--model cnn, or linear for any size) or larger images",
-        ))
     }
+}
+
+/// Means over pixels, [N, C].
+pub(super) fn global_means(x: Tensor<'_>) -> Tensor<'_> {
+    flatten(x.global_avg_pool())
+}
+
+/// [N, rest].
+pub(super) fn flatten(x: Tensor<'_>) -> Tensor<'_> {
+    let batch = x.size(0).max(1);
+    x.reshape([batch, x.len() / batch])
 }
 
 /// Windows of 2 x 2 that do not overlap.

@@ -1,9 +1,8 @@
 //! One linear layer on the pixels (the paper's regressions): `fc`, with `norm` before it.
 
-use super::layers::{Conventions, Layers};
+use super::layers::{Conventions, Layers, flatten};
 use super::{Network, Norm};
-use crate::Result;
-use crate::graph::TensorId;
+use crate::graph::Tensor;
 use crate::nn::{BatchNorm, DeconvLinear, Linear};
 
 pub(super) const NETWORKS: &[Network] = &[Network {
@@ -15,22 +14,21 @@ pub(super) const NETWORKS: &[Network] = &[Network {
     forward,
 }];
 
-fn forward(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
-    let (model, mode) = (layers.model, layers.mode);
-    let mut h = layers.flatten(x)?;
-    let in_features = layers.channels(h);
+fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
+    let model = layers.model;
+    let mut h = flatten(x);
+    let in_features = h.size(1);
     if model.norm == Norm::Deconv {
         let layer = DeconvLinear::new(in_features, model.classes, model.deconv.layer());
-        return layers.g.scope("fc", |g| layer.forward(g, h, mode));
+        return layers.append("fc", &layer, h);
     }
     if model.norm == Norm::Batch {
         let layer = BatchNorm {
             affine: false,
             ..BatchNorm::new(in_features)
         };
-        h = layers.g.scope("norm", |g| layer.forward(g, h, mode))?;
+        h = layers.append("norm", &layer, h);
     }
-    h = layers.channel_deconv("norm", h)?;
-    let layer = Linear::new(in_features, model.classes);
-    layers.g.scope("fc", |g| layer.forward(g, h))
+    h = layers.channel_deconv("norm", h);
+    layers.append("fc", &Linear::new(in_features, model.classes), h)
 }

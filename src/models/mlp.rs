@@ -1,11 +1,9 @@
 //! The paper's multi-layer perceptron: pixels - 128 - 128 - 128 - classes, sigmoid between.
 
-use super::layers::{Conventions, Layers};
+use super::layers::{Conventions, Layers, flatten};
 use super::{Network, Norm};
-use crate::Result;
-use crate::graph::TensorId;
+use crate::graph::Tensor;
 use crate::nn::{DeconvLinear, Linear};
-use crate::ops::sigmoid;
 
 pub(super) const NETWORKS: &[Network] = &[Network {
     name: "mlp",
@@ -16,33 +14,30 @@ pub(super) const NETWORKS: &[Network] = &[Network {
     forward,
 }];
 
-fn forward(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
-    let (model, mode) = (layers.model, layers.mode);
+fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
+    let model = layers.model;
     let hidden = layers.scaled(128);
-    let mut h = layers.flatten(x)?;
+    let mut h = flatten(x);
     let outputs = [hidden, hidden, hidden, model.classes];
     for (i, out_features) in (1..).zip(outputs) {
         let is_last = i == outputs.len();
         let (name, norm) = (format!("fc{i}"), format!("norm{i}"));
-        let in_features = layers.channels(h);
-        h = layers.channel_deconv(&norm, h)?;
+        let in_features = h.size(1);
+        h = layers.channel_deconv(&norm, h);
         h = if model.norm == Norm::Deconv {
             let layer = DeconvLinear::new(in_features, out_features, model.deconv.layer());
-            layers.g.scope(&name, |g| layer.forward(g, h, mode))?
+            layers.append(&name, &layer, h)
         } else {
-            // Batch norm's own bias makes the layer's one idle.
-            let bias = is_last || model.norm != Norm::Batch;
             let layer = Linear {
-                bias,
+                // Batch norm's own bias makes the layer's one idle.
+                bias: is_last || model.norm != Norm::Batch,
                 ..Linear::new(in_features, out_features)
             };
-            layers.g.scope(&name, |g| layer.forward(g, h))?
+            layers.append(&name, &layer, h)
         };
-        if is_last {
-            break;
+        if !is_last {
+            h = layers.batch_norm(&norm, h).sigmoid();
         }
-        h = layers.batch_norm(&norm, h)?;
-        h = sigmoid(layers.g, h)?;
     }
-    Ok(h)
+    h
 }

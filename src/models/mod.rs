@@ -16,7 +16,7 @@ mod vgg;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, Tensor};
 use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
@@ -45,8 +45,11 @@ pub struct Network {
     /// Whether its first layer is a convolution: it freezes, and blocks are of channels.
     convolutional: bool,
     conventions: Conventions,
-    forward: fn(&mut Layers<'_>, TensorId) -> Result<TensorId>,
+    forward: Forward,
 }
+
+/// Appends a network for images: gives its logits.
+type Forward = for<'g> fn(&mut Layers<'g, '_>, Tensor<'g>) -> Tensor<'g>;
 
 /// What a network is cut out for: its stem and its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -290,11 +293,21 @@ impl Model {
 
     /// Appends the network: images `x` [N, C, H, W] to logits [N, classes].
     ///
-    /// # Errors
-    /// [`Error::Shape`] if the images are too small.
-    pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        let mut layers = Layers::new(g, self, x, mode)?;
-        (self.network.forward)(&mut layers, x)
+    /// Fails with [`Error::Shape`] if the images are too small.
+    #[track_caller]
+    pub fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+        self.build(x, mode).0
+    }
+
+    /// The logits, and what every convolution is given, up to the first error.
+    #[track_caller]
+    fn build<'g>(&self, x: Tensor<'g>, mode: Mode) -> (Tensor<'g>, Vec<ConvInput<'g>>) {
+        let mut layers = Layers::new(self, x, mode);
+        if x.graph().has_failed() {
+            return (x, Vec::new());
+        }
+        let logits = (self.network.forward)(&mut layers, x);
+        (logits, layers.conv_inputs)
     }
 
     /// Appends the network up to its `n`-th convolution, from 1, and says what that is given. Images may be of
@@ -302,23 +315,16 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Config`] if it has fewer convolutions, [`Error::Shape`] if the images are too small.
-    pub fn conv_input(
-        &self,
-        g: &mut Graph,
-        x: TensorId,
-        mode: Mode,
-        n: usize,
-    ) -> Result<ConvInput> {
-        let mut layers = Layers::new(g, self, x, mode)?;
-        let whole = (self.network.forward)(&mut layers, x);
-        let index = n.wrapping_sub(1);
-        if let Some(input) = layers.conv_inputs.get(index) {
-            // What comes after it does not matter, were it an error.
+    pub fn conv_input<'g>(&self, x: Tensor<'g>, mode: Mode, n: usize) -> Result<ConvInput<'g>> {
+        let mut inputs = Vec::new();
+        // An error of what comes after the convolution does not matter.
+        let whole = x.graph().attempt(|| inputs = self.build(x, mode).1);
+        if let Some(input) = inputs.get(n.wrapping_sub(1)) {
             return Ok(input.clone());
         }
         let name = self.network.name;
         let count = match whole {
-            Ok(_) => layers.conv_inputs.len(),
+            Ok(()) => inputs.len(),
             // Images that are too small say nothing of how many there are.
             Err(too_small) => match self.conv_count() {
                 count if (1..=count).contains(&n) => return Err(too_small),
@@ -332,14 +338,9 @@ impl Model {
 
     /// How many convolutions it has.
     fn conv_count(&self) -> usize {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let ([c, h, w], _) = self.network.usual_images(self.form);
         let x = g.input("images", [1, c, h, w]);
-        let Ok(mut layers) = Layers::new(&mut g, self, x, Mode::Eval) else {
-            return 0;
-        };
-        // An error of what comes after them does not matter.
-        let _ = (self.network.forward)(&mut layers, x);
-        layers.conv_inputs.len()
+        self.build(x, Mode::Eval).1.len()
     }
 }

@@ -3,11 +3,10 @@
 //! Names and the place of the stride (in the 3x3 convolution of a bottleneck) are torchvision's. The
 //! CIFAR form has a 3x3 stem without stride and without pooling.
 
-use super::layers::{Conv, Conventions, Fan, ImagenetInit, Layers};
-use super::{Form, Network};
-use crate::Result;
-use crate::graph::TensorId;
-use crate::ops::{Pool2d, add, relu};
+use super::layers::{Conv, Conventions, Fan, ImagenetInit, Layers, global_means};
+use super::{Form, Forward, Network};
+use crate::graph::Tensor;
+use crate::ops::Pool2d;
 
 #[rustfmt::skip]
 pub(super) const NETWORKS: &[Network] = &[
@@ -19,11 +18,7 @@ pub(super) const NETWORKS: &[Network] = &[
         |l, x| forward(l, x, Block::Bottleneck, [3, 4, 6, 3])),
 ];
 
-const fn resnet(
-    name: &'static str,
-    about: &'static str,
-    forward: fn(&mut Layers<'_>, TensorId) -> Result<TensorId>,
-) -> Network {
+const fn resnet(name: &'static str, about: &'static str, forward: Forward) -> Network {
     Network {
         name,
         about,
@@ -49,12 +44,12 @@ enum Block {
     Bottleneck,
 }
 
-fn forward(
-    layers: &mut Layers<'_>,
-    x: TensorId,
+fn forward<'g>(
+    layers: &mut Layers<'g, '_>,
+    x: Tensor<'g>,
     block: Block,
     stages: [usize; 4],
-) -> Result<TensorId> {
+) -> Tensor<'g> {
     let (kernel_size, stride) = match layers.form {
         Form::Cifar => (3, 1),
         Form::Imagenet => (7, 2),
@@ -64,36 +59,35 @@ fn forward(
         kernel_size,
         stride,
     };
-    let mut h = layers.conv("conv1", "bn1", x, stem)?;
-    h = relu(layers.g, h)?;
+    let mut h = layers.conv("conv1", "bn1", x, stem).relu();
     if layers.form == Form::Imagenet {
         let pool = Pool2d {
             kernel_size: 3,
             stride: 2,
             padding: 1,
         };
-        h = layers.max_pool(h, pool)?;
+        h = layers.max_pool(h, pool);
     }
     for (stage, blocks) in stages.into_iter().enumerate() {
         let channels = layers.scaled(64 << stage);
         for i in 0..blocks {
             let stride = if stage > 0 && i == 0 { 2 } else { 1 };
             let name = format!("layer{}.{i}", stage + 1);
-            h = residual(layers, &name, h, block, channels, stride)?;
+            h = residual(layers, &name, h, block, channels, stride);
         }
     }
-    h = layers.global_avg_pool(h)?;
+    h = global_means(h);
     layers.linear("fc", "fc.norm", h, layers.model.classes)
 }
 
-fn residual(
-    layers: &mut Layers<'_>,
+fn residual<'g>(
+    layers: &mut Layers<'g, '_>,
     name: &str,
-    x: TensorId,
+    x: Tensor<'g>,
     block: Block,
     channels: usize,
     stride: usize,
-) -> Result<TensorId> {
+) -> Tensor<'g> {
     // Channels, kernel size and stride of the convolutions.
     let convs = match block {
         Block::Basic => vec![(channels, 3, stride), (channels, 3, 1)],
@@ -106,7 +100,7 @@ fn residual(
     let mut h = x;
     for (i, &(out_channels, kernel_size, stride)) in convs.iter().enumerate() {
         if i > 0 {
-            h = relu(layers.g, h)?;
+            h = h.relu();
         }
         let (conv, norm) = (
             format!("{name}.conv{}", i + 1),
@@ -117,12 +111,12 @@ fn residual(
             kernel_size,
             stride,
         };
-        h = layers.conv(&conv, &norm, h, layer)?;
+        h = layers.conv(&conv, &norm, h, layer);
     }
     let mut shortcut = x;
-    if stride != 1 || layers.channels(x) != layers.channels(h) {
+    if stride != 1 || x.size(1) != h.size(1) {
         let layer = Conv {
-            out_channels: layers.channels(h),
+            out_channels: h.size(1),
             kernel_size: 1,
             stride,
         };
@@ -130,8 +124,7 @@ fn residual(
             format!("{name}.downsample.0"),
             format!("{name}.downsample.1"),
         );
-        shortcut = layers.conv(&conv, &norm, x, layer)?;
+        shortcut = layers.conv(&conv, &norm, x, layer);
     }
-    let sum = add(layers.g, h, shortcut)?;
-    relu(layers.g, sum)
+    (h + shortcut).relu()
 }

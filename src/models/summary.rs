@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Form, Model, Norm, networks};
 use crate::Result;
-use crate::graph::{Graph, Kind};
+use crate::graph::{Graph, Kind, Node};
 use crate::nn::Mode;
 
 /// A network in one form with one norm.
@@ -59,26 +59,28 @@ fn summary(model: &Model) -> Result<Summary> {
         name: model.network.name,
         form: model.form.map_or("mnist", Form::name),
         norm: model.norm.name(),
-        parameters: parameters.map(|p| one.shape(p).len() as u64).sum(),
+        parameters: parameters.map(|p| p.len() as u64).sum(),
         flops: flops(&two).saturating_sub(flops(&one)),
     })
 }
 
 fn evaluation(model: &Model, batch: usize) -> Result<Graph> {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let [c, h, w] = model.network.usual_images(model.form).0;
     let x = g.input("images", [batch, c, h, w]);
-    model.forward(&mut g, x, Mode::Eval)?;
+    model.forward(x, Mode::Eval);
+    g.check()?;
     Ok(g)
 }
 
 fn flops(g: &Graph) -> u64 {
-    let cost = |node: &crate::graph::Node| match &node.kind {
+    let list = g.list();
+    let cost = |node: &Node| match &node.kind {
         Kind::Op(op) if ["conv2d", "matmul"].contains(&op.name()) => {
-            let inputs: Vec<_> = node.inputs.iter().map(|&i| g.shape(i)).collect();
+            let inputs: Vec<_> = node.inputs.iter().map(|&i| list.shape(i)).collect();
             op.cost(&inputs, &node.shape).flops
         }
         _ => 0,
     };
-    g.nodes().iter().map(cost).sum()
+    list.nodes().iter().map(cost).sum()
 }

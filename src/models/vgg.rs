@@ -4,11 +4,10 @@
 //! its place. The CIFAR form has one linear layer, `classifier`, on the means of what is left of the
 //! image (1 x 1 of 32 x 32).
 
-use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers};
-use super::{Form, Network, Norm};
-use crate::Result;
-use crate::graph::TensorId;
-use crate::ops::{Pool2d, relu};
+use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers, flatten, global_means};
+use super::{Form, Forward, Network, Norm};
+use crate::graph::Tensor;
+use crate::ops::Pool2d;
 
 /// Max pooling, among numbers of channels.
 const M: usize = 0;
@@ -25,11 +24,7 @@ pub(super) const NETWORKS: &[Network] = &[
         |l, x| forward(l, x, &[64, 64, M, 128, 128, M, 256, 256, 256, 256, M, 512, 512, 512, 512, M, 512, 512, 512, 512, M])),
 ];
 
-const fn vgg(
-    name: &'static str,
-    about: &'static str,
-    forward: fn(&mut Layers<'_>, TensorId) -> Result<TensorId>,
-) -> Network {
+const fn vgg(name: &'static str, about: &'static str, forward: Forward) -> Network {
     Network {
         name,
         about,
@@ -47,7 +42,7 @@ const fn vgg(
     }
 }
 
-fn forward(layers: &mut Layers<'_>, x: TensorId, table: &[usize]) -> Result<TensorId> {
+fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>, table: &[usize]) -> Tensor<'g> {
     let norm = layers.model.norm;
     let places = match norm {
         Norm::Batch | Norm::Channel => 3,
@@ -56,7 +51,7 @@ fn forward(layers: &mut Layers<'_>, x: TensorId, table: &[usize]) -> Result<Tens
     let (mut h, mut i) = (x, 0);
     for &channels in table {
         if channels == M {
-            h = layers.max_pool(h, HALVE)?;
+            h = layers.max_pool(h, HALVE);
             i += 1;
             continue;
         }
@@ -66,36 +61,34 @@ fn forward(layers: &mut Layers<'_>, x: TensorId, table: &[usize]) -> Result<Tens
             stride: 1,
         };
         let (name, norm) = (format!("features.{i}"), format!("features.{}", i + 1));
-        h = layers.conv(&name, &norm, h, conv)?;
-        h = relu(layers.g, h)?;
+        h = layers.conv(&name, &norm, h, conv).relu();
         i += places;
     }
     let classes = layers.model.classes;
     match layers.form {
         Form::Cifar => {
-            h = layers.global_avg_pool(h)?;
+            h = global_means(h);
             layers.linear("classifier", "classifier.norm", h, classes)
         }
         Form::Imagenet => {
-            h = seven_by_seven(layers, h)?;
-            h = layers.flatten(h)?;
+            h = flatten(seven_by_seven(layers, h));
             let hidden = layers.scaled(4096);
-            h = layers.linear("classifier.0", "classifier.0.norm", h, hidden)?;
-            h = relu(layers.g, h)?;
-            h = layers.dropout("classifier.2", h)?;
-            h = layers.linear("classifier.3", "classifier.3.norm", h, hidden)?;
-            h = relu(layers.g, h)?;
-            h = layers.dropout("classifier.5", h)?;
+            for i in [0, 3] {
+                let name = format!("classifier.{i}");
+                let dropout = format!("classifier.{}", i + 2);
+                h = layers.linear(&name, &format!("{name}.norm"), h, hidden);
+                h = layers.dropout(&dropout, h.relu());
+            }
             layers.linear("classifier.6", "classifier.6.norm", h, classes)
         }
     }
 }
 
 /// What is left of the image as means of 7 x 7 equal parts: itself, of 224 x 224 pixels.
-fn seven_by_seven(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
-    match layers.g.shape(x).dims()[2..] {
-        [7, 7] => Ok(x),
-        [h, w] if h == w && h > 0 && h.is_multiple_of(7) => {
+fn seven_by_seven<'g>(layers: &Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
+    match x.dims() {
+        [_, _, 7, 7] => x,
+        [_, _, h, w] if h == w && h > 0 && h.is_multiple_of(7) => {
             let pool = Pool2d {
                 kernel_size: h / 7,
                 stride: h / 7,
@@ -103,9 +96,11 @@ fn seven_by_seven(layers: &mut Layers<'_>, x: TensorId) -> Result<TensorId> {
             };
             layers.avg_pool(x, pool)
         }
-        _ => Err(layers.refusal(
-            "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small images \
-             choose --form cifar",
-        )),
+        _ => {
+            let why = "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small \
+                       images choose --form cifar";
+            layers.refuse(x, why);
+            x
+        }
     }
 }

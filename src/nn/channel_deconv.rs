@@ -1,13 +1,10 @@
 //! Channel deconvolution: decorrelates channels, not pixels, and has no weights.
 
-use super::Mode;
-use super::deconv::{DeconvOptions, Statistics};
-use crate::graph::{Graph, Init, TensorId};
-use crate::ops::{
-    CovGrad, Transpose, add, affine, concat, constant, covariance, detach, div, matmul, maximum,
-    mean_to, mul, newton_schulz, permute, reduce_sum, reshape, slice, sqrt, square, sub,
-};
-use crate::{Error, Result};
+use super::deconv::{DeconvOptions, Statistics, refuse_zero};
+use super::{Layer, Mode};
+use crate::Error;
+use crate::graph::{Graph, Init, Tensor};
+use crate::ops::CovGrad;
 
 /// The first floor(C / block) * block channels are whitened in blocks that share one mean and one
 /// covariance; the rest are standardised together by one mean and one variance.
@@ -28,11 +25,11 @@ pub struct ChannelDeconv {
 
 /// What [`ChannelDeconv::forward_with_statistics`] gives.
 #[derive(Clone, Copy, Debug)]
-pub struct ChannelDeconvOutput {
+pub struct ChannelDeconvOutput<'g> {
     /// The shape of the input.
-    pub output: TensorId,
-    /// `mean` [1, 1, block], `cov` and `deconv` [1, block, block]; none if C < 1.
-    pub statistics: Option<Statistics>,
+    pub output: Tensor<'g>,
+    /// `mean` [1, 1, block], `cov` and `deconv` [1, block, block]; none if the input does not fit.
+    pub statistics: Option<Statistics<'g>>,
 }
 
 impl ChannelDeconv {
@@ -49,163 +46,147 @@ impl ChannelDeconv {
         }
     }
 
-    /// `x` [N, C, H, W] or [N, C], to the same shape.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if `x` does not have C channels.
-    pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        Ok(self.forward_with_statistics(g, x, mode)?.output)
-    }
-
-    /// As [`ChannelDeconv::forward`], with the statistics that were used.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if `x` does not have C channels.
-    pub fn forward_with_statistics(
+    /// As [`Layer::forward`], with the statistics that were used.
+    #[track_caller]
+    pub fn forward_with_statistics<'g>(
         &self,
-        g: &mut Graph,
-        x: TensorId,
+        x: Tensor<'g>,
         mode: Mode,
-    ) -> Result<ChannelDeconvOutput> {
-        let shape = g.shape(x).clone();
+    ) -> ChannelDeconvOutput<'g> {
+        let (g, s) = (x.graph(), self.options.sampling_stride);
+        let shape = x.shape();
         let (n, h, w) = match *shape.dims() {
             [n, c, h, w] if c == self.channels => (n, h, w),
             [n, c] if c == self.channels => (n, 1, 1),
             _ => {
                 let message = format!("{shape} does not have {} channels", self.channels);
-                return Err(Error::shape("channel_deconv", message));
+                g.fail(Error::shape("channel_deconv", message));
+                (1, 1, 1)
             }
         };
-        let images = reshape(g, x, [n, self.channels, h * w])?;
+        let sizes = [("channels", self.channels), ("sampling_stride", s)];
+        refuse_zero(g, "channel_deconv", &sizes);
+        if g.has_failed() {
+            return ChannelDeconvOutput {
+                output: x,
+                statistics: None,
+            };
+        }
+        let images = x.reshape([n, self.channels, h * w]);
         let block = self.options.block.min(self.channels).max(1);
         let whitened = self.channels / block * block;
-        let s = self.options.sampling_stride;
         let step = if h >= s && w >= s { s * s } else { 1 };
-        let weight = self.update_weight(g, mode)?;
+        let weight = self.update_weight(g, mode);
 
-        let first = slice(g, images, 1, 0, 1, whitened)?;
-        let (first, statistics) = self.whiten(g, first, block, step, weight)?;
-        let mut output = first;
+        let first = images.slice(1, 0, 1, whitened);
+        let (mut output, statistics) = self.whiten(first, block, step, weight);
         if whitened < self.channels {
-            let rest = slice(g, images, 1, whitened, 1, self.channels - whitened)?;
-            let rest = self.standardise(g, rest, step, weight)?;
-            output = concat(g, &[first, rest], 1)?;
+            let rest = images.slice(1, whitened, 1, self.channels - whitened);
+            output = g.concat(&[output, self.standardise(rest, step, weight)], 1);
         }
-        Ok(ChannelDeconvOutput {
-            output: reshape(g, output, shape)?,
+        ChannelDeconvOutput {
+            output: output.reshape(shape),
             statistics: Some(statistics),
-        })
+        }
     }
 
     /// How much running statistics move: all the way in the first training step, then by the
     /// momentum. `None` in evaluation, where the running values are used.
-    fn update_weight(&self, g: &mut Graph, mode: Mode) -> Result<Option<TensorId>> {
-        let count = g.buffer("num_batches_tracked", [1], Init::Constant(0.0))?;
+    #[track_caller]
+    fn update_weight<'g>(&self, g: &'g Graph, mode: Mode) -> Option<Tensor<'g>> {
+        let count = g.buffer("num_batches_tracked", [1], Init::Constant(0.0));
         if mode == Mode::Eval {
-            return Ok(None);
+            return None;
         }
-        let next = affine(g, count, 1.0, 1.0)?;
-        g.assign(count, next)?;
-        let is_first = affine(g, count, -1.0, 1.0)?;
-        let momentum = constant(g, self.options.momentum, [1])?;
-        Ok(Some(maximum(g, is_first, momentum)?))
+        count.assign(count + 1.0);
+        let is_first = 1.0 - count;
+        Some(is_first.maximum(g.constant(self.options.momentum, [1])))
     }
 
-    fn whiten(
+    /// D (x - mean) of each block of `images` [N, C, H * W].
+    #[track_caller]
+    fn whiten<'g>(
         &self,
-        g: &mut Graph,
-        images: TensorId,
+        images: Tensor<'g>,
         block: usize,
         step: usize,
-        weight: Option<TensorId>,
-    ) -> Result<(TensorId, Statistics)> {
-        let &[n, channels, pixels] = g.shape(images).dims() else {
-            return Err(Error::shape("channel_deconv", "images are not [N, C, HW]"));
-        };
-        let running_mean = g.buffer("running_mean", [block], Init::Constant(0.0))?;
-        let running_deconv = g.buffer("running_deconv", [block, block], Init::Identity)?;
-        let by_channel = permute(g, images, &[1, 0, 2])?;
+        weight: Option<Tensor<'g>>,
+    ) -> (Tensor<'g>, Statistics<'g>) {
+        let g = images.graph();
+        let [n, channels, pixels] = images.dims();
+        let running_mean = g.buffer("running_mean", [block], Init::Constant(0.0));
+        let running_deconv = g.buffer("running_deconv", [block, block], Init::Identity);
         let columns = channels / block * n * pixels;
-        let by_channel = reshape(g, by_channel, [block, columns])?;
+        let by_channel = images.permute(&[1, 0, 2]).reshape([block, columns]);
         let (mean, cov, deconv) = match weight {
-            None => {
-                let mean = reshape(g, running_mean, [block, 1])?;
-                (mean, None, running_deconv)
-            }
+            None => (running_mean.reshape([block, 1]), None, running_deconv),
             Some(weight) => {
-                let sample = slice(g, by_channel, 1, 0, step, columns.div_ceil(step))?;
-                let mean = mean_to(g, sample, [block, 1])?;
-                let shifted = if self.centered {
-                    let constant_mean = detach(g, mean)?;
-                    sub(g, sample, constant_mean)?
-                } else {
-                    sample
+                let count = columns.div_ceil(step);
+                let sample = by_channel.slice(1, 0, step, count);
+                let mean = sample.mean_to([block, 1]);
+                let shifted = match self.centered {
+                    true => sample - mean.detach(),
+                    false => sample,
                 };
-                let rows = permute(g, shifted, &[1, 0])?;
-                let rows = reshape(g, rows, [1, columns.div_ceil(step), block])?;
-                let cov = covariance(g, rows, self.options.eps)?;
-                let deconv = newton_schulz(g, cov, self.options.n_iter, CovGrad::Symmetric)?;
-                let flat_mean = reshape(g, mean, [block])?;
-                move_towards(g, running_mean, flat_mean, weight)?;
-                let flat = reshape(g, deconv, [block, block])?;
-                move_towards(g, running_deconv, flat, weight)?;
-                (mean, Some(cov), flat)
+                let rows = shifted.permute(&[1, 0]).reshape([1, count, block]);
+                let cov = rows.covariance(self.options.eps);
+                let deconv = cov.newton_schulz(self.options.n_iter, CovGrad::Symmetric);
+                let deconv = deconv.reshape([block, block]);
+                move_towards(running_mean, mean.reshape([block]), weight);
+                move_towards(running_deconv, deconv, weight);
+                (mean, Some(cov), deconv)
             }
         };
-        let centred = sub(g, by_channel, mean)?;
-        let white = matmul(g, deconv, centred, Transpose::default())?;
-        let white = reshape(g, white, [channels, n, pixels])?;
+        let white = deconv.matmul(by_channel - mean);
+        let white = white.reshape([channels, n, pixels]).permute(&[1, 0, 2]);
         let statistics = Statistics {
-            mean: reshape(g, mean, [1, 1, block])?,
+            mean: mean.reshape([1, 1, block]),
             cov,
-            deconv: reshape(g, deconv, [1, block, block])?,
+            deconv: deconv.reshape([1, block, block]),
             factors: None,
         };
-        Ok((permute(g, white, &[1, 0, 2])?, statistics))
+        (white, statistics)
     }
 
-    fn standardise(
+    /// (x - mean) / sqrt(var + eps) of `images` [N, C, H * W], with one mean and one variance.
+    #[track_caller]
+    fn standardise<'g>(
         &self,
-        g: &mut Graph,
-        images: TensorId,
+        images: Tensor<'g>,
         step: usize,
-        weight: Option<TensorId>,
-    ) -> Result<TensorId> {
-        let shape = g.shape(images).clone();
-        let &[n, channels, pixels] = shape.dims() else {
-            return Err(Error::shape("channel_deconv", "images are not [N, C, HW]"));
-        };
-        let running_mean = g.buffer("running_rest_mean", [1], Init::Constant(0.0))?;
-        let running_var = g.buffer("running_rest_var", [1], Init::Constant(1.0))?;
+        weight: Option<Tensor<'g>>,
+    ) -> Tensor<'g> {
+        let g = images.graph();
+        let [n, channels, pixels] = images.dims();
+        let running_mean = g.buffer("running_rest_mean", [1], Init::Constant(0.0));
+        let running_var = g.buffer("running_rest_var", [1], Init::Constant(1.0));
         let (mean, var) = match weight {
             None => (running_mean, running_var),
             Some(weight) => {
                 let len = channels * pixels;
-                let flat = reshape(g, images, [n, len])?;
-                let sample = slice(g, flat, 1, 0, step, len.div_ceil(step))?;
-                let count = g.shape(sample).len();
-                let mean = mean_to(g, sample, [1])?;
-                let centred = sub(g, sample, mean)?;
-                let squared = square(g, centred)?;
-                let divisor = count.saturating_sub(1).max(1) as f32;
-                let var = reduce_sum(g, squared, [1], 1.0 / divisor)?;
-                move_towards(g, running_mean, mean, weight)?;
-                move_towards(g, running_var, var, weight)?;
+                let flat = images.reshape([n, len]);
+                let sample = flat.slice(1, 0, step, len.div_ceil(step));
+                let mean = sample.mean_to([1]);
+                let divisor = sample.len().saturating_sub(1).max(1) as f32;
+                let var = (sample - mean).square().reduce_sum([1], 1.0 / divisor);
+                move_towards(running_mean, mean, weight);
+                move_towards(running_var, var, weight);
                 (mean, var)
             }
         };
-        let shifted = affine(g, var, 1.0, self.options.eps)?;
-        let std = sqrt(g, shifted)?;
-        let centred = sub(g, images, mean)?;
-        div(g, centred, std)
+        let std = (var + self.options.eps).sqrt();
+        (images - mean) / std
+    }
+}
+
+impl Layer for ChannelDeconv {
+    /// `x` [N, C, H, W] or [N, C], to the same shape.
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+        self.forward_with_statistics(x, mode).output
     }
 }
 
 /// state = (1 - weight) * state + weight * value, `weight` one number on the GPU.
-fn move_towards(g: &mut Graph, state: TensorId, value: TensorId, weight: TensorId) -> Result<()> {
-    let rest = affine(g, weight, -1.0, 1.0)?;
-    let kept = mul(g, state, rest)?;
-    let added = mul(g, value, weight)?;
-    let next = add(g, kept, added)?;
-    g.assign(state, next)
+fn move_towards<'g>(state: Tensor<'g>, value: Tensor<'g>, weight: Tensor<'g>) {
+    state.assign(state * (1.0 - weight) + value * weight);
 }

@@ -1,9 +1,8 @@
 //! Convolution.
 
-use super::default_init;
-use crate::Result;
-use crate::graph::{Graph, TensorId};
-use crate::ops::{self, Conv2dGeometry};
+use super::{Layer, Mode, weight_and_bias};
+use crate::graph::Tensor;
+use crate::ops::Conv2dGeometry;
 
 /// States: `weight` [O, C / groups, k, k] and `bias` `[O]`.
 #[derive(Clone, Copy, Debug)]
@@ -20,20 +19,15 @@ pub struct Conv2d {
     pub bias: bool,
 }
 
-impl Conv2d {
+impl Layer for Conv2d {
     /// `x` [N, C, H, W] to [N, O, `out_h`, `out_w`].
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if the sizes do not fit.
-    pub fn forward(&self, g: &mut Graph, x: TensorId) -> Result<TensorId> {
-        let k = self.kernel_size;
-        let per_group = self.in_channels / self.geometry.groups.max(1);
-        let init = default_init(per_group * k * k);
-        let weight = g.parameter("weight", [self.out_channels, per_group, k, k], init.clone())?;
-        let bias = match self.bias {
-            true => Some(g.parameter("bias", [self.out_channels], init)?),
-            false => None,
-        };
-        ops::conv2d(g, x, weight, bias, self.geometry)
+    fn forward<'g>(&self, x: Tensor<'g>, _mode: Mode) -> Tensor<'g> {
+        let (k, per_group) = (
+            self.kernel_size,
+            self.in_channels / self.geometry.groups.max(1),
+        );
+        let shape = [self.out_channels, per_group, k, k];
+        let (weight, bias) = weight_and_bias(x.graph(), &shape, self.bias);
+        x.conv2d(weight, bias, self.geometry)
     }
 }

@@ -2,15 +2,11 @@
 //! cheaper side, and which steps are frozen.
 
 use super::deconv_refresh::{BatchMoments, LastRefresh, scaled_on_both_sides};
-use crate::graph::{Graph, Init, TensorId};
+use crate::Error;
+use crate::graph::{Graph, Init, Tensor};
 use crate::nn::Mode;
-use crate::ops::{
-    CovGrad, MatMul, WHOLE_FEATURES, add, covariance, detach, is_cheaper_by_rows, matmul,
-    matmul_with, mean_to, mul, newton_schulz, newton_schulz_of_rows, permute, reduce_sum, reshape,
-    scale, sub,
-};
+use crate::ops::{CovGrad, MatMul, WHOLE_FEATURES, is_cheaper_by_rows};
 use crate::shape::{Shape, gcd};
-use crate::{Error, Result, ops::Transpose};
 
 /// Options of network deconvolution. The defaults are those of the paper's code.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,15 +76,27 @@ pub fn resolve_block(block: usize, channels: usize) -> usize {
 
 /// Statistics of a layer's input, and what they are made into.
 #[derive(Clone, Copy, Debug)]
-pub struct Statistics {
+pub struct Statistics<'g> {
     /// [groups, 1, features].
-    pub mean: TensorId,
+    pub mean: Tensor<'g>,
     /// [groups, features, features], with eps; `None` where taken from running statistics.
-    pub cov: Option<TensorId>,
+    pub cov: Option<Tensor<'g>>,
     /// [groups, features, features]: the inverse square root of `cov`, that of the last refresh, or the running D.
-    pub deconv: TensorId,
+    pub deconv: Tensor<'g>,
     /// `[channels]`: factors of the columns of `deconv`, or `None` for 1. See [`Mode::Between`].
-    pub factors: Option<TensorId>,
+    pub factors: Option<Tensor<'g>>,
+}
+
+impl<'g> Statistics<'g> {
+    /// What a layer gives whose graph has failed before there are any.
+    pub(super) fn none(x: Tensor<'g>) -> Self {
+        Self {
+            mean: x,
+            cov: None,
+            deconv: x,
+            factors: None,
+        }
+    }
 }
 
 /// Mean, covariance and its inverse square root of `rows` [rows, groups * features], one of each
@@ -97,97 +105,78 @@ pub struct Statistics {
 /// The gradient flows through the covariance and, for those who use it, through the mean. The
 /// mean inside the covariance is detached: its gradient is the column sum of the centred rows,
 /// which is zero.
-pub(super) fn statistics_of_rows(
-    g: &mut Graph,
-    rows: TensorId,
+pub(super) fn statistics_of_rows<'g>(
+    rows: Tensor<'g>,
     groups: usize,
     options: &DeconvOptions,
-) -> Result<Statistics> {
-    let (count, columns) = (g.shape(rows).dims()[0], g.shape(rows).dims()[1]);
+) -> Statistics<'g> {
+    let [count, columns] = rows.dims();
     let features = columns / groups;
-    let mean = mean_to(g, rows, [1, columns])?;
-    let constant_mean = detach(g, mean)?;
-    let mut centred = sub(g, rows, constant_mean)?;
+    let mean = rows.mean_to([1, columns]);
+    let mut centred = rows - mean.detach();
     if groups > 1 {
-        centred = reshape(g, centred, [count, groups, features])?;
-        centred = permute(g, centred, &[1, 0, 2])?;
+        let by_row = centred.reshape([count, groups, features]);
+        centred = by_row.permute(&[1, 0, 2]);
     }
-    let centred = reshape(g, centred, [groups, count, features])?;
-    let cov = covariance(g, centred, options.eps)?;
-    g.rename(cov, "cov");
+    let centred = centred.reshape([groups, count, features]);
+    let cov = centred.covariance(options.eps).named("cov");
     let deconv = match is_cheaper_by_rows(count, features, options.n_iter) {
-        true => newton_schulz_of_rows(g, centred, options.eps, options.n_iter)?,
-        false => newton_schulz(g, cov, options.n_iter, CovGrad::Symmetric)?,
+        true => centred.newton_schulz_of_rows(options.eps, options.n_iter),
+        false => cov.newton_schulz(options.n_iter, CovGrad::Symmetric),
     };
-    g.rename(deconv, "deconv");
-    Ok(Statistics {
-        mean: reshape(g, mean, [groups, 1, features])?,
+    Statistics {
+        mean: mean.reshape([groups, 1, features]),
         cov: Some(cov),
-        deconv,
+        deconv: deconv.named("deconv"),
         factors: None,
-    })
+    }
 }
 
 /// Running mean [groups, features] and running deconv [groups, features, features], from 0 and I.
-pub(super) struct Running {
+pub(super) struct Running<'g> {
     groups: usize,
     features: usize,
-    mean: TensorId,
-    deconv: TensorId,
+    mean: Tensor<'g>,
+    deconv: Tensor<'g>,
 }
 
-impl Running {
+impl<'g> Running<'g> {
     /// The states, under the current scope. With `groups` 1 and `flat`, without that dimension.
-    pub(super) fn new(g: &mut Graph, groups: usize, features: usize, flat: bool) -> Result<Self> {
-        let (mut mean, mut deconv) = (vec![groups, features], vec![groups, features, features]);
-        if flat {
-            mean.remove(0);
-            deconv.remove(0);
-        }
-        Ok(Self {
+    #[track_caller]
+    pub(super) fn new(g: &'g Graph, groups: usize, features: usize, flat: bool) -> Self {
+        let first = usize::from(flat);
+        let (mean, deconv) = ([groups, features], [groups, features, features]);
+        Self {
             groups,
             features,
-            mean: g.buffer("running_mean", mean, Init::Constant(0.0))?,
-            deconv: g.buffer("running_deconv", deconv, Init::Identity)?,
-        })
+            mean: g.buffer("running_mean", &mean[first..], Init::Constant(0.0)),
+            deconv: g.buffer("running_deconv", &deconv[first..], Init::Identity),
+        }
     }
 
     /// The running values as statistics. No gradient flows to states.
-    fn statistics(&self, g: &mut Graph) -> Result<Statistics> {
+    fn statistics(&self) -> Statistics<'g> {
         let (groups, features) = (self.groups, self.features);
-        Ok(Statistics {
-            mean: reshape(g, self.mean, [groups, 1, features])?,
+        Statistics {
+            mean: self.mean.reshape([groups, 1, features]),
             cov: None,
-            deconv: reshape(g, self.deconv, [groups, features, features])?,
+            deconv: self.deconv.reshape([groups, features, features]),
             factors: None,
-        })
+        }
     }
 
     /// Moves both towards `mean` and `deconv` at the end of the step.
-    fn update(&self, g: &mut Graph, mean: TensorId, deconv: TensorId, momentum: f32) -> Result<()> {
-        move_to(g, self.mean, mean, momentum)?;
-        move_to(g, self.deconv, deconv, momentum)
+    fn update(&self, mean: Tensor<'g>, deconv: Tensor<'g>, momentum: f32) {
+        for (running, value) in [(self.mean, mean), (self.deconv, deconv)] {
+            let value = value.reshape(running.shape());
+            running.assign(blend(running, value, momentum));
+        }
     }
 }
 
-/// At the end of the step `running` is (1 - momentum) * running + momentum * value.
-fn move_to(g: &mut Graph, running: TensorId, value: TensorId, momentum: f32) -> Result<()> {
-    let shape = g.shape(running).clone();
-    let value = reshape(g, value, shape)?;
-    let next = blend(g, running, value, momentum)?;
-    g.assign(running, next)
-}
-
 /// (1 - momentum) * old + momentum * new.
-pub(super) fn blend(
-    g: &mut Graph,
-    old: TensorId,
-    new: TensorId,
-    momentum: f32,
-) -> Result<TensorId> {
-    let kept = scale(g, old, 1.0 - momentum)?;
-    let added = scale(g, new, momentum)?;
-    add(g, kept, added)
+pub(super) fn blend<'g>(old: Tensor<'g>, new: Tensor<'g>, momentum: f32) -> Tensor<'g> {
+    old * (1.0 - momentum) + new * momentum
 }
 
 /// Statistics of the layer's input `x`, [N, C, ...], as `mode` wants: those of the batch with the running
@@ -195,64 +184,50 @@ pub(super) fn blend(
 ///
 /// `rows` turns images like `x`, however many, into the matrix whose rows statistics are taken of. `by_feature` turns
 /// factors of the channels, `[C]`, into those of the features, [groups, features]: the mean over the blocks that share D.
-pub(super) fn statistics(
-    g: &mut Graph,
+pub(super) fn statistics<'g>(
     mode: Mode,
-    running: &Running,
+    running: &Running<'g>,
     options: &DeconvOptions,
-    x: TensorId,
-    rows: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
-    by_feature: impl Fn(&mut Graph, TensorId) -> Result<TensorId>,
-) -> Result<Statistics> {
+    x: Tensor<'g>,
+    rows: impl Fn(Tensor<'g>) -> Tensor<'g>,
+    by_feature: impl Fn(Tensor<'g>) -> Tensor<'g>,
+) -> Statistics<'g> {
     if mode == Mode::Eval || (mode.is_frozen() && options.freeze) {
-        return running.statistics(g);
+        return running.statistics();
     }
-    let Running {
-        groups, features, ..
-    } = *running;
-    let refresh = match options.has_refresh() {
-        true => {
-            let channels = g.shape(x).dims()[1];
-            let last = LastRefresh::new(g, groups, features, channels)?;
-            Some((last, BatchMoments::new(g, x)?))
-        }
-        false => None,
-    };
+    let (groups, features) = (running.groups, running.features);
+    let refresh = options.has_refresh().then(|| {
+        let last = LastRefresh::new(x.graph(), groups, features, x.size(1));
+        (last, BatchMoments::new(x))
+    });
     if let Some((last, moments)) = refresh
         && mode.is_between()
     {
         // Patches are linear in the image: the mean patch is a patch of the mean image.
-        let rows = rows(g, moments.mean_image)?;
-        let mean = mean_to(g, rows, [1, groups * features])?;
-        let factors = last.factors(g, moments.var, options.eps)?;
-        let of_features = by_feature(g, factors)?;
-        let of_today = scaled_on_both_sides(g, last.deconv, of_features)?;
-        running.update(g, mean, of_today, options.momentum)?;
-        return Ok(Statistics {
-            mean: reshape(g, mean, [groups, 1, features])?,
+        let mean = rows(moments.mean_image).mean_to([1, groups * features]);
+        let factors = last.factors(moments.var, options.eps);
+        let of_today = scaled_on_both_sides(last.deconv, by_feature(factors));
+        running.update(mean, of_today, options.momentum);
+        return Statistics {
+            mean: mean.reshape([groups, 1, features]),
             cov: None,
             deconv: last.deconv,
             factors: Some(factors),
-        });
+        };
     }
-    let rows = rows(g, x)?;
-    g.rename(rows, "patches");
-    let statistics = statistics_of_rows(g, rows, groups, options)?;
-    running.update(g, statistics.mean, statistics.deconv, options.momentum)?;
+    let statistics = statistics_of_rows(rows(x).named("patches"), groups, options);
+    running.update(statistics.mean, statistics.deconv, options.momentum);
     if let Some((last, moments)) = refresh {
-        last.update(g, statistics.deconv, moments.var, options.eps)?;
+        last.update(statistics.deconv, moments.var, options.eps);
     }
-    Ok(statistics)
+    statistics
 }
 
-/// Refuses sizes of 0, which would divide by zero further down.
-///
-/// # Errors
-/// [`Error::Shape`] naming the first size that is 0.
-pub(super) fn refuse_zero(layer: &str, sizes: &[(&str, usize)]) -> Result<()> {
-    match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((name, _)) => Err(Error::graph(layer, format!("{name} is 0"))),
-        None => Ok(()),
+/// Fails with [`Error::Graph`], naming the first size that is 0, if there is one: it would divide by zero further down.
+#[track_caller]
+pub(super) fn refuse_zero(g: &Graph, layer: &str, sizes: &[(&str, usize)]) {
+    if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+        g.fail(Error::graph(layer, format!("{name} is 0")));
     }
 }
 
@@ -285,28 +260,23 @@ pub(super) fn is_symmetric(features: usize) -> bool {
 }
 
 /// `rows` [groups, rows, features] times D, which is symmetric.
-pub(super) fn times_deconv(g: &mut Graph, rows: TensorId, deconv: TensorId) -> Result<TensorId> {
-    let features = g.shape(deconv).dims()[2];
+pub(super) fn times_deconv<'g>(rows: Tensor<'g>, deconv: Tensor<'g>) -> Tensor<'g> {
     let op = MatMul {
-        b_is_symmetric: is_symmetric(features),
+        b_is_symmetric: is_symmetric(deconv.size(2)),
         ..MatMul::default()
     };
-    matmul_with(g, rows, deconv, None, op)
+    rows.matmul_with(deconv, None, op)
 }
 
 /// `rows` times the factors of the columns of D, which broadcast to `rows` seen as another shape.
-pub(super) fn scale_columns(
-    g: &mut Graph,
-    rows: TensorId,
-    factors: Option<(TensorId, Shape)>,
-) -> Result<TensorId> {
-    let Some((factors, view)) = factors else {
-        return Ok(rows);
-    };
-    let shape = g.shape(rows).clone();
-    let rows = reshape(g, rows, view)?;
-    let scaled = mul(g, rows, factors)?;
-    reshape(g, scaled, shape)
+pub(super) fn scale_columns<'g>(
+    rows: Tensor<'g>,
+    factors: Option<(Tensor<'g>, Shape)>,
+) -> Tensor<'g> {
+    match factors {
+        Some((factors, view)) => (rows.reshape(view) * factors).reshape(rows.shape()),
+        None => rows,
+    }
 }
 
 /// What does deconvolution and layer at once: `weight` D, and what it makes of the mean, to be taken
@@ -314,37 +284,27 @@ pub(super) fn scale_columns(
 ///
 /// `weight`: [groups, rows, features], a row for each output and block; returns the same shape
 /// and the sums [groups, rows] to take from the bias. `factors` as in [`scale_columns`].
-pub(super) fn fold(
-    g: &mut Graph,
-    weight: TensorId,
-    statistics: &Statistics,
-    factors: Option<(TensorId, Shape)>,
-) -> Result<(TensorId, TensorId)> {
-    let weight_eff = times_deconv(g, weight, statistics.deconv)?;
-    let weight_eff = scale_columns(g, weight_eff, factors)?;
-    g.rename(weight_eff, "weight_eff");
-    let by_rows = Transpose { a: false, b: true };
-    let shift = matmul(g, weight_eff, statistics.mean, by_rows)?;
-    let (groups, rows) = (g.shape(shift).dims()[0], g.shape(shift).dims()[1]);
-    Ok((weight_eff, reshape(g, shift, [groups, rows])?))
+pub(super) fn fold<'g>(
+    weight: Tensor<'g>,
+    statistics: &Statistics<'g>,
+    factors: Option<(Tensor<'g>, Shape)>,
+) -> (Tensor<'g>, Tensor<'g>) {
+    let weight_eff = scale_columns(times_deconv(weight, statistics.deconv), factors);
+    let weight_eff = weight_eff.named("weight_eff");
+    let shift = weight_eff.matmul_t(statistics.mean);
+    let [groups, rows, _] = shift.dims();
+    (weight_eff, shift.reshape([groups, rows]))
 }
 
-/// bias - sum over blocks of `shift` [outputs, blocks]; without a bias, minus that sum.
-pub(super) fn fold_bias(
-    g: &mut Graph,
-    shift: TensorId,
+/// bias - sum over blocks of `shift`, that of each block of each output; without a bias, minus that sum.
+pub(super) fn fold_bias<'g>(
+    shift: Tensor<'g>,
     outputs: usize,
-    bias: Option<TensorId>,
-) -> Result<TensorId> {
-    let blocks = g.shape(shift).len() / outputs;
-    let shift = reshape(g, shift, [outputs, blocks])?;
-    let shift = reduce_sum(g, shift, [outputs, 1], -1.0)?;
-    let shift = reshape(g, shift, [outputs])?;
-    let bias_eff = match bias {
-        Some(bias) => add(g, bias, shift)?,
-        None => shift,
-    };
-    Ok(g.rename(bias_eff, "bias_eff"))
+    bias: Option<Tensor<'g>>,
+) -> Tensor<'g> {
+    let by_output = shift.reshape([outputs, shift.len() / outputs]);
+    let shift = by_output.reduce_sum([outputs, 1], -1.0).reshape([outputs]);
+    bias.map_or(shift, |bias| bias + shift).named("bias_eff")
 }
 
 /// Which training steps recompute the statistics of layers with `freeze`.

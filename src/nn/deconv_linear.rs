@@ -1,10 +1,10 @@
 //! Linear layer of deconvolved input: deconvolution with k = 1 over blocks of features.
 
 use super::deconv::{self, DeconvOptions, Running, Side, Statistics, resolve_block};
-use super::{Linear, Mode, default_init};
-use crate::Result;
-use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, matmul_with, mean_to, reshape, sub};
+use super::{Layer, Linear, Mode, weight_and_bias};
+use crate::Error;
+use crate::graph::Tensor;
+use crate::ops::Transpose;
 use crate::shape::Shape;
 
 /// y = x (weight D)^T + (bias - (weight D) mean); blocks of `block` neighbouring features share one
@@ -36,89 +36,71 @@ impl DeconvLinear {
         }
     }
 
-    /// `x` [N, in] to [N, out].
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if the sizes do not fit.
-    pub fn forward(&self, g: &mut Graph, x: TensorId, mode: Mode) -> Result<TensorId> {
-        Ok(self.forward_with_statistics(g, x, mode)?.0)
-    }
-
-    /// As [`DeconvLinear::forward`], with the statistics that were used.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if the sizes do not fit.
-    pub fn forward_with_statistics(
+    /// As [`Layer::forward`], with the statistics that were used.
+    #[track_caller]
+    pub fn forward_with_statistics<'g>(
         &self,
-        g: &mut Graph,
-        x: TensorId,
+        x: Tensor<'g>,
         mode: Mode,
-    ) -> Result<(TensorId, Statistics)> {
-        let (inputs, outputs) = (self.in_features, self.out_features);
+    ) -> (Tensor<'g>, Statistics<'g>) {
+        let (g, inputs, outputs) = (x.graph(), self.in_features, self.out_features);
         let sizes = [
             ("in_features", inputs),
             ("out_features", outputs),
             ("block", self.options.block),
         ];
-        deconv::refuse_zero("deconv_linear", &sizes)?;
+        deconv::refuse_zero(g, "deconv_linear", &sizes);
+        let [batch, features] = x.dims();
+        if features != inputs {
+            let message = format!("{} does not have {inputs} features", x.shape());
+            g.fail(Error::shape("deconv_linear", message));
+        }
+        if g.has_failed() {
+            return (x, Statistics::none(x));
+        }
         let block = resolve_block(self.options.block, inputs);
         let blocks = inputs / block;
-        let running = Running::new(g, 1, block, true)?;
-        let batch = g.shape(x).dims().first().copied().unwrap_or(0);
-        let statistics = deconv::statistics(
-            g,
-            mode,
-            &running,
-            &self.options,
-            x,
-            |g, x| {
-                let rows = g.shape(x).len() / block;
-                reshape(g, x, [rows, block])
-            },
-            |g, factors| {
-                let by_block = reshape(g, factors, [blocks, block])?;
-                mean_to(g, by_block, [1, block])
-            },
-        )?;
+        let running = Running::new(g, 1, block, true);
+        let rows = |x: Tensor<'g>| x.reshape([x.len() / block, block]);
+        let by_feature = |f: Tensor<'g>| f.reshape([blocks, block]).mean_to([1, block]);
+        let statistics = deconv::statistics(mode, &running, &self.options, x, rows, by_feature);
         let layer = Linear {
             bias: self.bias,
             ..Linear::new(inputs, outputs)
         };
         if deconv::cheaper_side(batch, outputs) == Side::Patches || layer.parts() > 1 {
-            let rows = reshape(g, x, [1, batch * blocks, block])?;
-            let centred = sub(g, rows, statistics.mean)?;
-            let factors = column_factors(g, &statistics, batch, inputs)?;
-            let centred = deconv::scale_columns(g, centred, factors)?;
-            let white = deconv::times_deconv(g, centred, statistics.deconv)?;
-            let white = reshape(g, white, [batch, inputs])?;
-            return Ok((layer.forward(g, white)?, statistics));
+            let centred = x.reshape([1, batch * blocks, block]) - statistics.mean;
+            let factors = column_factors(&statistics, batch, inputs);
+            let centred = deconv::scale_columns(centred, factors);
+            let white = deconv::times_deconv(centred, statistics.deconv);
+            let y = layer.forward(white.reshape([batch, inputs]), mode);
+            return (y, statistics);
         }
-        let weight = g.parameter("weight", [outputs, inputs], default_init(inputs))?;
-        let bias = match self.bias {
-            true => Some(g.parameter("bias", [outputs], default_init(inputs))?),
-            false => None,
-        };
-        let rows = reshape(g, weight, [1, outputs * blocks, block])?;
-        let factors = column_factors(g, &statistics, outputs, inputs)?;
-        let (weight_eff, shift) = deconv::fold(g, rows, &statistics, factors)?;
-        let weight_eff = reshape(g, weight_eff, [outputs, inputs])?;
-        let bias_eff = deconv::fold_bias(g, shift, outputs, bias)?;
+        let (weight, bias) = weight_and_bias(g, &[outputs, inputs], self.bias);
+        let rows = weight.reshape([1, outputs * blocks, block]);
+        let factors = column_factors(&statistics, outputs, inputs);
+        let (weight_eff, shift) = deconv::fold(rows, &statistics, factors);
+        let weight_eff = weight_eff.reshape([outputs, inputs]);
+        let bias_eff = deconv::fold_bias(shift, outputs, bias);
         let by_rows = Transpose { a: false, b: true };
-        let y = matmul_with(g, x, weight_eff, Some(bias_eff), by_rows)?;
-        Ok((y, statistics))
+        let y = x.matmul_with(weight_eff, Some(bias_eff), by_rows);
+        (y, statistics)
+    }
+}
+
+impl Layer for DeconvLinear {
+    /// `x` [N, in] to [N, out].
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+        self.forward_with_statistics(x, mode).0
     }
 }
 
 /// The factors of the columns of D as they meet `rows` rows of all features.
-fn column_factors(
-    g: &mut Graph,
-    statistics: &Statistics,
+fn column_factors<'g>(
+    statistics: &Statistics<'g>,
     rows: usize,
     features: usize,
-) -> Result<Option<(TensorId, Shape)>> {
-    let Some(factors) = statistics.factors else {
-        return Ok(None);
-    };
-    let factors = reshape(g, factors, [1, features])?;
-    Ok(Some((factors, [rows, features].into())))
+) -> Option<(Tensor<'g>, Shape)> {
+    let factors = statistics.factors?.reshape([1, features]);
+    Some((factors, [rows, features].into()))
 }

@@ -20,11 +20,7 @@
 //! `diag(f)^(1/2) D_0 diag(f)^(1/2)`, which has the scale of today and is symmetric, as every D is. If it moved at refreshes
 //! alone it would lag behind by several cycles, and evaluation in the middle of a training would suffer.
 
-use crate::Result;
-use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{
-    Transpose, affine, detach, matmul, mean_to, mul, reshape, rsqrt, sqrt, square, sub,
-};
+use crate::graph::{Graph, Init, Role, Tensor};
 
 /// Names of the states of a layer's last refresh.
 const DECONV: &str = "refresh_deconv";
@@ -38,101 +34,74 @@ pub(crate) fn is_of_refresh(state: &str) -> bool {
 
 /// Moments of the batch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BatchMoments {
+pub(super) struct BatchMoments<'g> {
     /// [1, C, ...]: the mean over the images, pixel by pixel.
-    pub mean_image: TensorId,
+    pub mean_image: Tensor<'g>,
     /// `[C]`: the variance of each channel over images and pixels.
-    pub var: TensorId,
+    pub var: Tensor<'g>,
 }
 
-impl BatchMoments {
+impl<'g> BatchMoments<'g> {
     /// Of `x` [N, C, ...].
-    pub(super) fn new(g: &mut Graph, x: TensorId) -> Result<Self> {
-        let mut image = g.shape(x).dims().to_vec();
+    pub(super) fn new(x: Tensor<'g>) -> Self {
+        let mut image = x.shape().dims().to_vec();
         image[0] = 1;
         let channels = image[1];
         let mut per_channel = vec![1; image.len()];
         per_channel[1] = channels;
-        let mean_image = mean_to(g, x, image)?;
-        let mean = mean_to(g, mean_image, per_channel.clone())?;
+        let mean_image = x.mean_to(image);
         // The mean inside the variance contributes nothing to its gradient.
-        let mean = detach(g, mean)?;
-        let centred = sub(g, x, mean)?;
-        let squared = square(g, centred)?;
-        let var = mean_to(g, squared, per_channel)?;
-        Ok(Self {
+        let mean = mean_image.mean_to(per_channel.clone()).detach();
+        let var = (x - mean).square().mean_to(per_channel);
+        Self {
             mean_image,
-            var: reshape(g, var, [channels])?,
-        })
+            var: var.reshape([channels]),
+        }
     }
 }
 
 /// What a layer keeps of its last refresh: D, and `(v_0c v_0)^(1/4)` of its input channels, the numerators of
 /// f. They are needed to go on from a checkpoint, and not for evaluation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct LastRefresh {
-    pub deconv: TensorId,
-    scale: TensorId,
+pub(super) struct LastRefresh<'g> {
+    pub deconv: Tensor<'g>,
+    scale: Tensor<'g>,
 }
 
-impl LastRefresh {
+impl<'g> LastRefresh<'g> {
     /// The states, under the current scope: `refresh_deconv` [groups, features, features] and
     /// `refresh_scale` `[channels]`.
-    pub(super) fn new(
-        g: &mut Graph,
-        groups: usize,
-        features: usize,
-        channels: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(g: &'g Graph, groups: usize, features: usize, channels: usize) -> Self {
         let deconv = [groups, features, features];
-        Ok(Self {
-            deconv: g.state(DECONV, deconv, Role::Optimizer, Init::Identity)?,
-            scale: g.state(SCALE, [channels], Role::Optimizer, Init::Constant(1.0))?,
-        })
+        Self {
+            deconv: g.state(DECONV, deconv, Role::Optimizer, Init::Identity),
+            scale: g.state(SCALE, [channels], Role::Optimizer, Init::Constant(1.0)),
+        }
     }
 
     /// f, `[channels]`, for images of the variances `var`.
-    pub(super) fn factors(&self, g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
-        let squared = squared_scale(g, var, eps)?;
-        let inverse = rsqrt(g, squared)?;
-        mul(g, self.scale, inverse)
+    pub(super) fn factors(&self, var: Tensor<'g>, eps: f32) -> Tensor<'g> {
+        self.scale * squared_scale(var, eps).rsqrt()
     }
 
     /// Keeps `deconv` and the scale of this step's variances `var`.
-    pub(super) fn update(
-        &self,
-        g: &mut Graph,
-        deconv: TensorId,
-        var: TensorId,
-        eps: f32,
-    ) -> Result<()> {
-        g.assign(self.deconv, deconv)?;
-        let squared = squared_scale(g, var, eps)?;
-        let scale = sqrt(g, squared)?;
-        g.assign(self.scale, scale)
+    pub(super) fn update(&self, deconv: Tensor<'g>, var: Tensor<'g>, eps: f32) {
+        self.deconv.assign(deconv);
+        self.scale.assign(squared_scale(var, eps).sqrt());
     }
 }
 
 /// `diag(f)^(1/2) D diag(f)^(1/2)` of D [groups, features, features] and f [groups, features]: what the running D
 /// moves towards between refreshes.
-pub(super) fn scaled_on_both_sides(
-    g: &mut Graph,
-    deconv: TensorId,
-    factors: TensorId,
-) -> Result<TensorId> {
-    let mut shape = g.shape(factors).dims().to_vec();
-    shape.insert(1, 1);
-    let root = sqrt(g, factors)?;
-    let root = reshape(g, root, shape)?;
-    let outer = Transpose { a: true, b: false };
-    let of_both = matmul(g, root, root, outer)?;
-    mul(g, deconv, of_both)
+pub(super) fn scaled_on_both_sides<'g>(deconv: Tensor<'g>, factors: Tensor<'g>) -> Tensor<'g> {
+    let [groups, features] = factors.dims();
+    let root = factors.sqrt().reshape([groups, 1, features]);
+    deconv * root.t_matmul(root)
 }
 
 /// `(v_c v)^(1/2)` of the variances `v_c`, `[C]`, with eps added: the square of `refresh_scale`.
-fn squared_scale(g: &mut Graph, var: TensorId, eps: f32) -> Result<TensorId> {
-    let of_channel = affine(g, var, 1.0, eps)?;
-    let of_layer = mean_to(g, of_channel, [1])?;
-    let both = mul(g, of_channel, of_layer)?;
-    sqrt(g, both)
+fn squared_scale(var: Tensor<'_>, eps: f32) -> Tensor<'_> {
+    let of_channel = var + eps;
+    let of_layer = of_channel.mean_to([1]);
+    (of_channel * of_layer).sqrt()
 }

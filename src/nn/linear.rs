@@ -1,9 +1,8 @@
 //! Linear layer.
 
-use super::default_init;
-use crate::Result;
-use crate::graph::{Graph, TensorId};
-use crate::ops::{Transpose, concat, matmul_with, slice};
+use super::{Layer, Mode, default_init};
+use crate::graph::Tensor;
+use crate::ops::Transpose;
 
 /// Most bytes of a weight in one piece: what every adapter can bind.
 const MAX_WEIGHT_BYTES: usize = 128 << 20;
@@ -33,40 +32,6 @@ impl Linear {
         }
     }
 
-    /// `x` [N, in] to [N, out].
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if the sizes do not fit.
-    pub fn forward(&self, g: &mut Graph, x: TensorId) -> Result<TensorId> {
-        let init = default_init(self.in_features);
-        let bias = match self.bias {
-            true => Some(g.parameter("bias", [self.out_features], init.clone())?),
-            false => None,
-        };
-        let by_rows = Transpose { a: false, b: true };
-        let parts = self.parts();
-        if parts == 1 {
-            let shape = [self.out_features, self.in_features];
-            let weight = g.parameter("weight", shape, init)?;
-            return matmul_with(g, x, weight, bias, by_rows);
-        }
-        let most = self.out_features.div_ceil(parts);
-        let mut outputs = Vec::new();
-        for (k, first) in (0..self.out_features).step_by(most).enumerate() {
-            let rows = most.min(self.out_features - first);
-            let name = format!("weight{PART}{k}");
-            let weight = g.parameter(&name, [rows, self.in_features], init.clone())?;
-            let bias = match bias {
-                Some(bias) => Some(slice(g, bias, 0, first, 1, rows)?),
-                None => None,
-            };
-            outputs.push(matmul_with(g, x, weight, bias, by_rows)?);
-        }
-        concat(g, &outputs, 1)
-    }
-}
-
-impl Linear {
     /// How many parts the weight is kept in.
     pub(super) fn parts(&self) -> usize {
         let bytes = self
@@ -74,6 +39,33 @@ impl Linear {
             .saturating_mul(self.out_features)
             .saturating_mul(4);
         bytes.div_ceil(MAX_WEIGHT_BYTES).max(1)
+    }
+}
+
+impl Layer for Linear {
+    /// `x` [N, in] to [N, out].
+    fn forward<'g>(&self, x: Tensor<'g>, _mode: Mode) -> Tensor<'g> {
+        let (g, inputs, outputs) = (x.graph(), self.in_features, self.out_features);
+        let init = default_init(inputs);
+        let bias = match self.bias {
+            true => Some(g.parameter("bias", [outputs], init.clone())),
+            false => None,
+        };
+        let by_rows = Transpose { a: false, b: true };
+        let parts = self.parts();
+        if parts == 1 {
+            let weight = g.parameter("weight", [outputs, inputs], init);
+            return x.matmul_with(weight, bias, by_rows);
+        }
+        let most = outputs.div_ceil(parts);
+        let mut results = Vec::new();
+        for (k, first) in (0..outputs).step_by(most).enumerate() {
+            let rows = most.min(outputs - first);
+            let weight = g.parameter(&format!("weight{PART}{k}"), [rows, inputs], init.clone());
+            let bias = bias.map(|bias| bias.slice(0, first, 1, rows));
+            results.push(x.matmul_with(weight, bias, by_rows));
+        }
+        g.concat(&results, 1)
     }
 }
 

@@ -1,11 +1,6 @@
 //! Losses of the paper's experiments, per row.
 
-use crate::Result;
-use crate::graph::{Graph, TensorId};
-use crate::ops::{
-    abs, add, affine, exp, log, mul, neg, one_hot, relu, reshape, softmax_cross_entropy, square,
-    sub, sum_to,
-};
+use crate::graph::Tensor;
 
 /// Which loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,67 +17,34 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss of every row, `[N]`; training minimises its mean.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] if `logits` [N, classes] and `labels` `[N]` do not fit.
-    pub fn per_row(self, g: &mut Graph, logits: TensorId, labels: TensorId) -> Result<TensorId> {
+    /// The loss of every row, `[N]`, of `logits` [N, classes] and `labels` `[N]`; training minimises its mean.
+    #[track_caller]
+    pub fn per_row<'g>(self, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
         match self {
-            Self::CrossEntropy { smoothing } => cross_entropy(g, logits, labels, smoothing),
-            Self::Logistic => logistic(g, logits, labels),
-            Self::HalfSquaredError => half_squared_error(g, logits, labels),
+            Self::CrossEntropy { smoothing } => cross_entropy(logits, labels, smoothing),
+            Self::Logistic => logistic(logits, labels),
+            Self::HalfSquaredError => half_squared_error(logits, labels),
         }
     }
 }
 
 /// Softmax cross-entropy, `[N]`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn cross_entropy(
-    g: &mut Graph,
-    logits: TensorId,
-    labels: TensorId,
-    smoothing: f32,
-) -> Result<TensorId> {
-    softmax_cross_entropy(g, logits, labels, smoothing)
+#[track_caller]
+pub fn cross_entropy<'g>(logits: Tensor<'g>, labels: Tensor<'g>, smoothing: f32) -> Tensor<'g> {
+    logits.softmax_cross_entropy(labels, smoothing)
 }
 
 /// Binary logistic loss against one-hot targets, summed over classes, `[N]`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn logistic(g: &mut Graph, logits: TensorId, labels: TensorId) -> Result<TensorId> {
-    let classes = g.shape(logits).dims().get(1).copied().unwrap_or(0);
-    let target = one_hot(g, labels, classes)?;
-    // max(z, 0) - z t + log(1 + exp(-|z|)), which overflows for no z.
-    let positive = relu(g, logits)?;
-    let product = mul(g, logits, target)?;
-    let size = abs(g, logits)?;
-    let size = neg(g, size)?;
-    let small = exp(g, size)?;
-    let small = affine(g, small, 1.0, 1.0)?;
-    let rest = log(g, small)?;
-    let loss = sub(g, positive, product)?;
-    let loss = add(g, loss, rest)?;
-    sum_rows(g, loss)
+#[track_caller]
+pub fn logistic<'g>(logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+    let (z, t) = (logits, labels.one_hot(logits.size(1)));
+    // max(z, 0) - z t + ln(1 + exp(-|z|)), which overflows for no z.
+    (z.relu() - z * t + ((-z.abs()).exp() + 1.0).ln()).sum_rows()
 }
 
 /// Half the squared error against one-hot targets, summed over classes, `[N]` (Eq. 6).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn half_squared_error(g: &mut Graph, logits: TensorId, labels: TensorId) -> Result<TensorId> {
-    let classes = g.shape(logits).dims().get(1).copied().unwrap_or(0);
-    let target = one_hot(g, labels, classes)?;
-    let error = sub(g, logits, target)?;
-    let squared = square(g, error)?;
-    let squared = affine(g, squared, 0.5, 0.0)?;
-    sum_rows(g, squared)
-}
-
-fn sum_rows(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-    let rows = g.shape(x).dims().first().copied().unwrap_or(0);
-    let sums = sum_to(g, x, [rows, 1])?;
-    reshape(g, sums, [rows])
+#[track_caller]
+pub fn half_squared_error<'g>(logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+    let target = labels.one_hot(logits.size(1));
+    (0.5 * (logits - target).square()).sum_rows()
 }

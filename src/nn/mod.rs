@@ -23,7 +23,16 @@ pub use dropout::Dropout;
 pub use linear::{Linear, part_of_weight};
 pub use losses::{Loss, cross_entropy, half_squared_error, logistic};
 
-use crate::graph::Init;
+use crate::graph::{Graph, Init, Tensor};
+
+/// A part of a network.
+pub trait Layer {
+    /// Appends the layer's nodes, for what `mode` says; layers that compute the same in every mode ignore it.
+    ///
+    /// Fails with [`crate::Error::Shape`] if the sizes do not fit.
+    #[track_caller]
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g>;
+}
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,4 +76,20 @@ impl Mode {
 /// 1 / `sqrt(fan_in)`.
 pub(crate) fn default_init(fan_in: usize) -> Init {
     Init::Uniform(1.0 / (fan_in as f32).sqrt())
+}
+
+/// A layer's `weight` of this shape, [O, ...], and `bias` `[O]`, if it has one.
+#[track_caller]
+fn weight_and_bias<'g>(
+    g: &'g Graph,
+    shape: &[usize],
+    has_bias: bool,
+) -> (Tensor<'g>, Option<Tensor<'g>>) {
+    let init = default_init(shape[1..].iter().product());
+    let weight = g.parameter("weight", shape, init.clone());
+    let bias = match has_bias {
+        true => Some(g.parameter("bias", &shape[..1], init)),
+        false => None,
+    };
+    (weight, bias)
 }

@@ -1,12 +1,12 @@
 //! Average pooling and its gradient. Bound: bytes of x and y, once each.
 
+use crate::Result;
 use crate::graph::op::{Kernel, Lowered, Lowering, Slot};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{Pool2d, mean_to};
+use crate::graph::{Op, Tensor};
+use crate::ops::Pool2d;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
-/// See [`avg_pool2d`].
+/// See [`Tensor::avg_pool2d`].
 #[derive(Debug)]
 pub struct AvgPool2d {
     pool: Pool2d,
@@ -19,25 +19,22 @@ pub(super) struct AvgPool2dGrad {
     x: Shape,
 }
 
-/// The mean of every window of `x` [N, C, H, W]; zeros of the padding count
-/// (PyTorch's `count_include_pad`).
-///
-/// # Errors
-/// [`Error::Shape`] if no window fits.
-pub fn avg_pool2d(g: &mut Graph, x: TensorId, pool: Pool2d) -> Result<TensorId> {
-    g.add(AvgPool2d { pool }, &[x])
-}
+impl Tensor<'_> {
+    /// The mean of every window of this [N, C, H, W]; zeros of the padding count
+    /// (PyTorch's `count_include_pad`). Fails if no window fits.
+    #[must_use]
+    #[track_caller]
+    pub fn avg_pool2d(self, pool: Pool2d) -> Self {
+        self.apply(AvgPool2d { pool })
+    }
 
-/// The mean over all pixels of `x` [N, C, H, W], giving [N, C, 1, 1].
-///
-/// # Errors
-/// [`Error::Shape`] if `x` is not NCHW.
-pub fn global_avg_pool(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-    let &[n, c, _, _] = g.shape(x).dims() else {
-        let message = format!("{} is not NCHW", g.shape(x));
-        return Err(Error::shape("global_avg_pool", message));
-    };
-    mean_to(g, x, [n, c, 1, 1])
+    /// The mean over all pixels of this [N, C, H, W], giving [N, C, 1, 1]. Fails if it is not NCHW.
+    #[must_use]
+    #[track_caller]
+    pub fn global_avg_pool(self) -> Self {
+        let [n, c, _, _] = self.dims();
+        self.mean_to([n, c, 1, 1])
+    }
 }
 
 /// `items`: what one plane of the result has.
@@ -61,15 +58,10 @@ impl Op for AvgPool2d {
         self.pool.output_shape(inputs[0])
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        y_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let x = g.shape(g.node(node).inputs[0]).clone();
-        let pool = self.pool;
-        Ok(vec![Some(g.add(AvgPool2dGrad { pool, x }, &[y_grad])?)])
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [x] = y.inputs();
+        let (x, pool) = (x.shape(), self.pool);
+        vec![Some(y_grad.apply(AvgPool2dGrad { pool, x }))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -96,13 +88,8 @@ impl Op for AvgPool2dGrad {
         Ok(self.x.clone())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        _node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![Some(avg_pool2d(g, output_grad, self.pool)?)])
+    fn gradient<'g>(&self, _: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![Some(y_grad.avg_pool2d(self.pool))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

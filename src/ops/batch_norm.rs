@@ -6,16 +6,14 @@
 //! Bound: x read three times forward (mean, variance, result); x and the gradient read twice
 //! backward.
 
+use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{
-    add, affine, mean_to, mul, neg, pointwise, reduce_sum, reshape, rsqrt, scale, square, sub,
-};
+use crate::graph::{Op, Tensor};
+use crate::ops::pointwise;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
-/// y from x and statistics that are those of x itself. See [`batch_norm`].
+/// y from x and statistics that are those of x itself. See [`Tensor::batch_norm`].
 #[derive(Debug)]
 pub struct BatchNorm {
     eps: f32,
@@ -23,48 +21,43 @@ pub struct BatchNorm {
 
 /// Mean and variance per channel, of shape [1, C, 1, 1] or [1, C].
 #[derive(Clone, Copy, Debug)]
-pub struct BatchStatistics {
+pub struct BatchStatistics<'g> {
     /// Mean over batch and pixels.
-    pub mean: TensorId,
+    pub mean: Tensor<'g>,
     /// Variance over batch and pixels, divisor the count (biased).
-    pub var: TensorId,
+    pub var: Tensor<'g>,
     /// How many values each was taken over.
     pub count: usize,
 }
 
-/// Mean and variance of each channel of `x` ([N, C, H, W] or [N, C]).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `x` has fewer than 2 dimensions.
-pub fn batch_statistics(g: &mut Graph, x: TensorId) -> Result<BatchStatistics> {
-    let per_channel =
-        channel_shape(g.shape(x)).map_err(|message| Error::shape("batch_norm", message))?;
-    let count = g.shape(x).len() / per_channel.len();
-    let mean = mean_to(g, x, per_channel.clone())?;
-    let centred = sub(g, x, mean)?;
-    let squared = square(g, centred)?;
-    let var = mean_to(g, squared, per_channel)?;
-    Ok(BatchStatistics { mean, var, count })
-}
+impl<'g> Tensor<'g> {
+    /// Mean and variance of each channel of this [N, C, H, W] or [N, C]. Fails if it has fewer than 2 dimensions.
+    #[track_caller]
+    pub fn batch_statistics(self) -> BatchStatistics<'g> {
+        let per_channel = channel_shape(&self.shape()).unwrap_or_else(|_| [1].into());
+        let count = self.len() / self.size(1).max(1);
+        let mean = self.mean_to(per_channel.clone());
+        let var = (self - mean).square().mean_to(per_channel);
+        BatchStatistics { mean, var, count }
+    }
 
-/// `x` normalised by `statistics`, which must be [`batch_statistics`] of this very `x`: the
-/// gradient with respect to `x` includes the path through them. `weight`, `bias`: `[C]`.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn batch_norm(
-    g: &mut Graph,
-    x: TensorId,
-    statistics: BatchStatistics,
-    weight: TensorId,
-    bias: TensorId,
-    eps: f32,
-) -> Result<TensorId> {
-    let per_channel = g.shape(statistics.mean).clone();
-    let weight = reshape(g, weight, per_channel.clone())?;
-    let bias = reshape(g, bias, per_channel)?;
-    let inputs = [x, statistics.mean, statistics.var, weight, bias];
-    g.add(BatchNorm { eps }, &inputs)
+    /// This normalised by `statistics`, which must be [`Tensor::batch_statistics`] of this very tensor: the
+    /// gradient with respect to it includes the path through them. `weight`, `bias`: `[C]`. Fails if the sizes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn batch_norm(
+        self,
+        statistics: BatchStatistics<'g>,
+        weight: Self,
+        bias: Self,
+        eps: f32,
+    ) -> Self {
+        let BatchStatistics { mean, var, .. } = statistics;
+        let weight = weight.reshape(mean.shape());
+        let bias = bias.reshape(mean.shape());
+        let inputs = [self, mean, var, weight, bias];
+        self.graph().add(BatchNorm { eps }, &inputs)
+    }
 }
 
 fn channel_shape(x: &Shape) -> Result<Shape, String> {
@@ -99,40 +92,20 @@ impl Op for BatchNorm {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        y_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let &[x, mean, var, weight, _] = g.node(node).inputs.as_slice() else {
-            return Err(Error::bug("batch_norm has another number of inputs than 5"));
-        };
-        let per_channel = g.shape(mean).clone();
-        let count = (g.shape(x).len() / per_channel.len()) as f32;
-        let shifted = affine(g, var, 1.0, self.eps)?;
-        let inverse_std = rsqrt(g, shifted)?;
-        let centred = sub(g, x, mean)?;
-        let normalised = mul(g, centred, inverse_std)?;
-        let product = mul(g, y_grad, normalised)?;
-        let weight_grad = reduce_sum(g, product, per_channel.clone(), 1.0)?;
-        let bias_grad = reduce_sum(g, y_grad, per_channel, 1.0)?;
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [x, mean, var, weight, _] = y.inputs();
+        let per_channel = mean.shape();
+        let count = (x.len() / per_channel.len()) as f32;
+        let inverse_std = (var + self.eps).rsqrt();
+        let normalised = (x - mean) * inverse_std;
+        let weight_grad = (y_grad * normalised).reduce_sum(per_channel.clone(), 1.0);
+        let bias_grad = y_grad.reduce_sum(per_channel, 1.0);
         // x' = weight / std * (y' - mean(y') - normalised * mean(y' normalised)).
-        let mean_grad = scale(g, bias_grad, 1.0 / count)?;
-        let mean_product = scale(g, weight_grad, 1.0 / count)?;
-        let along = mul(g, normalised, mean_product)?;
-        let both = add(g, along, mean_grad)?;
-        let both = neg(g, both)?;
-        let inner = add(g, y_grad, both)?;
-        let factor = mul(g, weight, inverse_std)?;
-        let x_grad = mul(g, inner, factor)?;
-        Ok(vec![
-            Some(x_grad),
-            None,
-            None,
-            Some(weight_grad),
-            Some(bias_grad),
-        ])
+        let mean_grad = bias_grad * (1.0 / count);
+        let mean_product = weight_grad * (1.0 / count);
+        let inner = y_grad + -(normalised * mean_product + mean_grad);
+        let x_grad = inner * (weight * inverse_std);
+        vec![Some(x_grad), None, None, Some(weight_grad), Some(bias_grad)]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -3,11 +3,13 @@
 //! Ranks agree and each size is equal or 1, those kept by an operand being neighbours; or an
 //! operand has one element. See [`crate::shape::Shape::broadcast_to`].
 
+use std::ops::{Add, Div, Mul, Sub};
+
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{greater_than_zero, neg, pointwise, sum_to};
+use crate::graph::{Op, Tensor};
+use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(a, b) for every element.
@@ -25,29 +27,49 @@ pub enum Binary {
     Maximum,
 }
 
-macro_rules! binary_functions {
-    ($($(#[$doc:meta])* $name:ident => $variant:expr;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Errors
-        /// [`crate::Error::Shape`] if the shapes do not broadcast.
-        pub fn $name(g: &mut Graph, a: TensorId, b: TensorId) -> Result<TensorId> {
-            g.add($variant, &[a, b])
-        }
-    )*};
+impl Add for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn add(self, b: Self) -> Self {
+        self.graph().add(Binary::Add, &[self, b])
+    }
 }
 
-binary_functions! {
-    /// a + b.
-    add => Binary::Add;
-    /// a - b.
-    sub => Binary::Sub;
-    /// a * b.
-    mul => Binary::Mul;
-    /// a / b.
-    div => Binary::Div;
-    /// The larger of a and b.
-    maximum => Binary::Maximum;
+impl Sub for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn sub(self, b: Self) -> Self {
+        self.graph().add(Binary::Sub, &[self, b])
+    }
+}
+
+impl Mul for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn mul(self, b: Self) -> Self {
+        self.graph().add(Binary::Mul, &[self, b])
+    }
+}
+
+impl Div for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn div(self, b: Self) -> Self {
+        self.graph().add(Binary::Div, &[self, b])
+    }
+}
+
+impl Tensor<'_> {
+    /// The larger of this and `b`. Fails if the shapes do not broadcast, as the operators do.
+    #[must_use]
+    #[track_caller]
+    pub fn maximum(self, b: Self) -> Self {
+        self.graph().add(Binary::Maximum, &[self, b])
+    }
 }
 
 impl Binary {
@@ -80,33 +102,23 @@ impl Op for Binary {
             .ok_or_else(|| format!("{a} and {b} do not broadcast"))
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        y: TensorId,
-        y_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let (a, b) = (g.node(y).inputs[0], g.node(y).inputs[1]);
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [a, b] = y.inputs();
         let (a_grad, b_grad) = match self {
             Self::Add => (y_grad, y_grad),
-            Self::Sub => (y_grad, neg(g, y_grad)?),
-            Self::Mul => (mul(g, y_grad, b)?, mul(g, y_grad, a)?),
+            Self::Sub => (y_grad, -y_grad),
+            Self::Mul => (y_grad * b, y_grad * a),
             Self::Div => {
-                let a_grad = div(g, y_grad, b)?;
-                let product = mul(g, a_grad, y)?;
-                (a_grad, neg(g, product)?)
+                let a_grad = y_grad / b;
+                (a_grad, -(a_grad * y))
             }
             Self::Maximum => {
-                let difference = sub(g, a, b)?;
-                let a_is_larger = greater_than_zero(g, difference)?;
-                let a_grad = mul(g, y_grad, a_is_larger)?;
-                (a_grad, sub(g, y_grad, a_grad)?)
+                let a_grad = y_grad * (a - b).greater_than_zero();
+                (a_grad, y_grad - a_grad)
             }
         };
-        let (a_shape, b_shape) = (g.shape(a).clone(), g.shape(b).clone());
-        let a_grad = sum_to(g, a_grad, a_shape)?;
-        let b_grad = sum_to(g, b_grad, b_shape)?;
-        Ok(vec![Some(a_grad), Some(b_grad)])
+        let (a_grad, b_grad) = (a_grad.sum_to(a.shape()), b_grad.sum_to(b.shape()));
+        vec![Some(a_grad), Some(b_grad)]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -1,28 +1,29 @@
-//! One tensor repeated along dimensions of size 1: the adjoint of [`crate::ops::sum_to`].
+//! One tensor repeated along dimensions of size 1: the adjoint of [`Tensor::sum_to`].
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{pointwise, sum_to};
+use crate::graph::{Op, Tensor};
+use crate::ops::pointwise;
 use crate::shape::Shape;
 
-/// See [`broadcast_to`].
+/// See [`Tensor::broadcast_to`].
 #[derive(Debug)]
 pub struct BroadcastTo {
     shape: Shape,
 }
 
-/// `x` repeated to `shape`: sizes equal or 1, those kept being neighbours; or `x` has one element.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if it cannot be.
-pub fn broadcast_to(g: &mut Graph, x: TensorId, shape: impl Into<Shape>) -> Result<TensorId> {
-    let shape = shape.into();
-    if *g.shape(x) == shape {
-        return Ok(x);
+impl Tensor<'_> {
+    /// This repeated to `shape`: sizes equal or 1, those kept being neighbours; or it has one element. Fails if it cannot be.
+    #[must_use]
+    #[track_caller]
+    pub fn broadcast_to(self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        if self.shape() == shape {
+            return self;
+        }
+        self.apply(BroadcastTo { shape })
     }
-    g.add(BroadcastTo { shape }, &[x])
 }
 
 impl Op for BroadcastTo {
@@ -37,14 +38,9 @@ impl Op for BroadcastTo {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let shape = g.shape(g.node(node).inputs[0]).clone();
-        Ok(vec![Some(sum_to(g, output_grad, shape)?)])
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [x] = y.inputs();
+        vec![Some(y_grad.sum_to(x.shape()))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

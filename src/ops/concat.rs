@@ -2,25 +2,24 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::slice;
+use crate::graph::{Graph, Op, Tensor};
 use crate::shape::Shape;
 
 /// Tensors that one dispatch copies.
 const AT_ONCE: usize = 4;
 
-/// See [`concat()`].
+/// See [`Graph::concat`].
 #[derive(Debug)]
 pub struct Concat {
     dim: usize,
 }
 
-/// The tensors `parts` one after the other along dimension `dim`; all other sizes agree.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if they do not, or there are none.
-pub fn concat(g: &mut Graph, parts: &[TensorId], dim: usize) -> Result<TensorId> {
-    g.add(Concat { dim }, parts)
+impl Graph {
+    /// The tensors `parts` one after the other along dimension `dim`. Fails if other sizes differ or there are none.
+    #[track_caller]
+    pub fn concat<'g>(&'g self, parts: &[Tensor<'g>], dim: usize) -> Tensor<'g> {
+        self.add(Concat { dim }, parts)
+    }
 }
 
 impl Op for Concat {
@@ -49,20 +48,15 @@ impl Op for Concat {
         Ok(dims.into())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let mut start = 0;
         let mut grads = Vec::new();
-        for input in g.node(node).inputs.clone() {
-            let len = g.shape(input).dims()[self.dim];
-            grads.push(Some(slice(g, output_grad, self.dim, start, 1, len)?));
+        for part in y.all_inputs() {
+            let len = part.size(self.dim);
+            grads.push(Some(y_grad.slice(self.dim, start, 1, len)));
             start += len;
         }
-        Ok(grads)
+        grads
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

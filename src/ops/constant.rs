@@ -2,28 +2,29 @@
 
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Graph, Op, Tensor};
 use crate::ops::pointwise;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// See [`constant`].
+/// See [`Graph::constant`].
 #[derive(Debug)]
 pub struct Constant {
     value: f32,
     shape: Shape,
 }
 
-/// A tensor of `shape` filled with the finite number `value`.
-///
-/// # Errors
-/// [`Error::Shape`] if `value` is not finite.
-pub fn constant(g: &mut Graph, value: f32, shape: impl Into<Shape>) -> Result<TensorId> {
-    if !value.is_finite() {
-        return Err(Error::graph("constant", format!("{value} is not finite")));
+impl Graph {
+    /// A tensor of `shape` filled with the finite number `value`. Fails if it is not finite.
+    #[track_caller]
+    pub fn constant(&self, mut value: f32, shape: impl Into<Shape>) -> Tensor<'_> {
+        if !value.is_finite() {
+            self.fail(Error::graph("constant", format!("{value} is not finite")));
+            value = 0.0;
+        }
+        let shape = shape.into();
+        self.add(Constant { value, shape }, &[])
     }
-    let shape = shape.into();
-    g.add(Constant { value, shape }, &[])
 }
 
 impl Op for Constant {
@@ -35,8 +36,8 @@ impl Op for Constant {
         Ok(self.shape.clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

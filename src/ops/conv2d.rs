@@ -10,10 +10,9 @@
 //! Bound: 2 N O `out_h` `out_w` (C / groups) `k_h` `k_w` operations, each direction.
 
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Op, Tensor};
+use crate::ops::Padding2d;
 use crate::ops::contraction::{Bias, Contraction};
-use crate::ops::strided_copy::permute_and_reverse_last;
-use crate::ops::{Padding2d, concat, constant, pad2d, permute, reduce_sum, reshape, slice};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -41,7 +40,7 @@ impl Default for Conv2dGeometry {
     }
 }
 
-/// The convolution of an image that is padded already. See [`conv2d`].
+/// The convolution of an image that is padded already. See [`Tensor::conv2d`].
 #[derive(Clone, Copy, Debug)]
 pub struct Conv2d {
     geometry: Conv2dGeometry,
@@ -57,44 +56,31 @@ pub struct Conv2dWeightGrad {
     kernel_size: [usize; 2],
 }
 
-/// `x` [N, C, H, W] with `weight` [O, C / groups, `k_h`, `k_w`] and `bias` `[O]`, giving
-/// [N, O, `out_h`, `out_w`].
-///
-/// # Errors
-/// [`Error::Shape`] if the sizes do not fit.
-pub fn conv2d(
-    g: &mut Graph,
-    x: TensorId,
-    weight: TensorId,
-    bias: Option<TensorId>,
-    geometry: Conv2dGeometry,
-) -> Result<TensorId> {
-    let p = geometry.padding;
-    let mut image = x;
-    if p > 0 {
-        let &[.., h, w] = g.shape(x).dims() else {
-            return Err(Error::shape(
-                "conv2d",
-                format!("{} is not NCHW", g.shape(x)),
-            ));
-        };
-        let before = i64::try_from(p).unwrap_or(i64::MAX);
-        let padding = Padding2d {
-            before: [before; 2],
-            size: [h + 2 * p, w + 2 * p],
-            spacing: [1, 1],
-        };
-        image = pad2d(g, x, padding)?;
-    }
-    let inputs: Vec<TensorId> = [image, weight].into_iter().chain(bias).collect();
-    let transposed = false;
-    g.add(
-        Conv2d {
+impl Tensor<'_> {
+    /// The convolution of this [N, C, H, W] with `weight` [O, C / groups, `k_h`, `k_w`] and `bias` `[O]`:
+    /// [N, O, `out_h`, `out_w`]. Fails if the sizes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn conv2d(self, weight: Self, bias: Option<Self>, geometry: Conv2dGeometry) -> Self {
+        let p = geometry.padding;
+        let mut image = self;
+        if p > 0 {
+            let [_, _, h, w] = self.dims();
+            let padding = Padding2d {
+                before: [signed(p); 2],
+                size: [h, w].map(|size| size.saturating_add(p.saturating_mul(2))),
+                spacing: [1, 1],
+            };
+            image = self.pad2d(padding);
+        }
+        let inputs: Vec<Self> = [image, weight].into_iter().chain(bias).collect();
+        let transposed = false;
+        let op = Conv2d {
             geometry,
             transposed,
-        },
-        &inputs,
-    )
+        };
+        self.graph().add(op, &inputs)
+    }
 }
 
 /// Sizes of one convolution over a padded image.
@@ -187,35 +173,30 @@ impl Op for Conv2d {
         Ok([s.batch, outputs, s.out[0], s.out[1]].into())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let inputs = g.node(node).inputs.clone();
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let inputs = y.all_inputs();
         let (image, weight) = (inputs[0], inputs[1]);
-        if self.transposed {
-            let message = "second derivatives of convolutions are not implemented";
-            return Err(Error::graph("conv2d", message));
-        }
-        let s = self
-            .geometry
-            .sizes(g.shape(image), g.shape(weight))
-            .map_err(|message| Error::shape("conv2d", message))?;
-        let image_grad = self.image_grad(g, &s, weight, output_grad)?;
+        let s = match self.geometry.sizes(&image.shape(), &weight.shape()) {
+            Ok(sizes) if !self.transposed => sizes,
+            _ => {
+                let message = "second derivatives of convolutions are not implemented";
+                y.graph().fail(Error::graph("conv2d", message));
+                return vec![None; inputs.len()];
+            }
+        };
+        let image_grad = self.image_grad(&s, weight, y_grad);
         let grad = Conv2dWeightGrad {
             geometry: self.geometry,
             kernel_size: s.kernel,
         };
-        let weight_grad = g.add(grad, &[image, output_grad])?;
+        let weight_grad = y.graph().add(grad, &[image, y_grad]);
         let mut grads = vec![Some(image_grad), Some(weight_grad)];
         if inputs.len() > 2 {
             let outputs = s.groups * s.outputs;
-            let summed = reduce_sum(g, output_grad, [1, outputs, 1, 1], 1.0)?;
-            grads.push(Some(reshape(g, summed, [outputs])?));
+            let summed = y_grad.reduce_sum([1, outputs, 1, 1], 1.0);
+            grads.push(Some(summed.reshape([outputs])));
         }
-        Ok(grads)
+        grads
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
@@ -283,38 +264,30 @@ impl Conv2d {
 
     /// d(loss)/d(padded image), computed for the pixels inside the padding only: those of the
     /// padding are zero by definition.
-    fn image_grad(
-        &self,
-        g: &mut Graph,
-        s: &Sizes,
-        weight: TensorId,
-        output_grad: TensorId,
-    ) -> Result<TensorId> {
+    fn image_grad<'g>(&self, s: &Sizes, weight: Tensor<'g>, y_grad: Tensor<'g>) -> Tensor<'g> {
         let padding = self.geometry.padding;
         let inner = [0, 1].map(|i| s.image[i] - 2 * padding);
         let inner_grad = if self.geometry.stride > 1 && self.geometry.dilation == 1 {
-            self.strided_image_grad(g, s, weight, output_grad, inner)?
+            self.strided_image_grad(s, weight, y_grad, inner)
         } else {
-            self.spread_image_grad(g, s, weight, output_grad, inner)?
+            self.spread_image_grad(s, weight, y_grad, inner)
         };
-        let outer = Padding2d {
+        inner_grad.pad2d(Padding2d {
             before: [signed(padding); 2],
             size: s.image,
             spacing: [1, 1],
-        };
-        pad2d(g, inner_grad, outer)
+        })
     }
 
     /// The convolution of the output gradient, zeros put in for the stride, with the reversed
     /// kernels.
-    fn spread_image_grad(
+    fn spread_image_grad<'g>(
         &self,
-        g: &mut Graph,
         s: &Sizes,
-        weight: TensorId,
-        output_grad: TensorId,
+        weight: Tensor<'g>,
+        y_grad: Tensor<'g>,
         inner: [usize; 2],
-    ) -> Result<TensorId> {
+    ) -> Tensor<'g> {
         let Conv2dGeometry {
             stride,
             padding,
@@ -328,30 +301,27 @@ impl Conv2d {
             size: [0, 1].map(|i| inner[i] + reach[i]),
             spacing: [stride; 2],
         };
-        let spread = pad2d(g, output_grad, room)?;
-        self.reversed(g, s, weight, spread, dilation)
+        reversed_convolution(s, weight, y_grad.pad2d(room), dilation)
     }
 
     /// With a stride, pixel (y, x) meets only the taps that leave the same rest on division by it:
     /// the pixels of one rest are a convolution with those taps, and no zero is multiplied.
-    fn strided_image_grad(
+    fn strided_image_grad<'g>(
         &self,
-        g: &mut Graph,
         s: &Sizes,
-        weight: TensorId,
-        output_grad: TensorId,
+        weight: Tensor<'g>,
+        y_grad: Tensor<'g>,
         inner: [usize; 2],
-    ) -> Result<TensorId> {
+    ) -> Tensor<'g> {
         let (stride, padding) = (self.geometry.stride, self.geometry.padding);
+        let inside = |spacing: usize| Padding2d {
+            before: [-signed(padding); 2],
+            size: inner,
+            spacing: [spacing; 2],
+        };
         if s.kernel == [1, 1] {
             // One tap meets every stride-th pixel, and nothing the others.
-            let part = self.reversed(g, s, weight, output_grad, 1)?;
-            let apart = Padding2d {
-                before: [-signed(padding); 2],
-                size: inner,
-                spacing: [stride; 2],
-            };
-            return pad2d(g, part, apart);
+            return reversed_convolution(s, weight, y_grad, 1).pad2d(inside(stride));
         }
         let channels = s.groups * s.channels;
         let planes = s.batch * channels;
@@ -361,71 +331,58 @@ impl Conv2d {
             let taps = [0, 1].map(|i| s.kernel[i].saturating_sub(rest[i]).div_ceil(stride));
             let plane = [1, planes * size[0] * size[1]];
             if taps.contains(&0) {
-                parts.push(constant(g, 0.0, plane)?);
+                parts.push(weight.graph().constant(0.0, plane));
                 continue;
             }
-            let some = slice(g, weight, 2, rest[0], stride, taps[0])?;
-            let some = slice(g, some, 3, rest[1], stride, taps[1])?;
+            let some = weight.slice(2, rest[0], stride, taps[0]);
+            let some = some.slice(3, rest[1], stride, taps[1]);
             let room = Padding2d {
                 before: taps.map(|t| signed(t - 1)),
                 size: [0, 1].map(|i| size[i] + taps[i] - 1),
                 spacing: [1, 1],
             };
-            let image = pad2d(g, output_grad, room)?;
-            let part = self.reversed(g, s, some, image, 1)?;
-            parts.push(reshape(g, part, plane)?);
+            let part = reversed_convolution(s, some, y_grad.pad2d(room), 1);
+            parts.push(part.reshape(plane));
         }
-        let all = concat(g, &parts, 0)?;
-        let all = reshape(g, all, [stride, stride, planes * size[0], size[1]])?;
-        let all = permute(g, all, &[2, 0, 3, 1])?;
+        let by_rest = [stride, stride, planes * size[0], size[1]];
         let whole = [s.batch, channels, size[0] * stride, size[1] * stride];
-        let all = reshape(g, all, whole)?;
-        let inside = Padding2d {
-            before: [-signed(padding); 2],
-            size: inner,
-            spacing: [1, 1],
-        };
-        pad2d(g, all, inside)
+        let all = weight.graph().concat(&parts, 0).reshape(by_rest);
+        all.permute(&[2, 0, 3, 1]).reshape(whole).pad2d(inside(1))
     }
+}
 
-    /// `image` [N, O, ..] convolved with `weight` [O, C / groups, taps] reversed and its channels
-    /// exchanged, without a stride.
-    fn reversed(
-        &self,
-        g: &mut Graph,
-        s: &Sizes,
-        weight: TensorId,
-        image: TensorId,
-        dilation: usize,
-    ) -> Result<TensorId> {
-        let &[_, _, k_h, k_w] = g.shape(weight).dims() else {
-            return Err(Error::shape("conv2d", "the weight is not OIHW"));
-        };
-        let transposed = [k_h, k_w] == [1, 1];
-        // [O, C, taps] to [C, O, taps reversed], in each group.
-        let reversed = if transposed {
-            weight
-        } else if s.groups == 1 {
-            permute_and_reverse_last(g, weight, &[1, 0, 2, 3], 2)?
-        } else {
-            let split = [s.groups, s.outputs, s.channels, k_h * k_w];
-            let reversed = reshape(g, weight, split)?;
-            let reversed = permute_and_reverse_last(g, reversed, &[0, 2, 1, 3], 1)?;
-            let channels = s.groups * s.channels;
-            reshape(g, reversed, [channels, s.outputs, k_h, k_w])?
-        };
-        let geometry = Conv2dGeometry {
-            stride: 1,
-            padding: 0,
-            dilation,
-            groups: s.groups,
-        };
-        let op = Self {
-            geometry,
-            transposed,
-        };
-        g.add(op, &[image, reversed])
-    }
+/// `image` [N, O, ..] convolved with `weight` [O, C / groups, taps] reversed and its channels
+/// exchanged, without a stride.
+fn reversed_convolution<'g>(
+    s: &Sizes,
+    weight: Tensor<'g>,
+    image: Tensor<'g>,
+    dilation: usize,
+) -> Tensor<'g> {
+    let [_, _, k_h, k_w] = weight.dims();
+    let transposed = [k_h, k_w] == [1, 1];
+    // [O, C, taps] to [C, O, taps reversed], in each group.
+    let reversed = if transposed {
+        weight
+    } else if s.groups == 1 {
+        weight.permute_and_reverse_last(&[1, 0, 2, 3], 2)
+    } else {
+        let split = [s.groups, s.outputs, s.channels, k_h * k_w];
+        let split = weight.reshape(split);
+        let reversed = split.permute_and_reverse_last(&[0, 2, 1, 3], 1);
+        reversed.reshape([s.groups * s.channels, s.outputs, k_h, k_w])
+    };
+    let geometry = Conv2dGeometry {
+        stride: 1,
+        padding: 0,
+        dilation,
+        groups: s.groups,
+    };
+    let op = Conv2d {
+        geometry,
+        transposed,
+    };
+    image.graph().add(op, &[image, reversed])
 }
 
 fn signed(v: usize) -> i64 {
@@ -445,9 +402,10 @@ impl Op for Conv2dWeightGrad {
         Ok([o, c / self.geometry.groups, k_h, k_w].into())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let message = "second derivatives of convolutions are not implemented";
-        Err(Error::graph(self.name(), message))
+        y.graph().fail(Error::graph(self.name(), message));
+        vec![None; 2]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

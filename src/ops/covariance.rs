@@ -5,25 +5,26 @@
 //! Bound: rows * features^2 operations (half of the product, by symmetry).
 
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, Symmetry, TensorId};
+use crate::graph::{Cost, Op, Symmetry, Tensor};
+use crate::ops::MatMul;
 use crate::ops::contraction::Contraction;
-use crate::ops::{MatMul, add, matmul_with, permute};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// See [`covariance`].
+/// See [`Tensor::covariance`].
 #[derive(Debug)]
 pub struct Covariance {
     eps: f32,
 }
 
-/// Of `centred` [groups, rows, features], whose columns have mean zero:
-/// cov [groups, features, features] = centred^T centred / rows + `eps` I.
-///
-/// # Errors
-/// [`Error::Shape`] if `centred` does not have 3 dimensions.
-pub fn covariance(g: &mut Graph, centred: TensorId, eps: f32) -> Result<TensorId> {
-    g.add(Covariance { eps }, &[centred])
+impl Tensor<'_> {
+    /// Of centred rows, [groups, rows, features], whose columns have mean zero:
+    /// cov [groups, features, features] = centred^T centred / rows + `eps` I. Fails if it does not have 3 dimensions.
+    #[must_use]
+    #[track_caller]
+    pub fn covariance(self, eps: f32) -> Self {
+        self.apply(Covariance { eps })
+    }
 }
 
 impl Op for Covariance {
@@ -38,27 +39,19 @@ impl Op for Covariance {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        cov_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let centred = g.node(node).inputs[0];
-        let rows = g.shape(centred).dims()[1] as f32;
+    fn gradient<'g>(&self, cov: Tensor<'g>, cov_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [centred] = cov.inputs();
+        let [_, rows, _] = centred.dims();
         // The sum of the gradient and its transpose.
-        let (both, factor) = if g.is_symmetric(cov_grad) {
-            (cov_grad, 2.0)
-        } else {
-            let transposed = permute(g, cov_grad, &[0, 2, 1])?;
-            (add(g, cov_grad, transposed)?, 1.0)
+        let (both, factor) = match cov_grad.is_symmetric() {
+            true => (cov_grad, 2.0),
+            false => (cov_grad + cov_grad.permute(&[0, 2, 1]), 1.0),
         };
         let op = MatMul {
-            alpha: factor / rows,
+            alpha: factor / rows as f32,
             ..MatMul::default()
         };
-        let grad = matmul_with(g, centred, both, None, op)?;
-        Ok(vec![Some(grad)])
+        vec![Some(centred.matmul_with(both, None, op))]
     }
 
     fn symmetry(&self) -> Symmetry {

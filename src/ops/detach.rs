@@ -2,19 +2,19 @@
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
-/// See [`detach`].
+/// See [`Tensor::detach`].
 #[derive(Debug)]
 pub struct Detach;
 
-/// `x` as a constant to differentiation (PyTorch's `detach`).
-///
-/// # Errors
-/// None today; the signature is that of every op.
-pub fn detach(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-    g.add(Detach, &[x])
+impl Tensor<'_> {
+    /// This as a constant to differentiation (PyTorch's `detach`).
+    #[must_use]
+    pub fn detach(self) -> Self {
+        self.apply(Detach)
+    }
 }
 
 impl Op for Detach {
@@ -26,8 +26,8 @@ impl Op for Detach {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {

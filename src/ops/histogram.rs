@@ -2,30 +2,31 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{reduce_sum, reshape};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// Values that one workgroup counts at most, up to 1 024 workgroups.
 const PER_PART: usize = 1 << 14;
 
-/// Counts of parts of the values, [parts, bins]. See [`histogram`].
+/// Counts of parts of the values, [parts, bins]. See [`Tensor::histogram`].
 #[derive(Debug)]
 pub struct Histogram {
     bins: usize,
     range: [f32; 2],
 }
 
-/// The shares of all values of `x` that lie in each of `bins` equal parts of `range`, `[bins]`. The last
-/// part has its upper end; values outside of all count in none (as in `torch.histc`). No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] for a range that is none, or bins that are none or more than 4 096.
-pub fn histogram(g: &mut Graph, x: TensorId, bins: usize, range: [f32; 2]) -> Result<TensorId> {
-    let len = g.shape(x).len();
-    let parts = g.add(Histogram { bins, range }, &[x])?;
-    let shares = reduce_sum(g, parts, [1, bins], 1.0 / len.max(1) as f32)?;
-    reshape(g, shares, [bins])
+impl Tensor<'_> {
+    /// The shares of all values that lie in each of `bins` equal parts of `range`, `[bins]`. The last
+    /// part has its upper end; values outside of all count in none (as in `torch.histc`). No gradient.
+    ///
+    /// Fails for a range that is none, or bins that are none or more than 4 096.
+    #[must_use]
+    #[track_caller]
+    pub fn histogram(self, bins: usize, range: [f32; 2]) -> Self {
+        let parts = self.apply(Histogram { bins, range });
+        let share = 1.0 / self.len().max(1) as f32;
+        parts.reduce_sum([1, bins], share).reshape([bins])
+    }
 }
 
 impl Op for Histogram {
@@ -44,8 +45,8 @@ impl Op for Histogram {
         Ok([parts, self.bins].into())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -3,8 +3,7 @@
 //! Bound: bytes of the patch matrix, k*k times the image at stride 1.
 
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{reduce_sum, reshape};
+use crate::graph::{Op, Tensor};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
 
@@ -33,55 +32,44 @@ impl Window {
     }
 }
 
-/// See [`im2col`].
+/// See [`Tensor::im2col`].
 #[derive(Debug)]
 pub struct Im2col {
     window: Window,
 }
 
-/// See [`col2im`].
+/// See [`Tensor::col2im`].
 #[derive(Debug)]
 pub struct Col2im {
     window: Window,
     image: Shape,
 }
 
-/// The patches of `x` [N, C, H, W] as [N * `out_h` * `out_w`, C * `k_h` * `k_w`]: row (n, oh, ow), column
-/// (c, ky, kx).
-///
-/// # Errors
-/// [`Error::Shape`] if `x` is not NCHW or no patch fits.
-pub fn im2col(g: &mut Graph, x: TensorId, window: Window) -> Result<TensorId> {
-    g.add(Im2col { window }, &[x])
-}
+impl Tensor<'_> {
+    /// The patches of this [N, C, H, W] as [N * `out_h` * `out_w`, C * `k_h` * `k_w`]: row (n, oh, ow), column
+    /// (c, ky, kx). Fails if it is not NCHW or no patch fits.
+    #[must_use]
+    #[track_caller]
+    pub fn im2col(self, window: Window) -> Self {
+        self.apply(Im2col { window })
+    }
 
-/// [`im2col`] of `x` minus `mean`, whose numbers, in the order of the columns, repeat along them: one of
-/// each block, or of all columns.
-///
-/// # Errors
-/// [`Error::Shape`] if `x` is not NCHW, no patch fits or `mean` does not repeat so.
-pub fn im2col_centred(
-    g: &mut Graph,
-    x: TensorId,
-    mean: TensorId,
-    window: Window,
-) -> Result<TensorId> {
-    g.add(Im2col { window }, &[x, mean])
-}
+    /// [`Tensor::im2col`] minus `mean`, whose numbers, in the order of the columns, repeat along them: one of
+    /// each block, or of all columns. Fails if `mean` does not repeat so.
+    #[must_use]
+    #[track_caller]
+    pub fn im2col_centred(self, mean: Self, window: Window) -> Self {
+        self.graph().add(Im2col { window }, &[self, mean])
+    }
 
-/// The adjoint of [`im2col`]: every patch added back where it came from, into an image of shape
-/// `image` [N, C, H, W].
-///
-/// # Errors
-/// [`Error::Shape`] if `columns` does not have the shape `im2col` gives for `image`.
-pub fn col2im(
-    g: &mut Graph,
-    columns: TensorId,
-    window: Window,
-    image: impl Into<Shape>,
-) -> Result<TensorId> {
-    let image = image.into();
-    g.add(Col2im { window, image }, &[columns])
+    /// The adjoint of [`Tensor::im2col`]: every patch added back where it came from, into an image of shape
+    /// `image` [N, C, H, W]. Fails if this does not have the shape that `im2col` gives for `image`.
+    #[must_use]
+    #[track_caller]
+    pub fn col2im(self, window: Window, image: impl Into<Shape>) -> Self {
+        let image = image.into();
+        self.apply(Col2im { window, image })
+    }
 }
 
 fn columns_shape(window: &Window, image: &Shape) -> Result<Shape, String> {
@@ -160,23 +148,17 @@ impl Op for Im2col {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let inputs = g.node(node).inputs.clone();
-        let image = g.shape(inputs[0]).clone();
-        let mut grads = vec![Some(col2im(g, output_grad, self.window, image)?)];
-        if let Some(&mean) = inputs.get(1) {
-            let (shape, len) = (g.shape(mean).clone(), g.shape(mean).len());
-            let repeats = g.shape(output_grad).len() / len;
-            let rows = reshape(g, output_grad, [repeats, len])?;
-            let sum = reduce_sum(g, rows, [1, len], -1.0)?;
-            grads.push(Some(reshape(g, sum, shape)?));
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let inputs = y.all_inputs();
+        let image = inputs[0].shape();
+        let mut grads = vec![Some(y_grad.col2im(self.window, image))];
+        if let Some(mean) = inputs.get(1) {
+            let len = mean.len();
+            let rows = y_grad.reshape([y_grad.len() / len, len]);
+            let sum = rows.reduce_sum([1, len], -1.0);
+            grads.push(Some(sum.reshape(mean.shape())));
         }
-        Ok(grads)
+        grads
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -206,13 +188,8 @@ impl Op for Col2im {
         Ok(self.image.clone())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        _node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![Some(im2col(g, output_grad, self.window)?)])
+    fn gradient<'g>(&self, _: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![Some(y_grad.im2col(self.window))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

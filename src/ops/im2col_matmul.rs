@@ -11,15 +11,14 @@
 use std::ops::Range;
 
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Op, Tensor};
+use crate::ops::Window;
 use crate::ops::contraction::{Bias, Contraction};
 use crate::ops::matmul::symmetric_part;
-use crate::ops::strided_copy::reverse;
-use crate::ops::{Transpose, Window, col2im, im2col, matmul, reduce_sum, reshape};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// See [`im2col_matmul`].
+/// See [`Tensor::im2col_matmul`].
 #[derive(Debug)]
 pub struct Im2colMatmul {
     window: Window,
@@ -34,35 +33,37 @@ struct Col2imMatmul {
     image: Shape,
 }
 
-/// Rows of `im2col(x)` times `b`, block by block: with `x` [N, C, H, W] and `b` [F, F'] gives
-/// [N * `out_h` * `out_w`, blocks * F'], where F is the number of features of a block, and blocks F = C `k_h` `k_w`.
-/// `bias` [blocks * F'] is added to every row.
-///
-/// With `b_is_symmetric` the gradient of `b` is its symmetric part, as in [`crate::ops::MatMul`].
-///
-/// # Errors
-/// [`Error::Shape`] if the sizes do not fit, a block is no whole number of channels, or a patch has no tap inside the
-/// image or, at stride 1, a pixel is in no patch.
-pub fn im2col_matmul(
-    g: &mut Graph,
-    x: TensorId,
-    b: TensorId,
-    bias: Option<TensorId>,
-    window: Window,
-    b_is_symmetric: bool,
-) -> Result<TensorId> {
-    let inputs: Vec<TensorId> = [x, b].into_iter().chain(bias).collect();
-    let op = Im2colMatmul {
-        window,
-        b_is_symmetric,
-    };
-    g.add(op, &inputs)
+impl Tensor<'_> {
+    /// Rows of its [`Tensor::im2col`] times `b`, block by block: this [N, C, H, W] and `b` [F, F'] give
+    /// [N * `out_h` * `out_w`, blocks * F'], where F is the number of features of a block, and blocks F = C `k_h` `k_w`.
+    /// `bias` [blocks * F'] is added to every row.
+    ///
+    /// With `b_is_symmetric` the gradient of `b` is its symmetric part, as in [`crate::ops::MatMul`].
+    ///
+    /// Fails if the sizes do not fit, a block is no whole number of channels, or a patch has no tap inside the
+    /// image or, at stride 1, a pixel is in no patch.
+    #[must_use]
+    #[track_caller]
+    pub fn im2col_matmul(
+        self,
+        b: Self,
+        bias: Option<Self>,
+        window: Window,
+        b_is_symmetric: bool,
+    ) -> Self {
+        let inputs: Vec<Self> = [self, b].into_iter().chain(bias).collect();
+        let op = Im2colMatmul {
+            window,
+            b_is_symmetric,
+        };
+        self.graph().add(op, &inputs)
+    }
 }
 
 /// Percent of the whole work that regions may take: each region is a dispatch or two of its own.
 const WORTH_REGIONS: usize = 85;
 
-/// Whether [`im2col_matmul`] takes clearly less work than `im2col` and a product.
+/// Whether [`Tensor::im2col_matmul`] takes clearly less work than `im2col` and a product.
 ///
 /// Both are counted in rows times taps. A region's rows, those of all images together, fill whole tiles of 32, so
 /// that a few images of many regions compute more than they save.
@@ -268,48 +269,44 @@ impl Op for Im2colMatmul {
         Ok([s.images * s.out[0] * s.out[1], columns].into())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let inputs = g.node(node).inputs.clone();
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let inputs = y.all_inputs();
         let (x, b) = (inputs[0], inputs[1]);
-        let image = g.shape(x).clone();
-        let s = Sizes::of(&self.window, &image, g.shape(b))
-            .map_err(|message| Error::shape("im2col_matmul", message))?;
+        let image = x.shape();
+        let s = match Sizes::of(&self.window, &image, &b.shape()) {
+            Ok(sizes) => sizes,
+            Err(message) => {
+                y.graph().fail(Error::bug(message));
+                return vec![None; inputs.len()];
+            }
+        };
         let features = s.channels * s.taps[0] * s.taps[1];
         let rows = s.images * s.out[0] * s.out[1] * s.blocks;
-        let by_block = reshape(g, output_grad, [rows, s.outputs])?;
+        let by_block = y_grad.reshape([rows, s.outputs]);
 
         let x_grad = if self.window.stride == 1 {
             // [channels, taps reversed, F']
-            let b = reshape(g, b, [s.channels, s.taps[0] * s.taps[1], s.outputs])?;
-            let b = reverse(g, b, 1)?;
-            let b = reshape(g, b, [features, s.outputs])?;
+            let b = b.reshape([s.channels, s.taps[0] * s.taps[1], s.outputs]);
+            let b = b.reverse(1).reshape([features, s.outputs]);
             let window = self.window;
-            g.add(Col2imMatmul { window, image }, &[output_grad, b])?
+            y.graph().add(Col2imMatmul { window, image }, &[y_grad, b])
         } else {
-            let patches = matmul(g, by_block, b, Transpose { a: false, b: true })?;
-            let columns = s.blocks * features;
-            let patches = reshape(g, patches, [rows / s.blocks, columns])?;
-            col2im(g, patches, self.window, image)?
+            let patches = [rows / s.blocks, s.blocks * features];
+            let patches = by_block.matmul_t(b).reshape(patches);
+            patches.col2im(self.window, image)
         };
 
-        let patches = im2col(g, x, self.window)?;
-        let patches = reshape(g, patches, [rows, features])?;
+        let patches = x.im2col(self.window).reshape([rows, features]);
         let b_grad = match self.b_is_symmetric {
-            true => symmetric_part(g, patches, by_block, 1.0)?,
-            false => matmul(g, patches, by_block, Transpose { a: true, b: false })?,
+            true => symmetric_part(patches, by_block, 1.0),
+            false => patches.t_matmul(by_block),
         };
         let mut grads = vec![Some(x_grad), Some(b_grad)];
-        if let Some(&bias) = inputs.get(2) {
-            let len = g.shape(bias).len();
-            let sum = reduce_sum(g, output_grad, [1, len], 1.0)?;
-            grads.push(Some(reshape(g, sum, [len])?));
+        if let Some(bias) = inputs.get(2) {
+            let len = bias.len();
+            grads.push(Some(y_grad.reduce_sum([1, len], 1.0).reshape([len])));
         }
-        Ok(grads)
+        grads
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
@@ -396,14 +393,10 @@ impl Op for Col2imMatmul {
         }
     }
 
-    fn gradient(
-        &self,
-        _g: &mut Graph,
-        _node: TensorId,
-        _output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let message = "second derivatives of im2col_matmul are not implemented";
-        Err(Error::graph("col2im_matmul", message))
+        y.graph().fail(Error::graph("col2im_matmul", message));
+        vec![None; 2]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

@@ -2,26 +2,29 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Op, Tensor};
 use crate::shape::Shape;
 
 /// Values that one workgroup counts in a round, at least.
 const PER_PART: usize = 1 << 13;
 
-/// See [`kth_value`].
+/// See [`Tensor::kth_value`].
 #[derive(Debug)]
 pub struct KthValue {
     places: Vec<usize>,
 }
 
-/// Of each row of `x` [rows, n], the values that stand at `places` (from 0, at most four of them) when
-/// the row is sorted in ascending order, exactly: [rows, places]. NaN stand at the ends. No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `x` has not two dimensions or a place is past the end of a row.
-pub fn kth_value(g: &mut Graph, x: TensorId, places: &[usize]) -> Result<TensorId> {
-    let places = places.to_vec();
-    g.add(KthValue { places }, &[x])
+impl Tensor<'_> {
+    /// Of each row of this [rows, n], the values that stand at `places` (from 0, at most four of them) when
+    /// the row is sorted in ascending order, exactly: [rows, places]. NaN stand at the ends. No gradient.
+    ///
+    /// Fails if it has not two dimensions or a place is past the end of a row.
+    #[must_use]
+    #[track_caller]
+    pub fn kth_value(self, places: &[usize]) -> Self {
+        let places = places.to_vec();
+        self.apply(KthValue { places })
+    }
 }
 
 impl Op for KthValue {
@@ -42,8 +45,8 @@ impl Op for KthValue {
         }
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

@@ -5,9 +5,8 @@
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering, Slot};
-use crate::graph::{Cost, Graph, Op, Symmetry, TensorId};
+use crate::graph::{Cost, Op, Symmetry, Tensor};
 use crate::ops::contraction::{Bias, Contraction};
-use crate::ops::{reduce_sum, scale, sum_to};
 use crate::shape::Shape;
 
 /// Which operands are transposed (their last two dimensions exchanged).
@@ -19,7 +18,7 @@ pub struct Transpose {
     pub b: bool,
 }
 
-/// What [`matmul_with`] computes beside the bare product.
+/// What [`Tensor::matmul_with`] computes beside the bare product.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatMul {
     /// Which operands are transposed.
@@ -57,29 +56,38 @@ impl From<Transpose> for MatMul {
     }
 }
 
-/// `a` [m, k] times `b` [k, n], or batched: [batch, m, k] times [batch, k, n], where a batch of 1
-/// serves all.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn matmul(g: &mut Graph, a: TensorId, b: TensorId, transpose: Transpose) -> Result<TensorId> {
-    matmul_with(g, a, b, None, transpose)
-}
+/// Products; all fail if the sizes do not fit.
+impl Tensor<'_> {
+    /// A B: this, [m, k], times `b` [k, n], or batched: [batch, m, k] times [batch, k, n], where a batch of 1
+    /// serves all.
+    #[must_use]
+    #[track_caller]
+    pub fn matmul(self, b: Self) -> Self {
+        self.matmul_with(b, None, MatMul::default())
+    }
 
-/// alpha * op(`a`) op(`b`) + diag * I + `bias`, in one kernel. The bias is one value a column, `[n]`,
-/// or of the shape of the result.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn matmul_with(
-    g: &mut Graph,
-    a: TensorId,
-    b: TensorId,
-    bias: Option<TensorId>,
-    op: impl Into<MatMul>,
-) -> Result<TensorId> {
-    let inputs: Vec<TensorId> = [a, b].into_iter().chain(bias).collect();
-    g.add(op.into(), &inputs)
+    /// A B^T, `b` stored as [n, k].
+    #[must_use]
+    #[track_caller]
+    pub fn matmul_t(self, b: Self) -> Self {
+        self.matmul_with(b, None, Transpose { a: false, b: true })
+    }
+
+    /// A^T B, this stored as [k, m].
+    #[must_use]
+    #[track_caller]
+    pub fn t_matmul(self, b: Self) -> Self {
+        self.matmul_with(b, None, Transpose { a: true, b: false })
+    }
+
+    /// alpha * op(A) op(B) + diag * I + `bias`, in one kernel. The bias is one value a column, `[n]`,
+    /// or of the shape of the result.
+    #[must_use]
+    #[track_caller]
+    pub fn matmul_with(self, b: Self, bias: Option<Self>, op: impl Into<MatMul>) -> Self {
+        let inputs: Vec<Self> = [self, b].into_iter().chain(bias).collect();
+        self.graph().add(op.into(), &inputs)
+    }
 }
 
 /// Sizes of one product.
@@ -154,19 +162,14 @@ impl MatMul {
 }
 
 /// The symmetric part of `alpha` `a`^T `c_grad`: (a^T c' + c'^T a) `alpha` / 2, each by half.
-pub(super) fn symmetric_part(
-    g: &mut Graph,
-    a: TensorId,
-    c_grad: TensorId,
-    alpha: f32,
-) -> Result<TensorId> {
+pub(super) fn symmetric_part<'g>(a: Tensor<'g>, c_grad: Tensor<'g>, alpha: f32) -> Tensor<'g> {
     let op = MatMul {
         alpha: alpha / 2.0,
         symmetric: true,
         ..Transpose { a: true, b: false }.into()
     };
-    let first = matmul_with(g, a, c_grad, None, op)?;
-    matmul_with(g, c_grad, a, Some(first), op)
+    let first = a.matmul_with(c_grad, None, op);
+    c_grad.matmul_with(a, Some(first), op)
 }
 
 impl Op for MatMul {
@@ -185,50 +188,42 @@ impl Op for MatMul {
         Ok(self.sizes(inputs)?.output())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let inputs = g.node(node).inputs.clone();
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let inputs = y.all_inputs();
         let (a, b) = (inputs[0], inputs[1]);
         let Transpose { a: ta, b: tb } = self.transpose;
-        let mut product = |x, y, a, b| {
+        let product = |left: Tensor<'g>, right, a, b| {
             let op = Self {
                 alpha: self.alpha,
                 ..Transpose { a, b }.into()
             };
-            matmul_with(g, x, y, None, op)
+            left.matmul_with(right, None, op)
         };
         // Of C = A B: A' = C' B^T and B' = A^T C'; the transposed cases follow by transposing.
         let a_grad = match ta {
-            false => product(output_grad, b, false, !tb)?,
-            true => product(b, output_grad, tb, true)?,
+            false => product(y_grad, b, false, !tb),
+            true => product(b, y_grad, tb, true),
         };
         let b_grad = match tb {
-            _ if self.b_is_symmetric => symmetric_part(g, a, output_grad, self.alpha)?,
-            false => product(a, output_grad, !ta, false)?,
-            true => product(output_grad, a, true, ta)?,
+            _ if self.b_is_symmetric => symmetric_part(a, y_grad, self.alpha),
+            false => product(a, y_grad, !ta, false),
+            true => product(y_grad, a, true, ta),
         };
-        let (a_shape, b_shape) = (g.shape(a).clone(), g.shape(b).clone());
         let mut grads = vec![
-            Some(sum_to(g, a_grad, a_shape)?),
-            Some(sum_to(g, b_grad, b_shape)?),
+            Some(a_grad.sum_to(a.shape())),
+            Some(b_grad.sum_to(b.shape())),
         ];
-        if let Some(&bias) = inputs.get(2) {
-            if g.shape(bias) == g.shape(output_grad) {
-                grads.push(Some(output_grad));
-                return Ok(grads);
+        if let Some(bias) = inputs.get(2) {
+            if bias.shape() == y_grad.shape() {
+                grads.push(Some(y_grad));
+                return grads;
             }
-            let (n, rank) = (g.shape(bias).len(), g.shape(output_grad).rank());
+            let (n, rank) = (bias.len(), y_grad.rank());
             let mut to = vec![1; rank];
             to[rank - 1] = n;
-            let summed = reduce_sum(g, output_grad, to, 1.0)?;
-            let summed = crate::ops::reshape(g, summed, [n])?;
-            grads.push(Some(scale(g, summed, 1.0)?));
+            grads.push(Some(y_grad.reduce_sum(to, 1.0).reshape([n])));
         }
-        Ok(grads)
+        grads
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

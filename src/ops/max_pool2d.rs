@@ -2,11 +2,11 @@
 
 use super::Pool2d;
 use crate::graph::op::{Kernel, Lowered, Lowering, Slot};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// See [`max_pool2d`].
+/// See [`Tensor::max_pool2d`].
 #[derive(Debug)]
 pub struct MaxPool2d {
     pool: Pool2d,
@@ -18,13 +18,14 @@ pub(super) struct MaxPool2dGrad {
     pool: Pool2d,
 }
 
-/// The largest pixel of every window of `x` [N, C, H, W]; padding counts as -infinity. Where two
-/// are largest the gradient goes to the first.
-///
-/// # Errors
-/// [`Error::Shape`] if no window fits.
-pub fn max_pool2d(g: &mut Graph, x: TensorId, pool: Pool2d) -> Result<TensorId> {
-    g.add(MaxPool2d { pool }, &[x])
+impl Tensor<'_> {
+    /// The largest pixel of every window of this [N, C, H, W]; padding counts as -infinity. Where two
+    /// are largest the gradient goes to the first. Fails if no window fits.
+    #[must_use]
+    #[track_caller]
+    pub fn max_pool2d(self, pool: Pool2d) -> Self {
+        self.apply(MaxPool2d { pool })
+    }
 }
 
 fn kernel(entry: &'static str) -> Kernel {
@@ -45,17 +46,9 @@ impl Op for MaxPool2d {
         self.pool.output_shape(inputs[0])
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        y_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let x = g.node(node).inputs[0];
-        let pool = self.pool;
-        Ok(vec![Some(
-            g.add(MaxPool2dGrad { pool }, &[x, node, y_grad])?,
-        )])
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let ([x], pool) = (y.inputs(), self.pool);
+        vec![Some(y.graph().add(MaxPool2dGrad { pool }, &[x, y, y_grad]))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -82,11 +75,10 @@ impl Op for MaxPool2dGrad {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Err(Error::graph(
-            self.name(),
-            "second derivatives of pooling are not implemented",
-        ))
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let message = "second derivatives of pooling are not implemented";
+        y.graph().fail(Error::graph(self.name(), message));
+        vec![None; 3]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

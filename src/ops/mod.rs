@@ -1,7 +1,8 @@
 //! The closed set of ops: one file each with its shape rule, gradient and dispatch, beside the
-//! shader of the same name.
+//! shader of the same name. Each file adds its operators and methods to [`crate::graph::Tensor`]; where one wants what
+//! does not fit, the graph keeps the error (see [`crate::graph`]).
 //!
-//! An op made wholly of other ops has no shader: [`batch_norm`], and [`newton_schulz()`], which brings
+//! An op made wholly of other ops has no shader: [`BatchNorm`], and `newton_schulz`, which brings
 //! a gradient of its own. Element-wise ops share one generated kernel, see [`pointwise`].
 
 mod avg_pool2d;
@@ -35,38 +36,35 @@ mod strided_copy;
 mod top_k_accuracy;
 mod unary;
 
-pub use avg_pool2d::{AvgPool2d, avg_pool2d, global_avg_pool};
-pub use batch_norm::{BatchNorm, BatchStatistics, batch_norm, batch_statistics};
-pub use binary::{Binary, add, div, maximum, mul, sub};
-pub use broadcast::{BroadcastTo, broadcast_to};
-pub use concat::{Concat, concat};
-pub use constant::{Constant, constant};
+pub use avg_pool2d::AvgPool2d;
+pub use batch_norm::{BatchNorm, BatchStatistics};
+pub use binary::Binary;
+pub use broadcast::BroadcastTo;
+pub use concat::Concat;
+pub use constant::Constant;
 pub(crate) use contraction::finish_with_relu;
-pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad, conv2d};
-pub use covariance::{Covariance, covariance};
-pub use detach::{Detach, detach};
-pub use histogram::{Histogram, histogram};
-pub use im2col::{Col2im, Im2col, Window, col2im, im2col, im2col_centred};
-pub use im2col_matmul::{Im2colMatmul, im2col_matmul, is_cheaper_by_regions};
-pub use kth_value::{KthValue, kth_value};
-pub use matmul::{MatMul, Transpose, matmul, matmul_with};
-pub use max_pool2d::{MaxPool2d, max_pool2d};
+pub use conv2d::{Conv2d, Conv2dGeometry, Conv2dWeightGrad};
+pub use covariance::Covariance;
+pub use detach::Detach;
+pub use histogram::Histogram;
+pub use im2col::{Col2im, Im2col, Window};
+pub use im2col_matmul::{Im2colMatmul, is_cheaper_by_regions};
+pub use kth_value::KthValue;
+pub use matmul::{MatMul, Transpose};
+pub use max_pool2d::MaxPool2d;
+pub use newton_schulz::CovGrad;
 pub(crate) use newton_schulz::WHOLE_FEATURES;
-pub use newton_schulz::{CovGrad, newton_schulz};
-pub use newton_schulz_of_rows::{is_cheaper_by_rows, newton_schulz_of_rows};
-pub use one_hot::{OneHot, one_hot};
-pub use paint::{Colours, Paint, ROW_ALIGNMENT, Tiles, paint};
+pub use newton_schulz_of_rows::is_cheaper_by_rows;
+pub use one_hot::OneHot;
+pub use paint::{Colours, Paint, ROW_ALIGNMENT, Tiles};
 pub use pool2d::Pool2d;
-pub use random_uniform::{RandomUniform, random_uniform};
-pub use reduce_sum::{ReduceSum, mean_to, reduce_sum, sum_to};
-pub use reshape::{Reshape, reshape};
-pub use softmax_cross_entropy::{SoftmaxCrossEntropy, softmax_cross_entropy};
-pub use strided_copy::{Padding2d, StridedCopy, pad2d, permute, slice};
-pub use top_k_accuracy::{TopKAccuracy, top_k_accuracy};
-pub use unary::{
-    Unary, abs, affine, exp, greater_than_zero, log, neg, recip, relu, rsqrt, scale, sigmoid, sqrt,
-    square,
-};
+pub use random_uniform::RandomUniform;
+pub use reduce_sum::ReduceSum;
+pub use reshape::Reshape;
+pub use softmax_cross_entropy::SoftmaxCrossEntropy;
+pub use strided_copy::{Padding2d, StridedCopy};
+pub use top_k_accuracy::TopKAccuracy;
+pub use unary::Unary;
 
 /// Every op: what `Op::name` may say outside of fused chains. The tests run over this list, so
 /// that no op is without a reference and a gradient check.

@@ -24,10 +24,8 @@
 //! general 5/2 `n_iter` - 3 (even) or 5/2 (`n_iter` - 1) (odd) forward and twice that backward.
 
 use crate::graph::op::{Lowered, Lowering};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{
-    MatMul, add, constant, div, matmul_with, mul, permute, reduce_sum, rsqrt, scale, sqrt, square,
-};
+use crate::graph::{Op, Tensor};
+use crate::ops::MatMul;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -60,7 +58,7 @@ pub enum CovGrad {
     Symmetric,
 }
 
-/// See [`newton_schulz`]. The output is the first input, Z after `n_iter` iterations; the second
+/// See [`Tensor::newton_schulz`]. The output is the first input, Z after `n_iter` iterations; the second
 /// is the first Y, of which it is a function.
 #[derive(Debug)]
 struct NewtonSchulz {
@@ -68,57 +66,53 @@ struct NewtonSchulz {
     cov_grad: CovGrad,
 }
 
-/// Inverse square root of a batch of covariances (paper section 3.5, Denman–Beavers).
-///
-/// `cov`: [groups, features, features], symmetric positive definite.
-/// Returns `deconv`, [groups, features, features]. Differentiable through every iteration (Eq. 4).
-///
-/// # Errors
-/// [`Error::Shape`] if the last two sizes differ or `n_iter` is 0.
-pub fn newton_schulz(
-    g: &mut Graph,
-    cov: TensorId,
-    n_iter: usize,
-    cov_grad: CovGrad,
-) -> Result<TensorId> {
-    let &[groups, features, columns] = g.shape(cov).dims() else {
-        let message = format!("{} is not [groups, features, features]", g.shape(cov));
-        return Err(Error::shape("newton_schulz", message));
-    };
-    if features != columns {
-        let message = format!("{} is not square", g.shape(cov));
-        return Err(Error::shape("newton_schulz", message));
+impl Tensor<'_> {
+    /// Inverse square root of a batch of covariances (paper section 3.5, Denman–Beavers).
+    ///
+    /// This: cov [groups, features, features], symmetric positive definite.
+    /// Returns deconv, [groups, features, features]. Differentiable through every iteration (Eq. 4).
+    ///
+    /// Fails if the last two sizes differ or `n_iter` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn newton_schulz(self, n_iter: usize, cov_grad: CovGrad) -> Self {
+        let g = self.graph();
+        let [groups, features, columns] = self.dims();
+        if features != columns {
+            let message = format!("{self:?} is not square");
+            g.fail(Error::shape("newton_schulz", message));
+            return self;
+        }
+        if n_iter == 0 {
+            g.fail(Error::graph("newton_schulz", "n_iter is 0"));
+            return self;
+        }
+        g.scope("newton_schulz", || {
+            let cov_norm = self.square().reduce_sum([groups, 1, 1], 1.0).sqrt();
+            let y = self / cov_norm;
+            let (_, z) = iterate(y, n_iter);
+            let z = g.add(NewtonSchulz { n_iter, cov_grad }, &[z, y]);
+            z * cov_norm.rsqrt()
+        })
     }
-    if n_iter == 0 {
-        return Err(Error::graph("newton_schulz", "n_iter is 0"));
-    }
-    g.scope("newton_schulz", |g| {
-        let squared = square(g, cov)?;
-        let cov_norm_squared = reduce_sum(g, squared, [groups, 1, 1], 1.0)?;
-        let cov_norm = sqrt(g, cov_norm_squared)?;
-        let y = div(g, cov, cov_norm)?;
-        let (_, z) = iterate(g, y, n_iter)?;
-        let z = g.add(NewtonSchulz { n_iter, cov_grad }, &[z, y])?;
-        let inverse_root_norm = rsqrt(g, cov_norm)?;
-        mul(g, z, inverse_root_norm)
-    })
 }
 
 /// One or two iterations: what they begin with, and the G that they multiply Y and Z by.
-struct Factor {
-    y: TensorId,
+struct Factor<'g> {
+    y: Tensor<'g>,
     /// None for the identity.
-    z: Option<TensorId>,
-    g: TensorId,
+    z: Option<Tensor<'g>>,
+    g: Tensor<'g>,
     /// Of two iterations at once.
-    quartic: Option<Quartic>,
+    quartic: Option<Quartic<'g>>,
 }
 
 /// G = U V of two iterations, and what U and V are made of.
-struct Quartic {
-    m: TensorId,
-    u: TensorId,
-    v: TensorId,
+#[derive(Clone, Copy)]
+struct Quartic<'g> {
+    m: Tensor<'g>,
+    u: Tensor<'g>,
+    v: Tensor<'g>,
 }
 
 /// Whether products that make Y or Z, and those that make a factor, are computed by half.
@@ -128,89 +122,56 @@ fn by_half(features: usize, n_iter: usize) -> (bool, bool) {
 }
 
 /// All factors from the first Y, and the last Z.
-fn iterate(g: &mut Graph, mut y: TensorId, n_iter: usize) -> Result<(Vec<Factor>, TensorId)> {
-    let (half, half_factor) = by_half(g.shape(y).dims()[1], n_iter);
-    let product = MatMul {
-        symmetric: half,
-        ..MatMul::default()
+fn iterate<'g>(mut y: Tensor<'g>, n_iter: usize) -> (Vec<Factor<'g>>, Tensor<'g>) {
+    let (half, half_factor) = by_half(y.size(1), n_iter);
+    let product = |a: Tensor<'g>, b, symmetric| {
+        let op = MatMul {
+            symmetric,
+            ..MatMul::default()
+        };
+        a.matmul_with(b, None, op)
     };
-    let factor_product = MatMul {
-        symmetric: half_factor,
-        ..MatMul::default()
-    };
-    let mut factors: Vec<Factor> = Vec::with_capacity(n_iter.div_ceil(2));
+    let mut factors: Vec<Factor<'g>> = Vec::with_capacity(n_iter.div_ceil(2));
     let mut z = None;
     for first in (0..n_iter).step_by(2) {
         if let Some(before) = factors.last() {
-            y = matmul_with(g, y, before.g, None, product)?;
+            y = product(y, before.g, half);
         }
-        let m = match z {
-            None => y,
-            Some(z) => matmul_with(g, z, y, None, factor_product)?,
-        };
-        let (factor, quartic) = if first + 1 < n_iter {
-            let quartic = quartic(g, m, factor_product)?;
-            let factor = matmul_with(g, quartic.u, quartic.v, None, factor_product)?;
-            (factor, Some(quartic))
+        let m = z.map_or(y, |z| product(z, y, half_factor));
+        let (g, quartic) = if first + 1 < n_iter {
+            let n = product(m, m, half_factor);
+            let (u, v) = (quadratic(n, m, U), quadratic(n, m, V));
+            let factor = product(u, v, half_factor);
+            (factor, Some(Quartic { m, u, v }))
         } else {
-            (combine(g, &[(m, -0.5)], 1.5)?, None)
+            (-0.5 * m + identity_times(m, 1.5), None)
         };
-        factors.push(Factor {
-            y,
-            z,
-            g: factor,
-            quartic,
-        });
-        z = Some(match z {
-            // The first Z is the identity.
-            None => factor,
-            Some(z) => matmul_with(g, factor, z, None, product)?,
-        });
+        factors.push(Factor { y, z, g, quartic });
+        // The first Z is the identity.
+        z = Some(z.map_or(g, |z| product(g, z, half)));
     }
     // There is at least one iteration, so there is a Z.
-    Ok((factors, z.unwrap_or(y)))
+    (factors, z.unwrap_or(y))
 }
 
-/// U and V of two iterations on M.
-fn quartic(g: &mut Graph, m: TensorId, product: MatMul) -> Result<Quartic> {
-    let n = matmul_with(g, m, m, None, product)?;
-    Ok(Quartic {
-        m,
-        u: combine(g, &[(n, U[0]), (m, U[1])], U[2])?,
-        v: combine(g, &[(n, V[0]), (m, V[1])], V[2])?,
-    })
-}
-
-/// The sum of `terms`, each times its factor, plus `diagonal` times the identity.
-fn combine(g: &mut Graph, terms: &[(TensorId, f64)], diagonal: f64) -> Result<TensorId> {
-    let mut sum = None;
-    for &(term, factor) in terms {
-        let term = scale(g, term, factor as f32)?;
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => add(g, sum, term)?,
-        });
-    }
-    let (Some(sum), true) = (sum, diagonal != 0.0) else {
-        return sum.ok_or_else(|| Error::bug("newton_schulz makes a sum of nothing"));
-    };
-    let identity = identity_times(g, sum, diagonal as f32)?;
-    add(g, sum, identity)
+/// U or V: N, M and the identity, each times its factor.
+fn quadratic<'g>(n: Tensor<'g>, m: Tensor<'g>, factors: [f64; 3]) -> Tensor<'g> {
+    let [of_n, of_m, diagonal] = factors.map(|factor| factor as f32);
+    of_n * n + of_m * m + identity_times(m, diagonal)
 }
 
 /// `factor` on the diagonal, of the shape of `like`: a product of nothing with nothing, plus the
 /// diagonal.
-pub(super) fn identity_times(g: &mut Graph, like: TensorId, factor: f32) -> Result<TensorId> {
-    let (groups, features) = (g.shape(like).dims()[0], g.shape(like).dims()[1]);
-    let zero_column = constant(g, 0.0, [groups, features, 1])?;
-    let zero_row = constant(g, 0.0, [groups, 1, features])?;
+pub(super) fn identity_times<'g>(like: Tensor<'g>, factor: f32) -> Tensor<'g> {
+    let ([groups, features, _], g) = (like.dims(), like.graph());
+    let zero_column = g.constant(0.0, [groups, features, 1]);
+    let zero_row = g.constant(0.0, [groups, 1, features]);
     let op = MatMul {
         diag: factor,
         ..MatMul::default()
     };
-    matmul_with(g, zero_column, zero_row, None, op)
+    zero_column.matmul_with(zero_row, None, op)
 }
-
 impl Op for NewtonSchulz {
     fn name(&self) -> &'static str {
         "newton_schulz"
@@ -220,64 +181,54 @@ impl Op for NewtonSchulz {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let y = g.node(node).inputs[1];
+    fn gradient<'g>(&self, z_n: Tensor<'g>, z_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [_, y] = z_n.inputs();
         let symmetric = self.cov_grad == CovGrad::Symmetric;
-        let mut dy = output_grad;
-        if symmetric && !g.is_symmetric(output_grad) {
-            let transposed = permute(g, output_grad, &[0, 2, 1])?;
-            let both = add(g, output_grad, transposed)?;
-            dy = scale(g, both, 0.5)?;
+        let mut dy = z_grad;
+        if symmetric && !z_grad.is_symmetric() {
+            dy = 0.5 * (z_grad + z_grad.permute(&[0, 2, 1]));
         }
-        // alpha (a b + c d)
-        let sum =
-            |g: &mut Graph, alpha, symmetric, [a, b]: [TensorId; 2], [c, d]: [TensorId; 2]| {
-                let op = MatMul {
-                    alpha,
-                    symmetric,
-                    ..MatMul::default()
-                };
-                let first = matmul_with(g, a, b, None, op)?;
-                matmul_with(g, c, d, Some(first), op)
-            };
-        let (half, half_factor) = by_half(g.shape(y).dims()[1], self.n_iter);
+        let (half, half_factor) = by_half(y.size(1), self.n_iter);
         let (half, half_factor) = (symmetric && half, symmetric && half_factor);
+        // alpha (a b + c d): the derivative of a product.
+        let sum = |alpha, symmetric, [a, b]: [Tensor<'g>; 2], [c, d]: [Tensor<'g>; 2]| {
+            let op = MatMul {
+                alpha,
+                symmetric,
+                ..MatMul::default()
+            };
+            c.matmul_with(d, Some(a.matmul_with(b, None, op)), op)
+        };
         // Common sub-expressions of the forward pass: not computed twice.
-        let (factors, _) = iterate(g, y, self.n_iter)?;
-        let mut dz: Option<TensorId> = None;
+        let (factors, _) = iterate(y, self.n_iter);
+        let mut dz: Option<Tensor<'g>> = None;
         for (i, factor) in factors.iter().enumerate() {
             let is_last = i + 1 == factors.len();
-            let &Factor { y, z, g: value, .. } = factor;
+            let &Factor { y, z, g, .. } = factor;
             // M = Z Y
-            let dm = |g: &mut Graph, alpha| match (z, dz) {
-                (Some(z), Some(dz)) => sum(g, alpha, half_factor, [dz, y], [z, dy]),
-                _ => scale(g, dy, alpha),
+            let dm = |alpha| match (z, dz) {
+                (Some(z), Some(dz)) => sum(alpha, half_factor, [dz, y], [z, dy]),
+                _ => alpha * dy,
             };
-            let d_value = match &factor.quartic {
-                None => dm(g, -0.5)?,
+            let dg = match factor.quartic {
+                None => dm(-0.5),
                 Some(Quartic { m, u, v }) => {
-                    let (dm, m) = (dm(g, 1.0)?, *m);
-                    let dn = sum(g, 1.0, half_factor, [dm, m], [m, dm])?;
-                    let du = combine(g, &[(dn, U[0]), (dm, U[1])], 0.0)?;
-                    let dv = combine(g, &[(dn, V[0]), (dm, V[1])], 0.0)?;
-                    sum(g, 1.0, half_factor, [du, *v], [*u, dv])?
+                    let dm = dm(1.0);
+                    let dn = sum(1.0, half_factor, [dm, m], [m, dm]);
+                    let [du, dv] = [U, V].map(|by| (by[0] as f32) * dn + (by[1] as f32) * dm);
+                    sum(1.0, half_factor, [du, v], [u, dv])
                 }
             };
             // The last Y is not used.
             if !is_last {
-                dy = sum(g, 1.0, half, [dy, value], [y, d_value])?;
+                dy = sum(1.0, half, [dy, g], [y, dg]);
             }
             dz = Some(match (z, dz) {
-                (Some(z), Some(dz)) => sum(g, 1.0, half, [d_value, z], [value, dz])?,
-                _ => d_value,
+                (Some(z), Some(dz)) => sum(1.0, half, [dg, z], [g, dz]),
+                _ => dg,
             });
         }
-        Ok(vec![None, dz])
+        vec![None, dz]
     }
 
     fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -15,21 +15,18 @@
 //!
 //! Bound: see [`flops`].
 //!
-//! [`newton_schulz`]: super::newton_schulz()
+//! [`newton_schulz`]: Tensor::newton_schulz
 
 use super::newton_schulz::{U, V, WHOLE_FEATURES, identity_times};
-use crate::graph::{Graph, TensorId};
-use crate::ops::{
-    MatMul, Transpose, add, affine, matmul, matmul_with, mul, recip, reduce_sum, rsqrt, scale,
-    sqrt, square,
-};
-use crate::{Error, Result};
+use crate::Error;
+use crate::graph::Tensor;
+use crate::ops::{MatMul, Transpose};
 
 /// Most iterations that are computed so. Beyond, products by half are no longer stable, and nobody
 /// has looked at this order of products.
 const MAX_ITER: usize = 7;
 
-/// Operations of covariance, D and their gradients with [`newton_schulz_of_rows`] (`true`) and without, for one
+/// Operations of covariance, D and their gradients with [`Tensor::newton_schulz_of_rows`] (`true`) and without, for one
 /// group. A product by half counts m^2 k.
 ///
 /// By rows: the divided differences take `products` products by half, 16 for 5 iterations, and their gradients
@@ -63,177 +60,145 @@ pub fn is_cheaper_by_rows(rows: usize, features: usize, n_iter: usize) -> bool {
     is_large && n_iter > 1 && n_iter <= MAX_ITER && by(true) < by(false)
 }
 
-/// `newton_schulz(covariance(centred, eps), n_iter)` for few rows.
-///
-/// `centred`: [groups, rows, features], columns with mean zero. Returns [groups, features, features].
-///
-/// # Errors
-/// [`Error::Shape`] if `centred` does not have 3 dimensions or `n_iter` is not in 2 to 7.
-pub fn newton_schulz_of_rows(
-    g: &mut Graph,
-    centred: TensorId,
-    eps: f32,
-    n_iter: usize,
-) -> Result<TensorId> {
-    let &[groups, rows, features] = g.shape(centred).dims() else {
-        let message = format!("{} is not [groups, rows, features]", g.shape(centred));
-        return Err(Error::shape("newton_schulz_of_rows", message));
-    };
-    if !(2..=MAX_ITER).contains(&n_iter) {
-        let message = format!("n_iter {n_iter} is not in 2 to {MAX_ITER}");
-        return Err(Error::graph("newton_schulz_of_rows", message));
+impl Tensor<'_> {
+    /// `centred.covariance(eps).newton_schulz(n_iter, ..)` for few rows.
+    ///
+    /// This: [groups, rows, features], columns with mean zero. Returns [groups, features, features].
+    ///
+    /// Fails if it does not have 3 dimensions or `n_iter` is not in 2 to 7.
+    #[must_use]
+    #[track_caller]
+    pub fn newton_schulz_of_rows(self, eps: f32, n_iter: usize) -> Self {
+        let (g, centred) = (self.graph(), self);
+        let [groups, rows, features] = centred.dims();
+        if !(2..=MAX_ITER).contains(&n_iter) {
+            let message = format!("n_iter {n_iter} is not in 2 to {MAX_ITER}");
+            g.fail(Error::graph("newton_schulz_of_rows", message));
+            return self;
+        }
+        g.scope("newton_schulz", || {
+            let one = [groups, 1, 1];
+            let per_row = 1.0 / rows as f32;
+            let product = MatMul {
+                alpha: per_row,
+                symmetric: rows > WHOLE_FEATURES,
+                ..Transpose { a: false, b: true }.into()
+            };
+            let gram = centred.matmul_with(centred, None, product);
+            // |Cov|_F
+            let gram_norm_squared = gram.square().reduce_sum(one, 1.0);
+            let trace = centred.square().reduce_sum(one, per_row);
+            let of_eps = trace.affine(2.0 * eps, eps * eps * features as f32);
+            let norm = (gram_norm_squared + of_eps).sqrt();
+            let inverse_norm = norm.recip();
+            // P = a I + K
+            let shift = eps * inverse_norm;
+            let scaled = gram * inverse_norm;
+            let identity = identity_times(gram, 1.0);
+            let p = Shifted {
+                at: scaled + identity * shift,
+                quotient: None,
+                shift,
+            };
+            let z = iterate(p, identity, n_iter);
+            // D = (p(a) I + X^T q(K) X / (R s)) / sqrt(s)
+            let weighted = z.quotient.unwrap_or(identity).matmul(centred);
+            let product = MatMul {
+                alpha: per_row,
+                symmetric: features > WHOLE_FEATURES,
+                ..Transpose { a: true, b: false }.into()
+            };
+            let spanned = centred.matmul_with(weighted, None, product) * inverse_norm;
+            (identity_times(spanned, 1.0) * z.shift + spanned) * norm.rsqrt()
+        })
     }
-    g.scope("newton_schulz", |g| {
-        let one = [groups, 1, 1];
-        let per_row = 1.0 / rows as f32;
-        let product = MatMul {
-            alpha: per_row,
-            symmetric: rows > WHOLE_FEATURES,
-            ..Transpose { a: false, b: true }.into()
-        };
-        let gram = matmul_with(g, centred, centred, None, product)?;
-        // |Cov|_F
-        let gram_squared = square(g, gram)?;
-        let gram_norm_squared = reduce_sum(g, gram_squared, one, 1.0)?;
-        let squared = square(g, centred)?;
-        let trace = reduce_sum(g, squared, one, per_row)?;
-        let trace = affine(g, trace, 2.0 * eps, eps * eps * features as f32)?;
-        let norm_squared = add(g, gram_norm_squared, trace)?;
-        let norm = sqrt(g, norm_squared)?;
-        let inverse_norm = recip(g, norm)?;
-        // P = a I + K
-        let shift = scale(g, inverse_norm, eps)?;
-        let scaled = mul(g, gram, inverse_norm)?;
-        let identity = identity_times(g, gram, 1.0)?;
-        let on_diagonal = mul(g, identity, shift)?;
-        let at = add(g, scaled, on_diagonal)?;
-        let p = Shifted {
-            at,
-            quotient: None,
-            shift,
-        };
-        let z = iterate(g, p, identity, n_iter)?;
-        // D = (p(a) I + X^T q(K) X / (R s)) / sqrt(s)
-        let quotient = z.quotient.unwrap_or(identity);
-        let weighted = matmul(g, quotient, centred, Transpose::default())?;
-        let product = MatMul {
-            alpha: per_row,
-            symmetric: features > WHOLE_FEATURES,
-            ..Transpose { a: true, b: false }.into()
-        };
-        let spanned = matmul_with(g, centred, weighted, None, product)?;
-        let spanned = mul(g, spanned, inverse_norm)?;
-        let identity = identity_times(g, spanned, 1.0)?;
-        let rest = mul(g, identity, z.shift)?;
-        let sum = add(g, rest, spanned)?;
-        let inverse_root_norm = rsqrt(g, norm)?;
-        mul(g, sum, inverse_root_norm)
-    })
 }
 
 /// A polynomial f of P = a I + K.
 #[derive(Clone, Copy)]
-struct Shifted {
+struct Shifted<'g> {
     /// f(P), [groups, rows, rows].
-    at: TensorId,
+    at: Tensor<'g>,
     /// (f(P) - f(a)) / K; `None` for the identity, which is that of P itself.
-    quotient: Option<TensorId>,
+    quotient: Option<Tensor<'g>>,
     /// f(a), [groups, 1, 1].
-    shift: TensorId,
+    shift: Tensor<'g>,
 }
 
 /// Z after `n_iter` iterations, two at once as in `newton_schulz`. M = P Z^2.
-fn iterate(g: &mut Graph, p: Shifted, identity: TensorId, n_iter: usize) -> Result<Shifted> {
+fn iterate<'g>(p: Shifted<'g>, identity: Tensor<'g>, n_iter: usize) -> Shifted<'g> {
     let (mut m, mut z) = (p, None);
     for first in (0..n_iter).step_by(2) {
         let factor = if first + 1 < n_iter {
-            let n = times(g, m, m)?;
-            let u = combine(g, &[(n, U[0]), (m, U[1])], U[2], identity)?;
-            let v = combine(g, &[(n, V[0]), (m, V[1])], V[2], identity)?;
-            times(g, u, v)?
+            let n = times(m, m);
+            let [u, v] = [U, V].map(|[of_n, of_m, rest]| {
+                combine(&[(n, of_n as f32), (m, of_m as f32)], rest as f32, identity)
+            });
+            times(u, v)
         } else {
-            combine(g, &[(m, -0.5)], 1.5, identity)?
+            combine(&[(m, -0.5)], 1.5, identity)
         };
-        z = Some(match z {
-            None => factor,
-            Some(z) => times(g, factor, z)?,
-        });
+        z = Some(z.map_or(factor, |z| times(factor, z)));
         // Nodes that are not used are left out by the passes.
-        let squared = times(g, factor, factor)?;
-        m = times(g, m, squared)?;
+        m = times(m, times(factor, factor));
     }
     // There is at least one iteration, so there is a Z.
-    Ok(z.unwrap_or(m))
+    z.unwrap_or(m)
 }
 
 /// f h. If the quotient of one is the identity, it is f's.
-fn times(g: &mut Graph, f: Shifted, h: Shifted) -> Result<Shifted> {
+fn times<'g>(f: Shifted<'g>, h: Shifted<'g>) -> Shifted<'g> {
     let product = MatMul {
-        symmetric: g.shape(f.at).dims()[1] > WHOLE_FEATURES,
+        symmetric: f.at.size(1) > WHOLE_FEATURES,
         ..MatMul::default()
     };
-    let at = matmul_with(g, f.at, h.at, None, product)?;
+    let at = f.at.matmul_with(h.at, None, product);
     let h_quotient = match h.quotient {
-        Some(quotient) => mul(g, quotient, f.shift)?,
-        None => {
-            let identity = identity_times(g, h.at, 1.0)?;
-            mul(g, identity, f.shift)?
-        }
+        Some(quotient) => quotient * f.shift,
+        None => identity_times(h.at, 1.0) * f.shift,
     };
     let quotient = match f.quotient {
-        Some(quotient) => matmul_with(g, quotient, h.at, Some(h_quotient), product)?,
-        None => add(g, h.at, h_quotient)?,
+        Some(quotient) => quotient.matmul_with(h.at, Some(h_quotient), product),
+        None => h.at + h_quotient,
     };
-    Ok(Shifted {
+    Shifted {
         at,
         quotient: Some(quotient),
-        shift: mul(g, f.shift, h.shift)?,
-    })
+        shift: f.shift * h.shift,
+    }
 }
 
 /// The sum of `terms`, each times its factor, plus `constant`.
-fn combine(
-    g: &mut Graph,
-    terms: &[(Shifted, f64)],
-    constant: f64,
-    identity: TensorId,
-) -> Result<Shifted> {
-    let mut weighted = |part: fn(&Shifted) -> Option<TensorId>| -> Result<TensorId> {
-        let mut sum = None;
-        for (term, factor) in terms {
-            let value = part(term).unwrap_or(identity);
-            let value = scale(g, value, *factor as f32)?;
-            sum = Some(match sum {
-                None => value,
-                Some(sum) => add(g, sum, value)?,
-            });
-        }
-        sum.ok_or_else(|| Error::bug("newton_schulz_of_rows makes a sum of nothing"))
+fn combine<'g>(terms: &[(Shifted<'g>, f32)], constant: f32, identity: Tensor<'g>) -> Shifted<'g> {
+    let weighted = |part: fn(&Shifted<'g>) -> Option<Tensor<'g>>| {
+        let values = terms
+            .iter()
+            .map(|(term, by)| *by * part(term).unwrap_or(identity));
+        // There is at least one term.
+        values.reduce(|sum, value| sum + value).unwrap_or(identity)
     };
-    let at = weighted(|term| Some(term.at))?;
-    let quotient = weighted(|term| term.quotient)?;
-    let shift = weighted(|term| Some(term.shift))?;
-    let diagonal = scale(g, identity, constant as f32)?;
-    Ok(Shifted {
-        at: add(g, at, diagonal)?,
+    let at = weighted(|term| Some(term.at));
+    let quotient = weighted(|term| term.quotient);
+    let shift = weighted(|term| Some(term.shift));
+    Shifted {
+        at: at + constant * identity,
         quotient: Some(quotient),
-        shift: affine(g, shift, 1.0, constant as f32)?,
-    })
+        shift: shift + constant,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Kind;
+    use crate::graph::{Graph, Kind};
     use crate::passes::dead_code;
 
     /// The operations of the products that are left after the passes.
     fn counted(n_iter: usize, rows: usize, features: usize) -> f64 {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [1, rows, features]);
-        let deconv = newton_schulz_of_rows(&mut g, x, 1e-5, n_iter).unwrap();
-        g.output("deconv", deconv);
-        let g = dead_code(&g).unwrap();
+        g.output("deconv", x.newton_schulz_of_rows(1e-5, n_iter));
+        let g = dead_code(&g.checked().unwrap()).unwrap();
         let mut flops = 0.0;
         for node in g.nodes() {
             if let Kind::Op(op) = &node.kind

@@ -2,22 +2,23 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
-/// See [`one_hot`].
+/// See [`Tensor::one_hot`].
 #[derive(Debug)]
 pub struct OneHot {
     classes: usize,
 }
 
-/// `labels` `[N]` (class numbers as floats) as [N, classes]; a negative label gives zeros, one that is no class NaN.
-/// No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `labels` is not `[N]`.
-pub fn one_hot(g: &mut Graph, labels: TensorId, classes: usize) -> Result<TensorId> {
-    g.add(OneHot { classes }, &[labels])
+impl Tensor<'_> {
+    /// Labels `[N]` (class numbers as floats) as [N, classes]; a negative label gives zeros, one that is no class NaN.
+    /// No gradient. Fails if this is not `[N]`.
+    #[must_use]
+    #[track_caller]
+    pub fn one_hot(self, classes: usize) -> Self {
+        self.apply(OneHot { classes })
+    }
 }
 
 impl Op for OneHot {
@@ -32,8 +33,8 @@ impl Op for OneHot {
         }
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -2,13 +2,13 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// Rows of a picture begin at multiples of so many pixels, as copies from buffers to textures want.
 pub const ROW_ALIGNMENT: usize = 64;
 
-/// How [`paint`] lays a tensor out: tiles in a grid, from left to right and from top to bottom.
+/// How [`Tensor::paint`] lays a tensor out: tiles in a grid, from left to right and from top to bottom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
     /// Number of tiles.
@@ -78,23 +78,26 @@ impl Tiles {
     }
 }
 
-/// See [`paint`].
+/// See [`Tensor::paint`].
 #[derive(Debug)]
 pub struct Paint {
     tiles: Tiles,
 }
 
-/// Paints `x`: numbers at the first value of its range or below become black, at the second or above
-/// white. `range` is [1, 2], or [tiles, 2] with one for each tile. A single channel is grey, or in the colours of signs.
-///
-/// Returns [rows, columns rounded up to [`ROW_ALIGNMENT`]] of 32-bit words that are no numbers: red, green,
-/// blue and 255, from the lowest byte. Only copies as they are, outputs and assignments, make sense of
-/// them. No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if there are no such tiles in `x`.
-pub fn paint(g: &mut Graph, x: TensorId, range: TensorId, tiles: Tiles) -> Result<TensorId> {
-    g.add(Paint { tiles }, &[x, range])
+impl Tensor<'_> {
+    /// Paints this: numbers at the first value of its range or below become black, at the second or above
+    /// white. `range` is [1, 2], or [tiles, 2] with one for each tile. A single channel is grey, or in the colours of signs.
+    ///
+    /// Returns [rows, columns rounded up to [`ROW_ALIGNMENT`]] of 32-bit words that are no numbers: red, green,
+    /// blue and 255, from the lowest byte. Only copies as they are, outputs and assignments, make sense of
+    /// them. No gradient.
+    ///
+    /// Fails if it has no such tiles.
+    #[must_use]
+    #[track_caller]
+    pub fn paint(self, range: Self, tiles: Tiles) -> Self {
+        self.graph().add(Paint { tiles }, &[self, range])
+    }
 }
 
 impl Op for Paint {
@@ -119,8 +122,8 @@ impl Op for Paint {
         Ok([height, width.next_multiple_of(ROW_ALIGNMENT)].into())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None, None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None, None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -3,26 +3,24 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
-/// See [`random_uniform`].
+/// See [`Tensor::random_uniform`].
 #[derive(Debug)]
 pub struct RandomUniform {
     shape: Shape,
 }
 
-/// Numbers in [0, 1) of `shape`, hashed from the bits of `counter` `[1]` and their index. No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `counter` is not `[1]`.
-pub fn random_uniform(
-    g: &mut Graph,
-    counter: TensorId,
-    shape: impl Into<Shape>,
-) -> Result<TensorId> {
-    let shape = shape.into();
-    g.add(RandomUniform { shape }, &[counter])
+impl Tensor<'_> {
+    /// Numbers in [0, 1) of `shape`, hashed from the bits of this counter, `[1]`, and their index. No gradient. Fails if
+    /// it is not `[1]`.
+    #[must_use]
+    #[track_caller]
+    pub fn random_uniform(self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        self.apply(RandomUniform { shape })
+    }
 }
 
 impl Op for RandomUniform {
@@ -37,8 +35,8 @@ impl Op for RandomUniform {
         }
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

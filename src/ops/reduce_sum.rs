@@ -12,9 +12,8 @@ use crate::graph::op::{
     Dispatch, Kernel, Lowered, Lowering, Slot, Variants, fold_workgroups, word,
 };
 use crate::graph::pointwise::{Joint, Pointwise, Source};
-use crate::graph::{Cost, Graph, Op, TensorId};
+use crate::graph::{Cost, Op, Tensor};
 use crate::ops::pointwise::{Operands, Width, insert_generated};
-use crate::ops::{broadcast_to, reshape, scale};
 use crate::shape::{Broadcast, Shape};
 use crate::{Error, Result};
 
@@ -30,7 +29,7 @@ const MANY: usize = 128;
 /// numbers.
 const WORTH_SPLITTING: usize = 1 << 17;
 
-/// See [`sum_to`].
+/// See [`Tensor::reduce_sum`].
 #[derive(Debug, Clone)]
 pub struct ReduceSum {
     domain: Shape,
@@ -39,51 +38,51 @@ pub struct ReduceSum {
     prologue: Pointwise,
 }
 
-/// `factor` times the sum of `x` over the dimensions that `to` has as 1; `to` keeps a contiguous
-/// run of the sizes of `x`, or has one element (then of any rank).
-///
-/// # Errors
-/// [`crate::Error::Shape`] if `to` is no such shape.
-pub fn reduce_sum(
-    g: &mut Graph,
-    x: TensorId,
-    to: impl Into<Shape>,
-    factor: f32,
-) -> Result<TensorId> {
-    let (domain, to) = (g.shape(x).clone(), to.into());
-    if domain.len() == to.len() && domain.broadcast_to(&to).is_some() {
-        let x = reshape(g, x, to)?;
-        return scale(g, x, factor);
+impl Tensor<'_> {
+    /// `factor` times the sum over the dimensions that `to` has as 1; `to` keeps a contiguous
+    /// run of the sizes, or has one element (then of any rank). Fails if it is no such shape.
+    #[must_use]
+    #[track_caller]
+    pub fn reduce_sum(self, to: impl Into<Shape>, factor: f32) -> Self {
+        let (domain, to) = (self.shape(), to.into());
+        if domain.len() == to.len() && domain.broadcast_to(&to).is_some() {
+            return self.reshape(to) * factor;
+        }
+        self.apply(ReduceSum {
+            domain,
+            to,
+            scale: factor,
+            prologue: Pointwise::identity(),
+        })
     }
-    let op = ReduceSum {
-        domain,
-        to,
-        scale: factor,
-        prologue: Pointwise::identity(),
-    };
-    g.add(op, &[x])
-}
 
-/// The sum of `x` down to the shape `to`, see [`reduce_sum`].
-///
-/// # Errors
-/// As [`reduce_sum`].
-pub fn sum_to(g: &mut Graph, x: TensorId, to: impl Into<Shape>) -> Result<TensorId> {
-    let to = to.into();
-    if *g.shape(x) == to {
-        return Ok(x);
+    /// The sum down to the shape `to`, see [`Tensor::reduce_sum`].
+    #[must_use]
+    #[track_caller]
+    pub fn sum_to(self, to: impl Into<Shape>) -> Self {
+        let to = to.into();
+        if self.shape() == to {
+            return self;
+        }
+        self.reduce_sum(to, 1.0)
     }
-    reduce_sum(g, x, to, 1.0)
-}
 
-/// The mean of `x` down to the shape `to`, see [`reduce_sum`].
-///
-/// # Errors
-/// As [`reduce_sum`].
-pub fn mean_to(g: &mut Graph, x: TensorId, to: impl Into<Shape>) -> Result<TensorId> {
-    let to = to.into();
-    let count = (g.shape(x).len() / to.len().max(1)) as f32;
-    reduce_sum(g, x, to, 1.0 / count)
+    /// The mean down to the shape `to`, see [`Tensor::reduce_sum`].
+    #[must_use]
+    #[track_caller]
+    pub fn mean_to(self, to: impl Into<Shape>) -> Self {
+        let to = to.into();
+        let count = (self.len() / to.len().max(1)) as f32;
+        self.reduce_sum(to, 1.0 / count)
+    }
+
+    /// The sum of each row of this [rows, columns], `[rows]`.
+    #[must_use]
+    #[track_caller]
+    pub fn sum_rows(self) -> Self {
+        let [rows, _] = self.dims();
+        self.sum_to([rows, 1]).reshape([rows])
+    }
 }
 
 /// The domain as [outer, mid, inner] around the run that is kept.
@@ -113,14 +112,9 @@ impl Op for ReduceSum {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        _node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let scaled = scale(g, output_grad, self.scale)?;
-        Ok(vec![Some(broadcast_to(g, scaled, self.domain.clone())?)])
+    fn gradient<'g>(&self, _: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let scaled = y_grad * self.scale;
+        vec![Some(scaled.broadcast_to(self.domain.clone()))]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {

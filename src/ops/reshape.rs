@@ -2,25 +2,26 @@
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
-/// See [`reshape`].
+/// See [`Tensor::reshape`].
 #[derive(Debug)]
 pub struct Reshape {
     shape: Shape,
 }
 
-/// `x` seen as `shape`, which must have as many elements.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the numbers of elements differ.
-pub fn reshape(g: &mut Graph, x: TensorId, shape: impl Into<Shape>) -> Result<TensorId> {
-    let shape = shape.into();
-    if *g.shape(x) == shape {
-        return Ok(x);
+impl Tensor<'_> {
+    /// This seen as `shape`. Fails if it has another number of elements.
+    #[must_use]
+    #[track_caller]
+    pub fn reshape(self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        if self.shape() == shape {
+            return self;
+        }
+        self.apply(Reshape { shape })
     }
-    g.add(Reshape { shape }, &[x])
 }
 
 impl Op for Reshape {
@@ -37,14 +38,9 @@ impl Op for Reshape {
         }
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let shape = g.shape(g.node(node).inputs[0]).clone();
-        Ok(vec![Some(reshape(g, output_grad, shape)?)])
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [x] = y.inputs();
+        vec![Some(y_grad.reshape(x.shape()))]
     }
 
     fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -2,11 +2,11 @@
 //! Bound: bytes of the logits.
 
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// See [`softmax_cross_entropy`].
+/// See [`Tensor::softmax_cross_entropy`].
 #[derive(Clone, Copy, Debug)]
 pub struct SoftmaxCrossEntropy {
     smoothing: f32,
@@ -18,18 +18,16 @@ pub(super) struct SoftmaxCrossEntropyGrad {
     smoothing: f32,
 }
 
-/// The losses `[N]` of `logits` [N, classes] against `labels` `[N]` (class numbers as floats; a row
-/// with a negative label counts zero, one with a label that is no class is NaN). `smoothing` is PyTorch's `label_smoothing`.
-///
-/// # Errors
-/// [`Error::Shape`] if the sizes do not fit.
-pub fn softmax_cross_entropy(
-    g: &mut Graph,
-    logits: TensorId,
-    labels: TensorId,
-    smoothing: f32,
-) -> Result<TensorId> {
-    g.add(SoftmaxCrossEntropy { smoothing }, &[logits, labels])
+impl Tensor<'_> {
+    /// The losses `[N]` of these logits [N, classes] against `labels` `[N]` (class numbers as floats; a row
+    /// with a negative label counts zero, one with a label that is no class is NaN). `smoothing` is PyTorch's
+    /// `label_smoothing`. Fails if the sizes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn softmax_cross_entropy(self, labels: Self, smoothing: f32) -> Self {
+        let op = SoftmaxCrossEntropy { smoothing };
+        self.graph().add(op, &[self, labels])
+    }
 }
 
 fn rows_of(logits: &Shape, labels: &Shape) -> Result<usize, String> {
@@ -76,19 +74,10 @@ impl Op for SoftmaxCrossEntropy {
         Ok([rows_of(inputs[0], inputs[1])?].into())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let (logits, labels) = (g.node(node).inputs[0], g.node(node).inputs[1]);
-        let smoothing = self.smoothing;
-        let grad = g.add(
-            SoftmaxCrossEntropyGrad { smoothing },
-            &[logits, labels, output_grad],
-        )?;
-        Ok(vec![Some(grad), None])
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let ([logits, labels], smoothing) = (y.inputs(), self.smoothing);
+        let grad = SoftmaxCrossEntropyGrad { smoothing };
+        vec![Some(y.graph().add(grad, &[logits, labels, y_grad])), None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -108,11 +97,10 @@ impl Op for SoftmaxCrossEntropyGrad {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Err(Error::graph(
-            self.name(),
-            "second derivatives of losses are not implemented",
-        ))
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let message = "second derivatives of losses are not implemented";
+        y.graph().fail(Error::graph(self.name(), message));
+        vec![None; 3]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

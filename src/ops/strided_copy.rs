@@ -5,10 +5,9 @@
 //! Bound: bytes of x and y, once each.
 
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Kind, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
-use std::any::Any;
 
 /// See the functions of this module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,108 +50,111 @@ pub struct Padding2d {
     pub spacing: [usize; 2],
 }
 
-/// `x` with its dimensions in the order `order` (PyTorch's `permute`), copied.
-///
-/// # Errors
-/// [`Error::Shape`] if `order` is not a permutation of at most 4 dimensions.
-pub fn permute(g: &mut Graph, x: TensorId, order: &[usize]) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let mut sorted = order.to_vec();
-    sorted.sort_unstable();
-    if sorted != (0..source.rank()).collect::<Vec<_>>() {
-        let message = format!("{order:?} is no order of the dimensions of {source}");
-        return Err(Error::shape("permute", message));
+impl Tensor<'_> {
+    /// This with its dimensions in the order `order` (PyTorch's `permute`), copied. Fails if `order` is not a permutation of at
+    /// most 4 dimensions.
+    #[must_use]
+    #[track_caller]
+    pub fn permute(self, order: &[usize]) -> Self {
+        let source = self.shape();
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if sorted != (0..source.rank()).collect::<Vec<_>>() {
+            let message = format!("{order:?} is no order of the dimensions of {source}");
+            self.graph().fail(Error::shape("permute", message));
+            return self;
+        }
+        let whole = |&d: &usize| Dim::whole(d, source.dims()[d]);
+        self.strided_copy(order.iter().map(whole).collect())
     }
-    let whole = |&d: &usize| Dim::whole(d, source.dims()[d]);
-    let dims = order.iter().map(whole).collect();
-    strided_copy(g, x, dims)
-}
 
-/// Elements `start`, `start + step`, ... of dimension `dim`, `len` of them.
-///
-/// # Errors
-/// [`Error::Shape`] if they are not all there.
-pub fn slice(
-    g: &mut Graph,
-    x: TensorId,
-    dim: usize,
-    start: usize,
-    step: usize,
-    len: usize,
-) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let size = source.dims().get(dim).copied().unwrap_or(0);
-    if step == 0 || len == 0 || start + (len - 1) * step >= size {
-        let message =
-            format!("{len} from {start} in steps of {step} in dimension {dim} of {source}");
-        return Err(Error::shape("slice", message));
+    /// Elements `start`, `start + step`, ... of dimension `dim`, `len` of them. Fails if they are not all there.
+    #[must_use]
+    #[track_caller]
+    pub fn slice(self, dim: usize, start: usize, step: usize, len: usize) -> Self {
+        let source = self.shape();
+        let size = source.dims().get(dim).copied().unwrap_or(0);
+        let last = start.saturating_add(len.saturating_sub(1).saturating_mul(step));
+        if step == 0 || len == 0 || last >= size {
+            let message =
+                format!("{len} from {start} in steps of {step} in dimension {dim} of {source}");
+            self.graph().fail(Error::shape("slice", message));
+            return self;
+        }
+        let mut dims = wholes(&source);
+        dims[dim].size = len;
+        dims[dim].mul = to_i64(step);
+        dims[dim].add = to_i64(start);
+        self.strided_copy(dims)
     }
-    let mut dims: Vec<Dim> = wholes(&source);
-    dims[dim].size = len;
-    dims[dim].mul = to_i64(step);
-    dims[dim].add = to_i64(start);
-    strided_copy(g, x, dims)
-}
 
-/// Zero padding, cropping and zero insertion of the last two dimensions of NCHW.
-///
-/// # Errors
-/// [`Error::Shape`] if `x` has fewer than two dimensions or more than 4, or for a spacing of 0.
-pub fn pad2d(g: &mut Graph, x: TensorId, padding: Padding2d) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let rank = source.rank();
-    if rank < 2 {
-        return Err(Error::shape("pad2d", format!("{source} is no image")));
+    /// Zero padding, cropping and zero insertion of the last two dimensions of NCHW. Fails if there are fewer than two
+    /// dimensions or more than 4, or for a spacing of 0.
+    #[must_use]
+    #[track_caller]
+    pub fn pad2d(self, padding: Padding2d) -> Self {
+        let source = self.shape();
+        let rank = source.rank();
+        if rank < 2 || padding.spacing.contains(&0) {
+            let message = format!("{padding:?} of {source}");
+            self.graph().fail(Error::shape("pad2d", message));
+            return self;
+        }
+        let mut dims = wholes(&source);
+        for i in 0..2 {
+            dims[rank - 2 + i].size = padding.size[i];
+            dims[rank - 2 + i].add = -padding.before[i];
+            dims[rank - 2 + i].div = to_i64(padding.spacing[i]);
+        }
+        self.strided_copy(dims)
     }
-    if padding.spacing.contains(&0) {
-        return Err(Error::graph("pad2d", "a spacing of 0"));
-    }
-    let mut dims = wholes(&source);
-    for i in 0..2 {
-        dims[rank - 2 + i].size = padding.size[i];
-        dims[rank - 2 + i].add = -padding.before[i];
-        dims[rank - 2 + i].div = to_i64(padding.spacing[i]);
-    }
-    strided_copy(g, x, dims)
-}
 
-/// Dimensions in the order `order`, with the `reversed` last of them reversed. For the kernels of
-/// the gradient of convolutions.
-///
-/// # Errors
-/// As [`permute`].
-pub(crate) fn permute_and_reverse_last(
-    g: &mut Graph,
-    x: TensorId,
-    order: &[usize],
-    reversed: usize,
-) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let mut dims: Vec<Dim> = order
-        .iter()
-        .map(|&d| Dim::whole(d, source.dims()[d]))
-        .collect();
-    for last in dims.iter_mut().rev().take(reversed) {
-        last.mul = -1;
-        last.add = to_i64(last.size) - 1;
+    /// Dimensions in the order `order`, with the `reversed` last of them reversed. For the kernels of
+    /// the gradient of convolutions.
+    pub(super) fn permute_and_reverse_last(self, order: &[usize], reversed: usize) -> Self {
+        let source = self.shape();
+        let whole = |&d: &usize| Dim::whole(d, source.dims()[d]);
+        let mut dims: Vec<Dim> = order.iter().map(whole).collect();
+        for last in dims.iter_mut().rev().take(reversed) {
+            last.mul = -1;
+            last.add = to_i64(last.size) - 1;
+        }
+        self.strided_copy(dims)
     }
-    strided_copy(g, x, dims)
-}
 
-/// `x` with dimension `dim` reversed.
-///
-/// # Errors
-/// [`Error::Shape`] if `x` has no such dimension, or more than 4.
-pub(crate) fn reverse(g: &mut Graph, x: TensorId, dim: usize) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let mut dims = wholes(&source);
-    let Some(reversed) = dims.get_mut(dim) else {
-        let message = format!("{source} has no dimension {dim}");
-        return Err(Error::shape("reverse", message));
-    };
-    reversed.mul = -1;
-    reversed.add = to_i64(reversed.size) - 1;
-    strided_copy(g, x, dims)
+    /// This with dimension `dim` reversed. Fails if there is no such dimension, or more than 4.
+    #[track_caller]
+    pub(super) fn reverse(self, dim: usize) -> Self {
+        let mut dims = wholes(&self.shape());
+        let Some(reversed) = dims.get_mut(dim) else {
+            let message = format!("{self:?} has no dimension {dim}");
+            self.graph().fail(Error::shape("reverse", message));
+            return self;
+        };
+        reversed.mul = -1;
+        reversed.add = to_i64(reversed.size) - 1;
+        self.strided_copy(dims)
+    }
+
+    #[track_caller]
+    fn strided_copy(self, dims: Vec<Dim>) -> Self {
+        let source = self.shape();
+        let op = StridedCopy { dims, source };
+        if op.dims == wholes(&op.source) {
+            return self;
+        }
+        if let Some((before, source)) = self.made_by::<StridedCopy>() {
+            // Undoing a padding (or another copy that loses nothing) gives back its source.
+            if before.loses_nothing() && before.adjoint() == op {
+                return source;
+            }
+            // A copy of a copy is one copy.
+            if let Some(both) = before.then(&op) {
+                return source.strided_copy(both.dims);
+            }
+        }
+        self.apply(op)
+    }
 }
 
 fn wholes(shape: &Shape) -> Vec<Dim> {
@@ -162,31 +164,6 @@ fn wholes(shape: &Shape) -> Vec<Dim> {
 
 fn to_i64(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn strided_copy(g: &mut Graph, x: TensorId, dims: Vec<Dim>) -> Result<TensorId> {
-    let source = g.shape(x).clone();
-    let op = StridedCopy { dims, source };
-    if op.dims == wholes(&op.source) {
-        return Ok(x);
-    }
-    // Undoing a padding (or another copy that loses nothing) gives back its source.
-    if let Kind::Op(before) = &g.node(x).kind {
-        let before: &dyn Any = before.as_ref();
-        let before = before.downcast_ref::<StridedCopy>();
-        if let Some(before) = before
-            && before.loses_nothing()
-            && before.adjoint() == op
-        {
-            return Ok(g.node(x).inputs[0]);
-        }
-        // A copy of a copy is one copy.
-        if let Some(both) = before.and_then(|before| before.then(&op)) {
-            let source = g.node(x).inputs[0];
-            return strided_copy(g, source, both.dims);
-        }
-    }
-    g.add(op, &[x])
 }
 
 impl StridedCopy {
@@ -263,14 +240,8 @@ impl Op for StridedCopy {
         Ok(self.shape())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        _node: TensorId,
-        output_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let adjoint = self.adjoint();
-        Ok(vec![Some(strided_copy(g, output_grad, adjoint.dims)?)])
+    fn gradient<'g>(&self, _: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![Some(y_grad.strided_copy(self.adjoint().dims))]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -403,80 +374,74 @@ fn signed_word(value: i64) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Graph;
 
     #[test]
     fn undoing_a_padding_gives_back_its_source() {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [2, 3, 5, 5]);
         let padding = Padding2d {
             before: [1, 2],
             size: [8, 9],
             spacing: [1, 1],
         };
-        let padded = pad2d(&mut g, x, padding).unwrap();
-        assert_eq!(g.shape(padded).dims(), [2, 3, 8, 9]);
+        let padded = x.pad2d(padding);
+        assert_eq!(padded.dims(), [2, 3, 8, 9]);
         let crop = Padding2d {
             before: [-1, -2],
             size: [5, 5],
             spacing: [1, 1],
         };
-        assert_eq!(pad2d(&mut g, padded, crop).unwrap(), x);
+        assert_eq!(padded.pad2d(crop), x);
         let other = Padding2d {
             before: [0, -2],
             ..crop
         };
-        assert_ne!(pad2d(&mut g, padded, other).unwrap(), x);
+        assert_ne!(padded.pad2d(other), x);
     }
 
     #[test]
     fn dimensions_copied_whole_are_joined_and_vectors_kept() {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [3, 8, 2, 6]);
-        let loops_of = |g: &Graph, y: TensorId| {
-            let Kind::Op(op) = &g.node(y).kind else {
-                panic!("no op");
-            };
-            let op: &dyn Any = op.as_ref();
-            let mut loops = op.downcast_ref::<StridedCopy>().unwrap().loops();
+        let loops_of = |y: Tensor<'_>| {
+            let mut loops = y.made_by::<StridedCopy>().unwrap().0.loops();
             let is_vectors = in_vectors(&mut loops);
             let sizes: Vec<i64> = loops.iter().map(|l| l.size).collect();
             (sizes, is_vectors)
         };
-        let y = slice(&mut g, x, 1, 3, 1, 4).unwrap();
-        assert_eq!(loops_of(&g, y), (vec![3, 12], true));
-        let y = slice(&mut g, x, 2, 1, 1, 1).unwrap();
-        assert_eq!(loops_of(&g, y), (vec![24, 6], false));
-        let y = permute(&mut g, x, &[1, 0, 2, 3]).unwrap();
-        assert_eq!(loops_of(&g, y), (vec![8, 3, 3], true));
-        let y = permute(&mut g, x, &[0, 1, 3, 2]).unwrap();
-        assert_eq!(loops_of(&g, y), (vec![24, 6, 2], false));
+        assert_eq!(loops_of(x.slice(1, 3, 1, 4)), (vec![3, 12], true));
+        assert_eq!(loops_of(x.slice(2, 1, 1, 1)), (vec![24, 6], false));
+        assert_eq!(loops_of(x.permute(&[1, 0, 2, 3])), (vec![8, 3, 3], true));
+        assert_eq!(loops_of(x.permute(&[0, 1, 3, 2])), (vec![24, 6, 2], false));
     }
 
     #[test]
     fn a_copy_of_a_copy_is_one() {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [2, 3, 5, 4]);
-        let some = slice(&mut g, x, 2, 1, 2, 2).unwrap();
-        let turned = permute_and_reverse_last(&mut g, some, &[1, 0, 2, 3], 2).unwrap();
-        assert_eq!(g.node(turned).inputs, [x]);
-        assert_eq!(g.shape(turned).dims(), [3, 2, 2, 4]);
+        let some = x.slice(2, 1, 2, 2);
+        let turned = some.permute_and_reverse_last(&[1, 0, 2, 3], 2);
+        assert_eq!(turned.inputs(), [x]);
+        assert_eq!(turned.dims(), [3, 2, 2, 4]);
         // Zeros around a slice stand where the source has elements.
         let padding = Padding2d {
             before: [1, 0],
             size: [4, 4],
             spacing: [1, 1],
         };
-        let padded = pad2d(&mut g, some, padding).unwrap();
-        assert_eq!(g.node(padded).inputs, [some]);
+        assert_eq!(some.pad2d(padding).inputs(), [some]);
     }
 
     #[test]
     fn slices_and_orders_that_do_not_exist_are_refused() {
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [2, 3]);
-        assert!(slice(&mut g, x, 1, 1, 1, 3).is_err());
-        assert!(slice(&mut g, x, 2, 0, 1, 1).is_err());
-        assert!(permute(&mut g, x, &[0, 0]).is_err());
-        assert!(permute(&mut g, x, &[0]).is_err());
+        assert!(g.attempt(|| x.slice(1, 1, 1, 3)).is_err());
+        assert!(g.attempt(|| x.slice(2, 0, 1, 1)).is_err());
+        assert!(g.attempt(|| x.slice(0, usize::MAX, 2, 3)).is_err());
+        assert!(g.attempt(|| x.permute(&[0, 0])).is_err());
+        assert!(g.attempt(|| x.permute(&[0])).is_err());
+        g.check().unwrap();
     }
 }

@@ -2,27 +2,23 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
-/// See [`top_k_accuracy`].
+/// See [`Tensor::top_k_accuracy`].
 #[derive(Debug)]
 pub struct TopKAccuracy {
     k: usize,
 }
 
-/// 1 or 0 for every row of `logits` [N, classes] and `labels` `[N]`; the mean is the top-k accuracy.
-/// No gradient.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if the sizes do not fit.
-pub fn top_k_accuracy(
-    g: &mut Graph,
-    logits: TensorId,
-    labels: TensorId,
-    k: usize,
-) -> Result<TensorId> {
-    g.add(TopKAccuracy { k }, &[logits, labels])
+impl Tensor<'_> {
+    /// 1 or 0 for every row of these logits [N, classes] and `labels` `[N]`; the mean is the top-k accuracy.
+    /// No gradient. Fails if the sizes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn top_k_accuracy(self, labels: Self, k: usize) -> Self {
+        self.graph().add(TopKAccuracy { k }, &[self, labels])
+    }
 }
 
 impl Op for TopKAccuracy {
@@ -40,8 +36,8 @@ impl Op for TopKAccuracy {
         }
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
-        Ok(vec![None, None])
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None, None]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

@@ -1,10 +1,12 @@
 //! Element-wise functions of one tensor: the table of formulas and their derivatives.
 
+use std::ops::{Add, Mul, Neg, Sub};
+
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
-use crate::graph::{Graph, Op, TensorId};
-use crate::ops::{mul, pointwise};
+use crate::graph::{Op, Tensor};
+use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(x) for every element.
@@ -41,61 +43,150 @@ pub enum Unary {
     },
 }
 
-macro_rules! unary_functions {
-    ($($(#[$doc:meta])* $name:ident => $variant:expr;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Errors
-        /// None today; the signature is that of every op.
-        pub fn $name(g: &mut Graph, x: TensorId) -> Result<TensorId> {
-            g.add($variant, &[x])
-        }
-    )*};
-}
-
-unary_functions! {
+/// Functions of every element.
+impl Tensor<'_> {
     /// max(x, 0).
-    relu => Unary::Relu;
-    /// 1 / (1 + exp(-x)).
-    sigmoid => Unary::Sigmoid;
-    /// exp(x).
-    exp => Unary::Exp;
-    /// ln(x).
-    log => Unary::Log;
-    /// Square root.
-    sqrt => Unary::Sqrt;
-    /// 1 / sqrt(x).
-    rsqrt => Unary::Rsqrt;
-    /// 1 / x.
-    recip => Unary::Recip;
-    /// x * x.
-    square => Unary::Square;
-    /// |x|.
-    abs => Unary::Abs;
-    /// 1 where x > 0, else 0.
-    greater_than_zero => Unary::GreaterThanZero;
-    /// -x.
-    neg => Unary::Affine { scale: -1.0, offset: 0.0 };
-}
-
-/// factor * x.
-///
-/// # Errors
-/// None today; the signature is that of every op.
-pub fn scale(g: &mut Graph, x: TensorId, factor: f32) -> Result<TensorId> {
-    affine(g, x, factor, 0.0)
-}
-
-/// factor * x + offset.
-///
-/// # Errors
-/// None today; the signature is that of every op.
-pub fn affine(g: &mut Graph, x: TensorId, factor: f32, offset: f32) -> Result<TensorId> {
-    if (factor, offset) == (1.0, 0.0) {
-        return Ok(x);
+    #[must_use]
+    #[track_caller]
+    pub fn relu(self) -> Self {
+        self.apply(Unary::Relu)
     }
-    let scale = factor;
-    g.add(Unary::Affine { scale, offset }, &[x])
+
+    /// 1 / (1 + exp(-x)).
+    #[must_use]
+    #[track_caller]
+    pub fn sigmoid(self) -> Self {
+        self.apply(Unary::Sigmoid)
+    }
+
+    /// e to the power of x.
+    #[must_use]
+    #[track_caller]
+    pub fn exp(self) -> Self {
+        self.apply(Unary::Exp)
+    }
+
+    /// Natural logarithm.
+    #[must_use]
+    #[track_caller]
+    pub fn ln(self) -> Self {
+        self.apply(Unary::Log)
+    }
+
+    /// Square root.
+    #[must_use]
+    #[track_caller]
+    pub fn sqrt(self) -> Self {
+        self.apply(Unary::Sqrt)
+    }
+
+    /// 1 / sqrt(x).
+    #[must_use]
+    #[track_caller]
+    pub fn rsqrt(self) -> Self {
+        self.apply(Unary::Rsqrt)
+    }
+
+    /// 1 / x.
+    #[must_use]
+    #[track_caller]
+    pub fn recip(self) -> Self {
+        self.apply(Unary::Recip)
+    }
+
+    /// x * x.
+    #[must_use]
+    #[track_caller]
+    pub fn square(self) -> Self {
+        self.apply(Unary::Square)
+    }
+
+    /// |x|.
+    #[must_use]
+    #[track_caller]
+    pub fn abs(self) -> Self {
+        self.apply(Unary::Abs)
+    }
+
+    /// 1 where x > 0, else 0.
+    #[must_use]
+    #[track_caller]
+    pub fn greater_than_zero(self) -> Self {
+        self.apply(Unary::GreaterThanZero)
+    }
+
+    /// scale * x + offset, in one node.
+    #[must_use]
+    #[track_caller]
+    pub fn affine(self, scale: f32, offset: f32) -> Self {
+        if (scale, offset) == (1.0, 0.0) {
+            return self;
+        }
+        self.apply(Unary::Affine { scale, offset })
+    }
+}
+
+impl Neg for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn neg(self) -> Self {
+        self.affine(-1.0, 0.0)
+    }
+}
+
+impl Add<f32> for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn add(self, offset: f32) -> Self {
+        self.affine(1.0, offset)
+    }
+}
+
+impl Sub<f32> for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn sub(self, offset: f32) -> Self {
+        self.affine(1.0, -offset)
+    }
+}
+
+impl Mul<f32> for Tensor<'_> {
+    type Output = Self;
+
+    #[track_caller]
+    fn mul(self, factor: f32) -> Self {
+        self.affine(factor, 0.0)
+    }
+}
+
+impl<'g> Add<Tensor<'g>> for f32 {
+    type Output = Tensor<'g>;
+
+    #[track_caller]
+    fn add(self, x: Tensor<'g>) -> Tensor<'g> {
+        x.affine(1.0, self)
+    }
+}
+
+impl<'g> Sub<Tensor<'g>> for f32 {
+    type Output = Tensor<'g>;
+
+    #[track_caller]
+    fn sub(self, x: Tensor<'g>) -> Tensor<'g> {
+        x.affine(-1.0, self)
+    }
+}
+
+impl<'g> Mul<Tensor<'g>> for f32 {
+    type Output = Tensor<'g>;
+
+    #[track_caller]
+    fn mul(self, x: Tensor<'g>) -> Tensor<'g> {
+        x.affine(self, 0.0)
+    }
 }
 
 impl Unary {
@@ -148,42 +239,22 @@ impl Op for Unary {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(
-        &self,
-        g: &mut Graph,
-        y: TensorId,
-        y_grad: TensorId,
-    ) -> Result<Vec<Option<TensorId>>> {
-        let x = g.node(y).inputs[0];
+    fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        let [x] = y.inputs();
         let derivative = match *self {
-            Self::Relu => greater_than_zero(g, y)?,
-            Self::Sigmoid => {
-                let complement = affine(g, y, -1.0, 1.0)?;
-                mul(g, y, complement)?
-            }
+            Self::Relu => y.greater_than_zero(),
+            Self::Sigmoid => y * (1.0 - y),
             Self::Exp => y,
-            Self::Log => recip(g, x)?,
-            Self::Sqrt => {
-                let inverse = recip(g, y)?;
-                scale(g, inverse, 0.5)?
-            }
-            Self::Rsqrt => {
-                let inverse = recip(g, x)?;
-                let product = mul(g, y, inverse)?;
-                scale(g, product, -0.5)?
-            }
-            Self::Recip => {
-                let squared = square(g, y)?;
-                neg(g, squared)?
-            }
-            Self::Square => scale(g, x, 2.0)?,
-            Self::Abs => g.add(Self::Sign, &[x])?,
-            Self::Sign | Self::GreaterThanZero => return Ok(vec![None]),
-            Self::Affine { scale: factor, .. } => {
-                return Ok(vec![Some(scale(g, y_grad, factor)?)]);
-            }
+            Self::Log => x.recip(),
+            Self::Sqrt => 0.5 * y.recip(),
+            Self::Rsqrt => -0.5 * (y * x.recip()),
+            Self::Recip => -y.square(),
+            Self::Square => 2.0 * x,
+            Self::Abs => x.apply(Self::Sign),
+            Self::Sign | Self::GreaterThanZero => return vec![None],
+            Self::Affine { scale, .. } => return vec![Some(scale * y_grad)],
         };
-        Ok(vec![Some(mul(g, y_grad, derivative)?)])
+        vec![Some(y_grad * derivative)]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {

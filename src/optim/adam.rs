@@ -1,8 +1,7 @@
 //! Adam (Kingma and Ba 2015) and `AdamW` (Loshchilov and Hutter 2019), as PyTorch's.
 
-use crate::Result;
-use crate::graph::{Graph, Init, Role, TensorId};
-use crate::ops::{add, affine, div, exp, mul, scale, sqrt, square, sub};
+use super::kept;
+use crate::graph::{Init, Role, Tensor};
 
 /// m and v are running means of the gradient and its square;
 /// w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
@@ -31,64 +30,41 @@ impl Default for Adam {
 }
 
 impl Adam {
-    pub(super) fn update(
+    #[track_caller]
+    pub(super) fn update<'g>(
         &self,
-        g: &mut Graph,
-        parameters: &[TensorId],
-        grads: &[TensorId],
-        lr: TensorId,
-    ) -> Result<()> {
-        let step = g.state("adam.step", [1], Role::Optimizer, Init::Constant(0.0))?;
-        let next_step = affine(g, step, 1.0, 1.0)?;
-        g.assign(step, next_step)?;
+        parameters: &[Tensor<'g>],
+        grads: &[Tensor<'g>],
+        lr: Tensor<'g>,
+    ) {
+        let init = Init::Constant(0.0);
+        let step = lr.graph().state("adam.step", [1], Role::Optimizer, init);
+        let t = step + 1.0;
+        step.assign(t);
         // 1 - beta^t, one number each.
-        let mut corrections = [lr; 2];
-        for (correction, beta) in corrections.iter_mut().zip(self.betas) {
-            let exponent = scale(g, next_step, beta.ln())?;
-            let power = exp(g, exponent)?;
-            *correction = affine(g, power, -1.0, 1.0)?;
-        }
+        let corrections = self.betas.map(|beta| 1.0 - (t * beta.ln()).exp());
         for (&w, &grad) in parameters.iter().zip(grads) {
-            let mut step = grad;
-            let mut base = w;
+            let (mut base, mut d) = (w, grad);
             if self.weight_decay != 0.0 {
-                let decay = scale(g, w, self.weight_decay)?;
-                if self.decoupled {
-                    let decay = mul(g, decay, lr)?;
-                    base = sub(g, w, decay)?;
-                } else {
-                    step = add(g, grad, decay)?;
+                let decay = w * self.weight_decay;
+                match self.decoupled {
+                    true => base = w - decay * lr,
+                    false => d = grad + decay,
                 }
             }
-            let (name, shape) = (g.node(w).name.clone(), g.shape(w).clone());
-            let squared = square(g, step)?;
-            let mut moments = [step, squared];
-            for ((moment, beta), suffix) in moments
-                .iter_mut()
-                .zip(self.betas)
-                .zip(["exp_avg", "exp_avg_sq"])
-            {
-                let state = g.state(
-                    &format!("{name}.{suffix}"),
-                    shape.clone(),
-                    Role::Optimizer,
-                    Init::Constant(0.0),
-                )?;
-                let kept = scale(g, state, beta)?;
-                let added = scale(g, *moment, 1.0 - beta)?;
-                let next = add(g, kept, added)?;
-                g.assign(state, next)?;
-                *moment = next;
-            }
-            let mean = div(g, moments[0], corrections[0])?;
-            let variance = div(g, moments[1], corrections[1])?;
-            let root = sqrt(g, variance)?;
-            let divisor = affine(g, root, 1.0, self.eps)?;
-            let direction = div(g, mean, divisor)?;
-            let change = mul(g, direction, lr)?;
-            let next = sub(g, base, change)?;
-            g.assign(w, next)?;
+            let squared = d.square();
+            let m = running_mean(kept(w, "exp_avg"), d, self.betas[0]);
+            let v = running_mean(kept(w, "exp_avg_sq"), squared, self.betas[1]);
+            let (m, v) = (m / corrections[0], v / corrections[1]);
+            w.assign(base - m / (v.sqrt() + self.eps) * lr);
         }
-        Ok(())
     }
+}
+
+/// The next value of the state `mean`: beta * mean + (1 - beta) * value.
+#[track_caller]
+fn running_mean<'g>(mean: Tensor<'g>, value: Tensor<'g>, beta: f32) -> Tensor<'g> {
+    let next = mean * beta + value * (1.0 - beta);
+    mean.assign(next);
+    next
 }

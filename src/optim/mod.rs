@@ -8,8 +8,7 @@ pub use adam::Adam;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 
-use crate::Result;
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Init, Role, Tensor};
 
 /// Which update rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,27 +23,30 @@ pub enum Optimizer {
 /// the next value of follows.
 pub const UPDATE_SCOPE: &str = "update";
 
-/// Appends the update of each of `parameters` (states) by its gradient. `lr`: one number.
-///
-/// # Errors
-/// [`crate::Error::Shape`] if a gradient does not have its parameter's shape.
-pub fn update(
-    g: &mut Graph,
-    optimizer: &Optimizer,
-    parameters: &[TensorId],
-    grads: &[TensorId],
-    lr: TensorId,
-) -> Result<()> {
-    let (first, first_assign) = (g.nodes().len(), g.assigns().len());
-    match optimizer {
-        Optimizer::Sgd(sgd) => sgd.update(g, parameters, grads, lr)?,
-        Optimizer::Adam(adam) => adam.update(g, parameters, grads, lr)?,
+impl Optimizer {
+    /// Appends the update of each of `parameters` (states) by its gradient. `lr`: one number.
+    ///
+    /// Fails with [`crate::Error::Shape`] if a gradient does not have its parameter's shape.
+    #[track_caller]
+    pub fn update<'g>(&self, parameters: &[Tensor<'g>], grads: &[Tensor<'g>], lr: Tensor<'g>) {
+        let g = lr.graph();
+        let (first, first_assign) = (g.list().nodes().len(), g.list().assigns().len());
+        match self {
+            Self::Sgd(sgd) => sgd.update(parameters, grads, lr),
+            Self::Adam(adam) => adam.update(parameters, grads, lr),
+        }
+        let assigned = g.list().assigns()[first_assign..].to_vec();
+        for (state, value) in assigned {
+            g.tensor(value).named(&g.tensor(state).name());
+        }
+        g.move_into_scope(first, UPDATE_SCOPE);
     }
-    let assigned = g.assigns()[first_assign..].to_vec();
-    for (state, value) in assigned {
-        let name = g.node(state).name.clone();
-        g.rename(value, &name);
-    }
-    g.move_into_scope(first, UPDATE_SCOPE);
-    Ok(())
+}
+
+/// The optimiser's state `NAME.suffix` of the parameter `w` called NAME, from zeros.
+#[track_caller]
+fn kept<'g>(w: Tensor<'g>, suffix: &str) -> Tensor<'g> {
+    let name = format!("{}.{suffix}", w.name());
+    let init = Init::Constant(0.0);
+    w.graph().state(&name, w.shape(), Role::Optimizer, init)
 }

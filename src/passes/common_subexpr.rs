@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use crate::Result;
-use crate::graph::{Graph, Kind, TensorId};
+use crate::graph::{Kind, NodeList, TensorId};
 
 /// `graph` with equal nodes merged. Ops are compared by their `Debug` text and output shape.
 ///
 /// # Errors
 /// None but bugs.
-pub fn common_subexpr(graph: &Graph) -> Result<Graph> {
+pub fn common_subexpr(graph: &NodeList) -> Result<NodeList> {
     let mut seen: HashMap<(String, Vec<TensorId>), TensorId> = HashMap::new();
     graph.rebuild(|new, _, node, remap| {
         let inputs = remap.all(&node.inputs)?;

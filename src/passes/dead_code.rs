@@ -1,13 +1,13 @@
 //! Drops nodes that no output and no assignment needs.
 
 use crate::Result;
-use crate::graph::{Graph, Kind};
+use crate::graph::{Kind, NodeList};
 
 /// `graph` without what nothing needs. Inputs stay: the host writes them by name.
 ///
 /// # Errors
 /// None but bugs.
-pub fn dead_code(graph: &Graph) -> Result<Graph> {
+pub fn dead_code(graph: &NodeList) -> Result<NodeList> {
     let mut needed = vec![false; graph.nodes().len()];
     for (state, value) in graph.assigns() {
         needed[state.index()] = true;

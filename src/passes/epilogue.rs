@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
-use crate::graph::{Cost, Graph, Kind, Node, Op, TensorId};
+use crate::graph::{Cost, Kind, Node, NodeList, Op, Tensor, TensorId};
 use crate::ops::{Binary, Conv2d, MatMul, Unary, finish_with_relu};
 use crate::shape::Shape;
 
@@ -28,9 +28,10 @@ impl Op for WithRelu {
         self.product.output_shape(inputs)
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let message = "gradients are built before passes";
-        Err(crate::Error::graph(self.name(), message))
+        y.graph().fail(crate::Error::graph(self.name(), message));
+        vec![]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
@@ -48,7 +49,7 @@ impl Op for WithRelu {
 ///
 /// # Errors
 /// None but bugs.
-pub fn epilogue(graph: &Graph) -> Result<Graph> {
+pub fn epilogue(graph: &NodeList) -> Result<NodeList> {
     let taken = taken(graph);
     graph.rebuild(|new, id, node, remap| {
         let Some(ends) = taken.get(&id.index()) else {
@@ -90,7 +91,7 @@ enum End {
     Add(TensorId, TensorId),
 }
 
-fn taken(graph: &Graph) -> HashMap<usize, End> {
+fn taken(graph: &NodeList) -> HashMap<usize, End> {
     let uses = graph.use_counts();
     let mut only_user: Vec<Option<usize>> = vec![None; uses.len()];
     for (i, node) in graph.nodes().iter().enumerate() {
@@ -148,13 +149,13 @@ fn as_op<T: 'static>(node: &Node) -> Option<&T> {
 }
 
 /// A product of matrices without a bias, all of whose elements are computed.
-fn takes_addend(graph: &Graph, product: TensorId) -> bool {
+fn takes_addend(graph: &NodeList, product: TensorId) -> bool {
     let node = graph.node(product);
     as_op::<MatMul>(node).is_some_and(|op| !op.symmetric && node.inputs.len() == 2)
 }
 
 /// Whether fusion may put node `i` into another kernel, or another node into its own.
-fn is_elementwise(graph: &Graph, i: usize) -> bool {
+fn is_elementwise(graph: &NodeList, i: usize) -> bool {
     match &graph.nodes()[i].kind {
         Kind::Op(op) => op.pointwise().is_some() || op.prologue().is_some(),
         _ => false,

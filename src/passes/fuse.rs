@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Argument, Pointwise};
-use crate::graph::{Cost, Graph, Kind, Node, Op, TensorId};
+use crate::graph::{Cost, Kind, Node, NodeList, Op, Tensor, TensorId};
 use crate::ops::pointwise::{self, MAX_INPUTS};
 use crate::shape::Shape;
 
@@ -34,9 +34,10 @@ impl Op for Fused {
         Ok(self.shape.clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let message = "gradients are built before fusion";
-        Err(crate::Error::graph("fused", message))
+        y.graph().fail(crate::Error::graph("fused", message));
+        vec![]
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
@@ -67,7 +68,7 @@ struct Inlined {
 ///
 /// # Errors
 /// None but bugs.
-pub fn fuse(graph: &Graph) -> Result<Graph> {
+pub fn fuse(graph: &NodeList) -> Result<NodeList> {
     let inlinable = inlinable(graph);
     // By old id; a node may be here and, once some user needs it stored, also in `stored`.
     let mut inlined: HashMap<usize, Inlined> = HashMap::new();
@@ -80,7 +81,7 @@ pub fn fuse(graph: &Graph) -> Result<Graph> {
             }
             _ => None,
         };
-        let mut place = |new: &mut Graph, old: TensorId| match inlined.get(&old.index()) {
+        let mut place = |new: &mut NodeList, old: TensorId| match inlined.get(&old.index()) {
             None => remap.get(old),
             Some(inner) => Ok(*stored
                 .entry(old.index())
@@ -143,7 +144,7 @@ pub fn fuse(graph: &Graph) -> Result<Graph> {
 }
 
 /// Appends an element-wise node with all that it took in.
-fn store(new: &mut Graph, inner: &Inlined) -> TensorId {
+fn store(new: &mut NodeList, inner: &Inlined) -> TensorId {
     let mut node = inner.node.clone();
     let unchanged =
         matches!(&node.kind, Kind::Op(op) if op.pointwise() == Some(inner.program.clone()));
@@ -157,7 +158,7 @@ fn store(new: &mut Graph, inner: &Inlined) -> TensorId {
 }
 
 /// Which nodes are worth taking into their users.
-fn inlinable(graph: &Graph) -> Vec<bool> {
+fn inlinable(graph: &NodeList) -> Vec<bool> {
     let uses = graph.use_counts();
     let reads_elementwise = |node: &Node| match &node.kind {
         Kind::Op(op) => op.pointwise().is_some() || op.prologue().is_some(),
@@ -200,7 +201,7 @@ fn inlinable(graph: &Graph) -> Vec<bool> {
 }
 
 /// What a node's element-wise program runs over.
-fn user_domain(graph: &Graph, node: &Node) -> Shape {
+fn user_domain(graph: &NodeList, node: &Node) -> Shape {
     match &node.kind {
         Kind::Op(op) if op.prologue().is_some() => node
             .inputs
@@ -212,6 +213,6 @@ fn user_domain(graph: &Graph, node: &Node) -> Shape {
     }
 }
 
-fn leaves_fit(graph: &Graph, leaf: TensorId, domain: &Shape) -> bool {
+fn leaves_fit(graph: &NodeList, leaf: TensorId, domain: &Shape) -> bool {
     graph.shape(leaf).broadcast_to(domain).is_some()
 }

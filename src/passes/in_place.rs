@@ -1,6 +1,6 @@
 //! Which updates of states may be written over the old value.
 
-use crate::graph::{Graph, Kind, TensorId};
+use crate::graph::{Kind, NodeList, TensorId};
 use crate::shape::Broadcast;
 
 /// How an assignment is carried out.
@@ -18,7 +18,7 @@ pub enum InPlace {
 ///
 /// A value may be written over its state if no later node reads the old one, and the node that
 /// writes it reads it element by element, or not at all.
-pub fn in_place(graph: &Graph, roots: &[usize]) -> Vec<InPlace> {
+pub fn in_place(graph: &NodeList, roots: &[usize]) -> Vec<InPlace> {
     let nodes = graph.nodes();
     let mut last_reader: Vec<Option<usize>> = vec![None; nodes.len()];
     for (i, node) in nodes.iter().enumerate().filter(|(i, _)| roots[*i] == *i) {

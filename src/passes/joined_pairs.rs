@@ -6,7 +6,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use crate::graph::pointwise::{Pointwise, Source};
-use crate::graph::{Graph, Kind, TensorId};
+use crate::graph::{Kind, NodeList, TensorId};
 use crate::ops::ReduceSum;
 use crate::ops::pointwise::MAX_INPUTS;
 
@@ -25,7 +25,7 @@ pub struct JoinedPair {
 }
 
 /// The sum that node `i` is.
-pub fn as_sum(graph: &Graph, i: usize) -> Option<&ReduceSum> {
+pub fn as_sum(graph: &NodeList, i: usize) -> Option<&ReduceSum> {
     match &graph.nodes()[i].kind {
         Kind::Op(op) => {
             let op: &dyn Any = op.as_ref();
@@ -36,7 +36,7 @@ pub fn as_sum(graph: &Graph, i: usize) -> Option<&ReduceSum> {
 }
 
 /// The program of node `i`, if it is element-wise.
-pub fn as_elementwise(graph: &Graph, i: usize) -> Option<Pointwise> {
+pub fn as_elementwise(graph: &NodeList, i: usize) -> Option<Pointwise> {
     match &graph.nodes()[i].kind {
         Kind::Op(op) => op.pointwise(),
         _ => None,
@@ -45,7 +45,7 @@ pub fn as_elementwise(graph: &Graph, i: usize) -> Option<Pointwise> {
 
 /// The pairs of `graph`. Arguments as for [`super::updates`].
 pub fn joined_pairs(
-    graph: &Graph,
+    graph: &NodeList,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
 ) -> Vec<JoinedPair> {
@@ -81,12 +81,12 @@ pub fn joined_pairs(
 }
 
 /// Whether node `i`, which is no view, reads the tensor of `root`.
-fn reads(graph: &Graph, roots: &[usize], i: usize, root: usize) -> bool {
+fn reads(graph: &NodeList, roots: &[usize], i: usize, root: usize) -> bool {
     let inputs = &graph.nodes()[i].inputs;
     roots[i] == i && inputs.iter().any(|x| roots[x.index()] == root)
 }
 
-fn pair(graph: &Graph, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedPair> {
+fn pair(graph: &NodeList, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedPair> {
     let are_alike = match nodes.map(|i| as_sum(graph, i)) {
         [Some(first), Some(second)] => first.is_like(second),
         [None, None] => {
@@ -120,7 +120,7 @@ fn pair(graph: &Graph, roots: &[usize], nodes: [usize; 2]) -> Option<JoinedPair>
 }
 
 /// Whether each input of an element-wise node has its shape, or is one number.
-fn is_plain(graph: &Graph, i: usize) -> bool {
+fn is_plain(graph: &NodeList, i: usize) -> bool {
     let node = &graph.nodes()[i];
     node.inputs.iter().all(|&x| {
         let shape = graph.shape(x);

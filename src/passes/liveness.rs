@@ -1,6 +1,6 @@
 //! From when to when each tensor's memory is needed.
 
-use crate::graph::{Graph, Kind};
+use crate::graph::{Kind, NodeList};
 
 /// Positions in the order of nodes, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Lifetime {
 }
 
 /// For each node the node whose storage it is: itself, or for views what they look at.
-pub fn storage_roots(graph: &Graph) -> Vec<usize> {
+pub fn storage_roots(graph: &NodeList) -> Vec<usize> {
     let mut roots: Vec<usize> = Vec::with_capacity(graph.nodes().len());
     for (i, node) in graph.nodes().iter().enumerate() {
         let root = match &node.kind {
@@ -26,7 +26,7 @@ pub fn storage_roots(graph: &Graph) -> Vec<usize> {
 
 /// Lifetimes of the storage roots that are computed; `None` for views, inputs and states. What is
 /// read back or assigned lives to the end.
-pub fn liveness(graph: &Graph, roots: &[usize]) -> Vec<Option<Lifetime>> {
+pub fn liveness(graph: &NodeList, roots: &[usize]) -> Vec<Option<Lifetime>> {
     let end = graph.nodes().len();
     let mut lifetimes: Vec<Option<Lifetime>> = vec![None; end];
     for (i, node) in graph.nodes().iter().enumerate() {

@@ -25,7 +25,7 @@ pub use select_variant::select_variant;
 pub use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
 
 use crate::Result;
-use crate::graph::Graph;
+use crate::graph::NodeList;
 
 /// Which passes run. Results do not depend on it, but for rounding where fusion lets a compiler
 /// contract a multiplication and an addition.
@@ -85,7 +85,7 @@ impl Passes {
 ///
 /// # Errors
 /// Those of a pass: bugs of this crate.
-pub fn optimise(graph: &Graph, passes: Passes) -> Result<Graph> {
+pub fn optimise(graph: &NodeList, passes: Passes) -> Result<NodeList> {
     let mut graph = graph.clone();
     if passes.dead_code {
         graph = dead_code(&graph)?;

@@ -5,7 +5,7 @@ use super::storage_roots;
 use crate::Result;
 use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{NodeList, Op, Tensor, TensorId};
 use crate::ops::pointwise;
 use crate::shape::Shape;
 
@@ -22,9 +22,10 @@ impl Op for Snapshot {
         Ok(inputs[0].clone())
     }
 
-    fn gradient(&self, _: &mut Graph, _: TensorId, _: TensorId) -> Result<Vec<Option<TensorId>>> {
+    fn gradient<'g>(&self, y: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let message = "gradients are built before passes";
-        Err(crate::Error::graph("snapshot", message))
+        y.graph().fail(crate::Error::graph("snapshot", message));
+        vec![]
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
@@ -40,7 +41,7 @@ impl Op for Snapshot {
 ///
 /// # Errors
 /// None but bugs.
-pub fn old_values(graph: &Graph) -> Result<Graph> {
+pub fn old_values(graph: &NodeList) -> Result<NodeList> {
     let roots = storage_roots(graph);
     let is_assigned = |id: TensorId| {
         let root = roots[id.index()];

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::graph::pointwise::{Joint, Source};
-use crate::graph::{Graph, Kind};
+use crate::graph::{Kind, NodeList};
 use crate::ops::pointwise::MAX_INPUTS;
 use crate::shape::Broadcast;
 
@@ -93,7 +93,7 @@ pub type MadeStates = BTreeMap<String, (usize, usize)>;
 /// `roots` as from [`super::storage_roots`]; `written_in_place` the nodes that write a state's memory,
 /// with that state; `made` the states that are in the store already.
 pub fn updates(
-    graph: &Graph,
+    graph: &NodeList,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
     made: &MadeStates,
@@ -135,7 +135,7 @@ pub fn storage_of(root: usize, written_in_place: &HashMap<usize, (usize, Option<
         .map_or(root, |&(state, _)| state)
 }
 
-fn fixed_runs(graph: &Graph, made: &MadeStates) -> Runs {
+fn fixed_runs(graph: &NodeList, made: &MadeStates) -> Runs {
     let mut by_buffer: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
     for (name, id) in graph.states() {
         if let Some(&(buffer, at)) = made.get(name) {
@@ -221,7 +221,7 @@ impl List {
         true
     }
 
-    fn update(self, graph: &Graph) -> Option<Update> {
+    fn update(self, graph: &NodeList) -> Option<Update> {
         let first = self.first();
         if self.members.len() * first.nodes.len() < 2 {
             return None;
@@ -247,7 +247,7 @@ impl List {
 
 /// Who reads and who writes what.
 struct Uses<'a> {
-    graph: &'a Graph,
+    graph: &'a NodeList,
     roots: &'a [usize],
     written_in_place: &'a HashMap<usize, (usize, Option<usize>)>,
     /// By root: the nodes, but for views, that read it.
@@ -258,7 +258,7 @@ struct Uses<'a> {
 
 impl<'a> Uses<'a> {
     fn new(
-        graph: &'a Graph,
+        graph: &'a NodeList,
         roots: &'a [usize],
         written_in_place: &'a HashMap<usize, (usize, Option<usize>)>,
     ) -> Self {

@@ -36,12 +36,18 @@ impl Program {
     /// Compiles `graph` for the device of `store`, which gets the states that it lacks.
     ///
     /// # Errors
-    /// [`Error::Limit`] and [`Error::OutOfMemory`] for sizes the device cannot hold,
-    /// [`Error::Shader`] for bugs of this crate.
+    /// The graph's first error, see [`Graph::check`]; [`Error::Limit`] and [`Error::OutOfMemory`] for sizes the device
+    /// cannot hold, [`Error::Shader`] for bugs of this crate.
     pub fn compile(graph: &Graph, store: &mut Store, options: CompileOptions) -> Result<Self> {
         let gpu = Arc::clone(store.gpu());
         let variants = options.variants.unwrap_or(store.variants());
-        let plan = Plan::new(graph, &gpu, options.passes, variants, &store.made_states())?;
+        let plan = Plan::new(
+            &*graph.checked()?,
+            &gpu,
+            options.passes,
+            variants,
+            &store.made_states(),
+        )?;
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 

@@ -7,7 +7,7 @@ use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Lowered, Lowering, Variants};
 use crate::graph::pointwise::Joint;
-use crate::graph::{Cost, Graph, Kind, Node, Op};
+use crate::graph::{Cost, Graph, Kind, Node, NodeList, Op};
 use crate::ops::pointwise;
 use crate::passes::{
     self, InPlace, JoinedPair, Lifetime, MadeStates, MemoryPlan, Passes, Request, Runs, Update,
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// A graph after all passes, and where its tensors will lie.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) graph: Graph,
+    pub(super) graph: NodeList,
     pub(super) variants: Variants,
     /// The node whose memory each node has: another one's for views.
     pub(super) roots: Vec<usize>,
@@ -69,19 +69,19 @@ impl Program {
     /// The memory that `graph` would take, but for kernel parameters. Makes nothing on the device.
     ///
     /// # Errors
-    /// [`Error::Limit`] for tensors that the device cannot bind.
+    /// The graph's first error, see [`Graph::check`]; [`Error::Limit`] for tensors that the device cannot bind.
     pub fn plan(graph: &Graph, gpu: &Gpu, options: CompileOptions) -> Result<Memory> {
         let own = || passes::select_variant(gpu);
         let variants = options.variants.unwrap_or_else(own);
         let made = MadeStates::new();
-        Ok(Plan::new(graph, gpu, options.passes, variants, &made)?.memory)
+        Ok(Plan::new(&*graph.checked()?, gpu, options.passes, variants, &made)?.memory)
     }
 }
 
 impl Plan {
     /// `made`: the states that are in the store already.
     pub(super) fn new(
-        graph: &Graph,
+        graph: &NodeList,
         gpu: &Gpu,
         passes: Passes,
         variants: Variants,
@@ -199,7 +199,7 @@ impl Plan {
 
 /// When the memory of each computed tensor is needed; `None` for what is in no arena.
 fn lifetimes(
-    graph: &Graph,
+    graph: &NodeList,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
     joined: &[Update],
@@ -240,7 +240,7 @@ fn lifetimes(
 
 /// The memory of all computed tensors, and where in it each node is. Those of a run are one request.
 fn requests(
-    graph: &Graph,
+    graph: &NodeList,
     lifetimes: &[Option<Lifetime>],
     runs: &Runs,
     alignment: u64,
@@ -276,12 +276,12 @@ fn requests(
     (requests, request_of)
 }
 
-fn runs_of_states(graph: &Graph, runs: &Runs) -> Vec<Vec<usize>> {
+fn runs_of_states(graph: &NodeList, runs: &Runs) -> Vec<Vec<usize>> {
     let is_state = |run: &&Vec<usize>| matches!(graph.nodes()[run[0]].kind, Kind::State(_));
     runs.new_runs().iter().filter(is_state).cloned().collect()
 }
 
-fn region(graph: &Graph, node: usize) -> Region {
+fn region(graph: &NodeList, node: usize) -> Region {
     Region {
         node,
         size_bytes: padded(graph.nodes()[node].shape.size_bytes()),
@@ -290,7 +290,7 @@ fn region(graph: &Graph, node: usize) -> Region {
 
 /// The kernels of node `i`, whose input `in_place` is the state that it overwrites.
 fn node_kernel(
-    graph: &Graph,
+    graph: &NodeList,
     i: usize,
     op: &dyn Op,
     in_place: Option<usize>,
@@ -318,7 +318,7 @@ fn node_kernel(
 }
 
 /// The kernels of two sums, or the kernel of two element-wise nodes.
-fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<PlannedKernels> {
+fn pair_kernel(graph: &NodeList, pair: &JoinedPair, variants: Variants) -> Result<PlannedKernels> {
     let differ = || Error::bug("two joined nodes differ");
     let shapes: Vec<&Shape> = pair.inputs.iter().map(|&x| graph.shape(x)).collect();
     let [node, other] = pair.nodes.map(|i| &graph.nodes()[i]);
@@ -366,7 +366,7 @@ fn pair_kernel(graph: &Graph, pair: &JoinedPair, variants: Variants) -> Result<P
 
 /// The kernel of an update of several nodes.
 fn update_kernel(
-    graph: &Graph,
+    graph: &NodeList,
     update: &Update,
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
 ) -> Result<PlannedKernels> {
@@ -414,13 +414,13 @@ pub(super) fn padded(size_bytes: u64) -> u64 {
     size_bytes.max(16).next_multiple_of(16)
 }
 
-fn states_bytes(graph: &Graph) -> u64 {
+fn states_bytes(graph: &NodeList) -> u64 {
     let states = graph.nodes().iter();
     let states = states.filter(|n| matches!(n.kind, Kind::State(_)));
     states.map(|n| padded(n.shape.size_bytes())).sum()
 }
 
-fn outputs_bytes(graph: &Graph) -> Result<u64> {
+fn outputs_bytes(graph: &NodeList) -> Result<u64> {
     let mut sum = 0;
     for (i, (name, id)) in graph.outputs().iter().enumerate() {
         if graph.outputs()[..i].iter().any(|(other, _)| other == name) {
@@ -432,7 +432,7 @@ fn outputs_bytes(graph: &Graph) -> Result<u64> {
     Ok(sum)
 }
 
-fn place_inputs(graph: &Graph, alignment: u64) -> Result<(BTreeMap<String, Placed>, u64)> {
+fn place_inputs(graph: &NodeList, alignment: u64) -> Result<(BTreeMap<String, Placed>, u64)> {
     let mut inputs = BTreeMap::new();
     let mut end = 0u64;
     for node in graph.nodes() {

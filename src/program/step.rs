@@ -174,7 +174,6 @@ mod tests {
     use crate::Error;
     use crate::gpu::{AdapterChoice, Gpu};
     use crate::graph::{Graph, Init};
-    use crate::ops;
     use crate::program::{CompileOptions, Program, Store};
 
     /// A GPU that goes away (driver reset, cable pulled) must end in errors, not in a panic.
@@ -185,11 +184,10 @@ mod tests {
             backend: std::env::var("DECORR_BACKEND").ok(),
         };
         let gpu = Gpu::open(&choice).unwrap();
-        let mut g = Graph::new();
+        let g = Graph::new();
         let x = g.input("x", [4]);
-        let w = g.parameter("w", [4], Init::Constant(1.0)).unwrap();
-        let y = ops::mul(&mut g, x, w).unwrap();
-        g.output("y", y);
+        let w = g.parameter("w", [4], Init::Constant(1.0));
+        g.output("y", x * w);
         let mut store = Store::new(&gpu, 1);
         let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
         let inputs: [(&str, &[f32]); 1] = [("x", &[1.0, 2.0, 3.0, 4.0])];

@@ -10,7 +10,7 @@ use wgpu::BufferUsages;
 use super::plan::padded;
 use crate::gpu::{Gpu, PipelineCache, read_back};
 use crate::graph::op::Variants;
-use crate::graph::{Graph, Init, Kind, Node, Role, State};
+use crate::graph::{Init, Kind, Node, NodeList, Role, State};
 use crate::passes::{MadeStates, select_variant};
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -193,7 +193,7 @@ impl Store {
     /// What the device reported.
     pub(super) fn make_run(
         &mut self,
-        graph: &Graph,
+        graph: &NodeList,
         states: &[usize],
         alignment: u64,
     ) -> Result<()> {

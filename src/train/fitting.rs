@@ -82,8 +82,9 @@ fn planned_bytes(gpu: &Gpu, graphs: &[Graph], kernels: Option<Variants>) -> Resu
         let memory = Program::plan(graph, gpu, options)?;
         arenas = memory.arenas.max(arenas);
         other += memory.other;
-        for (name, &id) in graph.states() {
-            states.insert(name.clone(), graph.shape(id).size_bytes());
+        let list = graph.list();
+        for (name, &id) in list.states() {
+            states.insert(name.clone(), list.shape(id).size_bytes());
         }
     }
     Ok(arenas + other + states.values().sum::<u64>())

@@ -1,11 +1,10 @@
 //! The graphs of a training step and of an evaluation step.
 
 use crate::autodiff::gradients;
-use crate::graph::{Graph, Init, Kind, Role, TensorId};
+use crate::graph::{Graph, Init, Kind, Role, Tensor};
 use crate::models::Model;
 use crate::nn::{Loss, Mode};
-use crate::ops::{add, mean_to, mul, scale, top_k_accuracy};
-use crate::optim::{self, Optimizer};
+use crate::optim::Optimizer;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -23,12 +22,12 @@ pub fn training_step(
     images: impl Into<Shape>,
     mode: Mode,
 ) -> Result<Graph> {
-    let mut g = Graph::new();
-    let mean = forward_with_loss(&mut g, model, loss, images.into(), mode)?;
+    let g = Graph::new();
+    let mean = forward_with_loss(&g, model, loss, images.into(), mode);
     let lr = g.input("lr", [1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, mean, &parameters)?;
-    optim::update(&mut g, optimizer, &parameters, &grads, lr)?;
+    optimizer.update(&parameters, &gradients(mean, &parameters), lr);
+    g.check()?;
     Ok(g)
 }
 
@@ -49,18 +48,16 @@ pub fn accumulation_step(
     mode: Mode,
     parts: usize,
 ) -> Result<Graph> {
-    let mut g = Graph::new();
-    let mean = forward_with_loss(&mut g, model, loss, images.into(), mode)?;
+    let g = Graph::new();
+    let mean = forward_with_loss(&g, model, loss, images.into(), mode);
     let keep = g.input("keep", [1]);
     let parameters = g.parameters();
-    let grads = gradients(&mut g, mean, &parameters)?;
-    for (&w, &grad) in parameters.iter().zip(&grads) {
-        let sum = accumulated(&mut g, w)?;
-        let kept = mul(&mut g, sum, keep)?;
-        let share = scale(&mut g, grad, 1.0 / parts.max(1) as f32)?;
-        let next = add(&mut g, kept, share)?;
-        g.assign(sum, next)?;
+    let share = 1.0 / parts.max(1) as f32;
+    for (&w, grad) in parameters.iter().zip(gradients(mean, &parameters)) {
+        let sum = accumulated(w);
+        sum.assign(sum * keep + grad * share);
     }
+    g.check()?;
     Ok(g)
 }
 
@@ -70,30 +67,29 @@ pub fn accumulation_step(
 /// # Errors
 /// [`crate::Error::Shape`] for bugs of this crate.
 pub fn update_step(part: &Graph, optimizer: &Optimizer) -> Result<Graph> {
-    let mut g = Graph::new();
+    let g = Graph::new();
     let lr = g.input("lr", [1]);
     let (mut parameters, mut grads) = (Vec::new(), Vec::new());
-    for id in part.parameters() {
-        let node = part.node(id);
-        let Kind::State(state) = &node.kind else {
-            return Err(Error::bug(format!(
-                "the parameter {} is no state",
-                node.name
-            )));
+    for parameter in part.parameters() {
+        let node = parameter.node();
+        let Kind::State(state) = node.kind else {
+            let message = format!("the parameter {} is no state", node.name);
+            return Err(Error::bug(message));
         };
-        let w = g.parameter(&node.name, node.shape.clone(), state.init.clone())?;
+        let w = g.parameter(&node.name, node.shape, state.init);
         parameters.push(w);
-        grads.push(accumulated(&mut g, w)?);
+        grads.push(accumulated(w));
     }
-    optim::update(&mut g, optimizer, &parameters, &grads, lr)?;
+    optimizer.update(&parameters, &grads, lr);
+    g.check()?;
     Ok(g)
 }
 
 /// The sum of gradients of parameter `w`.
-fn accumulated(g: &mut Graph, w: TensorId) -> Result<TensorId> {
-    let (name, shape) = (g.node(w).name.clone(), g.shape(w).clone());
-    let name = format!("{name}.accumulated_grad");
-    g.state(&name, shape, Role::Scratch, Init::Constant(0.0))
+fn accumulated(w: Tensor<'_>) -> Tensor<'_> {
+    let name = format!("{}.accumulated_grad", w.name());
+    let init = Init::Constant(0.0);
+    w.graph().state(&name, w.shape(), Role::Scratch, init)
 }
 
 /// Evaluation with running statistics. Inputs: `images` and `labels`. Outputs, one a row: `losses`
@@ -102,41 +98,33 @@ fn accumulated(g: &mut Graph, w: TensorId) -> Result<TensorId> {
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
 pub fn evaluation_step(model: &Model, loss: Loss, images: impl Into<Shape>) -> Result<Graph> {
-    let mut g = Graph::new();
-    let (logits, labels) = forward(&mut g, model, images.into(), Mode::Eval)?;
-    let per_row = loss.per_row(&mut g, logits, labels)?;
-    let hits = top_k_accuracy(&mut g, logits, labels, 1)?;
-    g.output("losses", per_row);
-    g.output("hits", hits);
+    let g = Graph::new();
+    let (logits, labels) = forward(&g, model, images.into(), Mode::Eval);
+    g.output("losses", loss.per_row(logits, labels));
+    g.output("hits", logits.top_k_accuracy(labels, 1));
+    g.check()?;
     Ok(g)
 }
 
 /// The mean loss, with the outputs `loss` and `top1`.
-fn forward_with_loss(
-    g: &mut Graph,
+fn forward_with_loss<'g>(
+    g: &'g Graph,
     model: &Model,
     loss: Loss,
     images: Shape,
     mode: Mode,
-) -> Result<TensorId> {
-    let (logits, labels) = forward(g, model, images, mode)?;
-    let per_row = loss.per_row(g, logits, labels)?;
-    let mean = mean_to(g, per_row, [1])?;
-    let hits = top_k_accuracy(g, logits, labels, 1)?;
-    let top1 = mean_to(g, hits, [1])?;
+) -> Tensor<'g> {
+    let (logits, labels) = forward(g, model, images, mode);
+    let mean = loss.per_row(logits, labels).mean_to([1]);
+    let top1 = logits.top_k_accuracy(labels, 1).mean_to([1]);
     g.output("loss", mean);
     g.output("top1", top1);
-    Ok(mean)
+    mean
 }
 
-fn forward(
-    g: &mut Graph,
-    model: &Model,
-    images: Shape,
-    mode: Mode,
-) -> Result<(TensorId, TensorId)> {
-    let batch = images.dims().first().copied().unwrap_or(0);
+/// Logits and labels.
+fn forward<'g>(g: &'g Graph, model: &Model, images: Shape, mode: Mode) -> (Tensor<'g>, Tensor<'g>) {
     let x = g.input("images", images);
-    let labels = g.input("labels", [batch]);
-    Ok((model.forward(g, x, mode)?, labels))
+    let labels = g.input("labels", [x.size(0)]);
+    (model.forward(x, mode), labels)
 }
