@@ -253,6 +253,15 @@ fn check_counts_and_names_what_is_bad() {
         &["bad:", "dog/03.JPEG: is no picture", "cat/unreadable.jpg"],
     );
     contains(&error, &["2 files cannot be used", "--skip-bad"]);
+    // Wherever it lies.
+    for split in ["train", "val"] {
+        let dir = tempfile::tempdir().unwrap();
+        folder(dir.path(), 8);
+        fs::write(dir.path().join(split).join("cat/broken.png"), "no picture").unwrap();
+        let output = decorr(&["data", "check", dir.path().to_str().unwrap()]);
+        assert!(!output.status.success(), "{split}");
+        contains(&printed(&output).0, &[&format!("{split}/cat/broken.png")]);
+    }
 }
 
 #[test]

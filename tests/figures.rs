@@ -336,12 +336,13 @@ fn is_covariance(cov: &[f32], centred: &Tensor) {
 
 /// Each patch counts the same, whatever the size of its image.
 #[test]
-fn figure_2_of_images_of_two_sizes_in_float64() {
-    let pictures = [astronaut(64), {
-        let mut other = astronaut(40);
-        other.data.iter_mut().for_each(|v| *v = v.powi(3));
+fn figure_2_of_images_of_several_sizes_in_float64() {
+    let other = |side, power| {
+        let mut other = astronaut(side);
+        other.data.iter_mut().for_each(|v| *v = v.powi(power));
         other
-    }];
+    };
+    let pictures = [astronaut(64), other(40, 3), other(23, 2)];
     let figure = fig2(&gpu(), pictures.clone().map(Ok), None, FIG2).unwrap();
     let same = Geometry {
         stride: 1,
@@ -354,11 +355,33 @@ fn figure_2_of_images_of_two_sizes_in_float64() {
         .map(|p| reference::im2col(&zero_mean(p), [3, 3], same).data)
         .concat();
     let count = rows.len() / 27;
-    assert_eq!(count, 64 * 64 + 40 * 40);
+    assert_eq!(count, 64 * 64 + 40 * 40 + 23 * 23);
     let mean = |j: usize| rows.iter().skip(j).step_by(27).sum::<f64>() / count as f64;
     let means: Vec<f64> = (0..27).map(mean).collect();
     let centred = Tensor::from_fn(&[1, count, 27], |i| rows[i] - means[i % 27]);
     is_covariance(&figure.cov, &centred);
+}
+
+/// A map's own largest magnitude is what its bar ends at, before as after.
+#[test]
+fn the_bars_of_figure_2_end_where_its_maps_do() {
+    let figure = fig2(&gpu(), [Ok(astronaut(48))], None, FIG2).unwrap();
+    let at_end = |values: &[f32]| values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+    let before = f64::from(at_end(&figure.cov));
+    let expected = deconvolve(&zero_mean(&astronaut(48)), 3, 3);
+    let after = expected
+        .cov_after
+        .data
+        .iter()
+        .fold(0.0_f64, |most, v| most.max(v.abs()));
+    assert!(after > 2.0 * before, "{before} {after}");
+    for (end, expected) in figure.bars.iter().zip([before, after]) {
+        assert!(
+            error(f64::from(*end), expected) < 0.01,
+            "{:?} {before} {after}",
+            figure.bars
+        );
+    }
 }
 
 /// Statistics of every other patch, of an image whose sides are no multiples of the stride.

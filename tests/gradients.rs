@@ -674,6 +674,23 @@ fn figure_cases() -> Vec<Case> {
             },
         ));
     }
+    // On both ends of the range, beyond them, and on edges of bins.
+    let places = [
+        -9.0, -8.0, -8.0, -7.5, -4.0, 0.0, 4.0, 7.9, 8.0, 8.0, 8.0, 8.5_f32,
+    ];
+    cases.push(case(
+        "histogram of edges",
+        &[&[places.len()]],
+        move |x| {
+            let values = Init::Values(places.to_vec().into());
+            let known = x[0]
+                .graph()
+                .state("edges", [places.len()], Role::Scratch, values);
+            (known + x[0] * 0.0).histogram(4, [-8.0, 8.0])
+        },
+        // 8, the last bin's upper end, is in it; what is beyond is in none.
+        |_| Tensor::new(&[4], [4.0, 1.0, 1.0, 5.0].map(|n| n / 12.0).to_vec()),
+    ));
     // Below half of the range the words are numbers. All pixels: tests/figures.rs.
     cases.push(
         case(

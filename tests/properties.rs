@@ -273,7 +273,7 @@ fn mistakes_of_a_program_are_errors() {
     let norm = || BatchNorm::new(9).forward(x, Mode::Train);
     let wrong = g.attempt(|| g.scope("block", || g.scope("norm", norm)));
     let text = wrong.unwrap_err().to_string();
-    assert!(text.contains("(in block.norm, at "), "{text}");
+    assert!(text.contains("(in block.norm"), "{text}");
     let y = g.scope("second", || linear(x));
     g.check().unwrap();
     assert_eq!(g.parameters().len(), 4);

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 use runner::Runner;
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figure {
     /// What was run.
     pub name: String,
@@ -56,7 +56,7 @@ pub struct Figure {
 }
 
 /// The whole run, as `--json` prints it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Of decorr.
     #[serde(default)]

@@ -481,6 +481,34 @@ mod tests {
         assert_eq!(rounded(f64::NAN), "?");
     }
 
+    /// Every number of the sentence, by hand.
+    #[test]
+    fn the_words_say_what_was_measured() {
+        let figure = |norm, block, ms, images_per_s| Figure {
+            name: step_name("cnn", 32, norm, block),
+            ms,
+            images_per_s: Some(images_per_s),
+            ..Figure::default()
+        };
+        let report = Report {
+            figures: vec![
+                figure(Norm::Batch, None, 20.0, 1600.0),
+                figure(Norm::Deconv, Some(16), 25.0, 1280.0),
+                figure(Norm::Deconv, Some(64), 50.0, 640.0),
+            ],
+            ..Report::default()
+        };
+        let words = words(&report, 32, &[]).join(" ");
+        for part in [
+            "32 a step",
+            "1600 images a second with batch norm",
+            "1280 with deconvolution in blocks of 16 (1.25 times",
+            "640 with deconvolution in blocks of 64 (2.50 times",
+        ] {
+            assert!(words.contains(part), "no {part:?} in {words}");
+        }
+    }
+
     #[test]
     fn an_adapter_is_judged_by_the_norm_that_takes_longest() {
         let run = |experiment: &str, hours| PaperRun {

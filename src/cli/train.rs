@@ -215,3 +215,25 @@ fn duration(seconds: f64) -> String {
         _ => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_on_either_side_of_their_units() {
+        for (seconds, text) in [
+            (0.9, "0 s"),
+            (59.9, "59 s"),
+            (60.0, "1:00 min"),
+            (3599.0, "59:59 min"),
+            (3600.0, "1:00 h"),
+            (3725.0, "1:02 h"),
+            (90_061.0, "25:01 h"),
+            (f64::NAN, "0 s"),
+            (-1.0, "0 s"),
+        ] {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+}

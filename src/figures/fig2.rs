@@ -72,9 +72,14 @@ pub struct Fig2 {
     pub cov: Vec<f32>,
     /// [F, F].
     pub deconv: Vec<f32>,
+    /// The largest magnitude in the covariance before and after: where the bars of their colours end.
+    pub bars: [f32; 2],
     /// The page, a PNG file.
     pub sheet: Vec<u8>,
 }
+
+/// The two maps of covariances.
+const MAPS: [&str; 2] = ["cov_before", "cov_after"];
 
 /// Moments of the patches of one image, and how many there are.
 struct Moments {
@@ -159,13 +164,13 @@ pub fn fig2(
         identity_error,
         notice: undefined.or(few_patches(of.count, features)),
     };
-    let end = |name: &str| number(&values, &format!("{name}.range")).abs() as f32;
-    let ends = [end("cov_before"), end("cov_after")];
+    let bars = MAPS.map(|name| number(&values, &format!("{name}.range")).abs() as f32);
     let number = layer.map(|(_, n)| n);
-    let (panels, sheet) = page(&store, &views, ends, &report, &options, number)?;
+    let (panels, sheet) = page(&store, &views, bars, &report, &options, number)?;
     Ok(Fig2 {
         panels,
         report,
+        bars,
         cov: values.remove("cov").unwrap_or_default(),
         deconv: values.remove("deconv").unwrap_or_default(),
         sheet,
@@ -259,7 +264,7 @@ fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
 fn page(
     store: &Store,
     views: &[View],
-    ends: [f32; 2],
+    bars: [f32; 2],
     report: &Fig2Report,
     options: &Fig2Options,
     number: Option<usize>,
@@ -274,7 +279,7 @@ fn page(
     };
     let mut files = Vec::new();
     let mut maps = Vec::new();
-    for (name, end) in [("cov_before", ends[0]), ("cov_after", ends[1])] {
+    for (name, end) in MAPS.into_iter().zip(bars) {
         let named = find(views, name)?.named(store)?;
         let content = Content::HeatMap {
             picture: named.picture.clone(),

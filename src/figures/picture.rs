@@ -241,6 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_in_other_channels() {
+        let colour = Picture {
+            channels: 3,
+            height: 1,
+            width: 2,
+            data: vec![0.0, 0.3, 0.6, 0.3, 0.9, 0.9],
+        };
+        let grey = colour.with_channels(1);
+        assert_eq!((grey.channels, grey.height, grey.width), (1, 1, 2));
+        assert!((grey.data[0] - 0.5).abs() < 1e-6 && (grey.data[1] - 0.5).abs() < 1e-6);
+        let again = Picture {
+            data: vec![0.25, 0.75],
+            ..grey
+        }
+        .with_channels(3);
+        assert_eq!(again.channels, 3);
+        assert_eq!(again.data, [0.25, 0.75, 0.25, 0.75, 0.25, 0.75]);
+        assert_eq!(colour.with_channels(3), colour);
+    }
+
+    #[test]
     fn kinds_of_files() {
         let grey = DynamicImage::ImageLuma16(ImageBuffer::from_pixel(3, 2, Luma([32768])));
         let picture = decode(&png(&grey)).unwrap();

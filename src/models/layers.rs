@@ -284,8 +284,8 @@ impl<'g, 'm> Layers<'g, 'm> {
     fn refuse_small(&self, x: Tensor<'g>, pool: Pool2d) {
         let [_, _, h, w] = x.dims();
         if h.min(w) < pool.kernel_size.saturating_sub(2 * pool.padding) {
-            let why = "are too small for it: nothing is left of them to pool. Choose a smaller network \
-                       (--model cnn, or linear for any size) or larger images";
+            let why = "are too small for it: nothing is left of them to pool. Choose a smaller \
+                       network (--model cnn, or linear for any size) or larger images";
             self.refuse(x, why);
         }
     }

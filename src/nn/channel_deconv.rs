@@ -131,21 +131,21 @@ impl ChannelDeconv {
                 let rows = shifted.permute(&[1, 0]).reshape([1, count, block]);
                 let cov = rows.covariance(self.options.eps);
                 let deconv = cov.newton_schulz(self.options.n_iter, CovGrad::Symmetric);
-                let deconv = deconv.reshape([block, block]);
                 move_towards(running_mean, mean.reshape([block]), weight);
+                let deconv = deconv.reshape([block, block]);
                 move_towards(running_deconv, deconv, weight);
                 (mean, Some(cov), deconv)
             }
         };
         let white = deconv.matmul(by_channel - mean);
-        let white = white.reshape([channels, n, pixels]).permute(&[1, 0, 2]);
+        let white = white.reshape([channels, n, pixels]);
         let statistics = Statistics {
             mean: mean.reshape([1, 1, block]),
             cov,
             deconv: deconv.reshape([1, block, block]),
             factors: None,
         };
-        (white, statistics)
+        (white.permute(&[1, 0, 2]), statistics)
     }
 
     /// (x - mean) / sqrt(var + eps) of `images` [N, C, H * W], with one mean and one variance.

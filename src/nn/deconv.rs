@@ -105,6 +105,7 @@ impl<'g> Statistics<'g> {
 /// The gradient flows through the covariance and, for those who use it, through the mean. The
 /// mean inside the covariance is detached: its gradient is the column sum of the centred rows,
 /// which is zero.
+#[track_caller]
 pub(super) fn statistics_of_rows<'g>(
     rows: Tensor<'g>,
     groups: usize,
@@ -184,6 +185,7 @@ pub(super) fn blend<'g>(old: Tensor<'g>, new: Tensor<'g>, momentum: f32) -> Tens
 ///
 /// `rows` turns images like `x`, however many, into the matrix whose rows statistics are taken of. `by_feature` turns
 /// factors of the channels, `[C]`, into those of the features, [groups, features]: the mean over the blocks that share D.
+#[track_caller]
 pub(super) fn statistics<'g>(
     mode: Mode,
     running: &Running<'g>,

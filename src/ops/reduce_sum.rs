@@ -90,7 +90,7 @@ fn extents(to: &Shape, domain: &Shape) -> Option<[usize; 3]> {
     match to.broadcast_to(domain)? {
         Broadcast::Same => Some([1, domain.len(), 1]),
         Broadcast::Scalar => Some([1, 1, domain.len()]),
-        Broadcast::Run { inner, len } => Some([domain.len() / (inner * len), len, inner]),
+        Broadcast::Run { inner, len } => Some([domain.len() / (inner * len).max(1), len, inner]),
     }
 }
 

@@ -207,6 +207,41 @@ mod tests {
         assert!(loss == same_loss && top1 != other_top1);
     }
 
+    /// The same losses lie elsewhere over seconds that do not go with the steps.
+    #[test]
+    fn curves_are_over_what_the_axis_says() {
+        let record = |step: u64| Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: Some(1.0 / step as f64),
+            top1: Some(0.5),
+            lr: None,
+            seconds: (step * step) as f64,
+        };
+        let (first, last) = (record(3), record(9));
+        assert_eq!([&first, &last].map(|r| Over::Steps.of(r)), [3.0, 9.0]);
+        assert_eq!([&first, &last].map(|r| Over::Seconds.of(r)), [9.0, 81.0]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curves.png");
+        let records: Vec<Record> = (1..30).map(record).collect();
+        let mut pictures = [Over::Steps, Over::Seconds].map(|over| {
+            draw_curves(&path, "a run", &[("a run", &records)], over).unwrap();
+            image::open(&path).unwrap().into_rgb8()
+        });
+        // The left panel without its axis: only where the curve lies.
+        let inside = |picture: &mut RgbImage| {
+            image::imageops::crop(picture, 70, 60, SIZE.0 / 2 - 90, SIZE.1 - 140).to_image()
+        };
+        assert!(
+            pictures
+                .each_mut()
+                .map(inside)
+                .windows(2)
+                .all(|p| p[0] != p[1])
+        );
+    }
+
     #[test]
     fn any_number_of_records_gives_a_picture() {
         let dir = tempfile::tempdir().unwrap();

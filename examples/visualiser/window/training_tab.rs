@@ -397,3 +397,17 @@ fn last_mean(values: &[f32]) -> String {
         false => format!("{:.4}", last.iter().sum::<f32>() / last.len() as f32),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::last_mean;
+
+    #[test]
+    fn the_mean_shown_is_of_the_last_ten_or_of_all() {
+        assert_eq!(last_mean(&[]), "none yet");
+        assert_eq!(last_mean(&[2.0]), "2.0000");
+        assert_eq!(last_mean(&[1.0, 2.0, 4.5]), "2.5000");
+        let many: Vec<f32> = (0..25).map(|i| i as f32).collect();
+        assert_eq!(last_mean(&many), "19.5000");
+    }
+}
