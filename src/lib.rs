@@ -63,3 +63,5 @@ pub mod train;
 pub mod tune;
 
 pub use error::{Error, Result};
+/// The version of wgpu that [`gpu::Gpu::from_wgpu`] takes devices of.
+pub use wgpu;

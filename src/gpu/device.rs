@@ -17,33 +17,38 @@ const SOFTWARE_PATIENCE: Duration = Duration::from_secs(3600);
 /// Bytes that may be on their way to the device outside of the step.
 const UPLOAD_BYTES: u64 = 64 << 20;
 
-/// An opened device. Cheap to share behind an [`Arc`].
+/// Limits that must be no less than wgpu's defaults.
+const NEEDED_LIMITS: [(&str, fn(&wgpu::Limits) -> u32); 5] = [
+    ("max_storage_buffers_per_shader_stage", |l| {
+        l.max_storage_buffers_per_shader_stage
+    }),
+    ("max_compute_workgroup_storage_size", |l| {
+        l.max_compute_workgroup_storage_size
+    }),
+    ("max_compute_invocations_per_workgroup", |l| {
+        l.max_compute_invocations_per_workgroup
+    }),
+    ("max_compute_workgroup_size_x", |l| {
+        l.max_compute_workgroup_size_x
+    }),
+    ("max_compute_workgroups_per_dimension", |l| {
+        l.max_compute_workgroups_per_dimension
+    }),
+];
+
+/// An opened device, decorr's own or a host program's. Cheap to share behind an [`Arc`].
 #[derive(Debug)]
 pub struct Gpu {
-    instance: wgpu::Instance,
-    adapter: wgpu::Adapter,
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
-    first_error: Arc<Mutex<Option<Error>>>,
-    /// Why the device is gone, once it is.
+    /// Errors that no scope caught: of others who use a device that [`Gpu::open`] made. None of a host's device.
+    uncaught: Arc<Mutex<Option<Error>>>,
+    /// Why the device is gone, once it is. Not told of a host's device: there it shows in what no longer works.
     lost: Arc<OnceLock<String>>,
     /// Bytes given to [`Gpu::upload`] since they were last waited for.
     uploading: AtomicU64,
-}
-
-/// What a device is to wgpu.
-#[derive(Clone, Copy, Debug)]
-pub struct Handles<'a> {
-    /// That found the adapter.
-    pub instance: &'a wgpu::Instance,
-    /// That the device is of.
-    pub adapter: &'a wgpu::Adapter,
-    /// The device.
-    pub device: &'a wgpu::Device,
-    /// Its queue.
-    pub queue: &'a wgpu::Queue,
 }
 
 /// How many GPU objects exist, by wgpu's internal counters.
@@ -82,57 +87,108 @@ impl Gpu {
     }
 
     fn open_with(choice: &AdapterChoice, default_limits: bool) -> Result<Arc<Self>> {
-        let (instance, adapter) = adapter::choose(choice)?;
-        let info = adapter.get_info();
-        let offered = adapter.limits();
-        let mut limits = wgpu::Limits::default();
-        if !default_limits {
-            limits.max_buffer_size = offered.max_buffer_size;
-            limits.max_storage_buffer_binding_size = offered.max_storage_buffer_binding_size;
+        let (_, adapter) = choose_adapter(choice)?;
+        let mut descriptor = device_descriptor(&adapter);
+        if default_limits {
+            let offered = adapter.limits();
+            descriptor.required_limits = wgpu::Limits::default().or_worse_values_from(&offered);
         }
-        // GL and old devices offer less than the default of limits that we do not use
-        // (textures and the like): never ask for more than there is.
-        let limits = limits.or_worse_values_from(&offered);
-        let wanted = adapter::OPTIONAL_FEATURES
-            .iter()
-            .fold(Features::empty(), |all, (_, feature)| all | *feature);
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("decorr"),
-            required_features: adapter.features() & wanted,
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::Adapter(format!("{} cannot be opened: {e}", info.name)))?;
-        let first_error = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&first_error);
-        device.on_uncaptured_error(Arc::new(move |error| remember(&slot, from_wgpu(error))));
-        let lost = Arc::new(OnceLock::new());
-        let slot = Arc::clone(&lost);
-        device.set_device_lost_callback(move |_, message| {
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+                Error::Adapter(format!("{} cannot be opened: {e}", adapter.get_info().name))
+            })?;
+        let gpu = Self::on_device(&adapter, device, queue)?;
+        let slot = Arc::clone(&gpu.uncaught);
+        gpu.device.on_uncaptured_error(Arc::new(move |error| {
+            slot.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(of_wgpu(error));
+        }));
+        let slot = Arc::clone(&gpu.lost);
+        gpu.device.set_device_lost_callback(move |_, message| {
             let _ = slot.set(message);
         });
-        Ok(Arc::new(Self {
-            instance,
-            adapter,
+        Ok(Arc::new(gpu))
+    }
+
+    /// The device and queue of a host program (a game engine's, a window's), which goes on using them. `adapter` is the one
+    /// that the device was requested from.
+    ///
+    /// The device must allow 8 storage buffers in a shader, workgroups of 256 with 16 KiB of memory and 65 535 of them in a
+    /// row: wgpu's default limits do. A tensor is no larger than what the device binds. [`device_descriptor`] asks for all
+    /// of that, and for what makes decorr faster. decorr's own calls are inside of error scopes: it sets no
+    /// handler on the device and sees no error of the host's.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] with the first limit that is too low.
+    pub fn from_wgpu(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self::on_device(adapter, device, queue)?))
+    }
+
+    fn on_device(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+    ) -> Result<Self> {
+        let (info, limits) = (adapter.get_info(), device.limits());
+        for (name, limit) in NEEDED_LIMITS {
+            let (there, needed) = (limit(&limits), limit(&wgpu::Limits::default()));
+            if there < needed {
+                return Err(Error::Adapter(format!(
+                    "the device on {} has {name} {there}, and decorr needs {needed}: ask for it in the device's \
+                     required_limits, as decorr::gpu::device_descriptor(&adapter) does",
+                    info.name
+                )));
+            }
+        }
+        Ok(Self {
             device,
             queue,
             info,
             limits,
-            first_error,
-            lost,
+            uncaught: Arc::default(),
+            lost: Arc::default(),
             uploading: AtomicU64::new(0),
-        }))
+        })
     }
 
-    /// wgpu's own objects, for others who draw on this device: a window's toolkit. Errors of what they do
-    /// come up in [`Gpu::check`] too.
-    pub fn wgpu(&self) -> Handles<'_> {
-        Handles {
-            instance: &self.instance,
-            adapter: &self.adapter,
-            device: &self.device,
-            queue: &self.queue,
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// Runs `work`, which calls wgpu, and gives the first error that it makes: this thread's calls in it, and nobody
+    /// else's.
+    ///
+    /// # Errors
+    /// That error; [`Error::DeviceLost`].
+    pub(crate) fn watch<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        let scopes = [Internal, OutOfMemory, Validation].map(|f| self.device.push_error_scope(f));
+        let result = work();
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            let error = pollster::block_on(scope.pop());
+            first = first.or(error);
+        }
+        self.check()?;
+        match first {
+            None => Ok(result),
+            Some(error) => {
+                // The loss is told in a poll only, and what is reported before is what follows from it.
+                let _ = self.device.poll(wgpu::PollType::Poll);
+                self.check()?;
+                Err(of_wgpu(error))
+            }
         }
     }
 
@@ -187,16 +243,12 @@ impl Gpu {
         }
     }
 
-    /// The first error that wgpu reported since the last call, if any. The driver reports
-    /// out-of-memory, validation errors and loss of the device this way.
+    /// Whether the device is there, and, if decorr opened it, the first error of others who use it since the last call.
     ///
     /// # Errors
-    /// That error.
+    /// [`Error::DeviceLost`]; that error.
     pub fn check(&self) -> Result<()> {
-        let mut slot = self
-            .first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.uncaught.lock().unwrap_or_else(PoisonError::into_inner);
         let error = slot.take();
         if error.is_some() {
             // The loss is told in a poll only, and what is reported before is what follows from it.
@@ -227,18 +279,17 @@ impl Gpu {
                 self.limits.max_buffer_size
             )));
         }
-        self.check()?;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage,
             mapped_at_creation: false,
-        });
-        self.check().map_err(|error| match error {
+        };
+        let made = self.watch(|| self.device.create_buffer(&descriptor));
+        made.map_err(|error| match error {
             Error::OutOfMemory(why) => Error::OutOfMemory(format!("{label}, {size} bytes: {why}")),
             other => other,
-        })?;
-        Ok(buffer)
+        })
     }
 
     /// True if there is room for this many bytes in buffers beside those that are there already.
@@ -303,7 +354,7 @@ impl Gpu {
     /// # Errors
     /// What the device reported.
     pub(crate) fn upload(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.queue.write_buffer(buffer, offset, bytes);
+        self.watch(|| self.queue.write_buffer(buffer, offset, bytes))?;
         let len = bytes.len() as u64;
         if self.uploading.fetch_add(len, Ordering::Relaxed) + len > UPLOAD_BYTES {
             return self.finish_uploads();
@@ -313,7 +364,7 @@ impl Gpu {
 
     fn finish_uploads(&self) -> Result<()> {
         self.uploading.store(0, Ordering::Relaxed);
-        let submission = self.queue.submit([]);
+        let submission = self.watch(|| self.queue.submit([]))?;
         self.wait(Some(submission))
     }
 
@@ -341,19 +392,42 @@ impl Gpu {
     }
 }
 
-fn remember(slot: &Mutex<Option<Error>>, error: Error) {
-    slot.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get_or_insert(error);
+/// The instance and the adapter that `choice` means.
+///
+/// # Errors
+/// [`Error::Adapter`] if there is none, with what to install.
+pub fn choose_adapter(choice: &AdapterChoice) -> Result<(wgpu::Instance, wgpu::Adapter)> {
+    adapter::choose(choice)
 }
 
-fn from_wgpu(error: wgpu::Error) -> Error {
+/// What decorr asks of `adapter` for a device of its own: WebGPU's default limits and, where there is more, larger buffers and
+/// bindings, timestamps and subgroups. No kernel depends on what the defaults do not have. A host adds its own wishes.
+pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+    let offered = adapter.limits();
+    let limits = wgpu::Limits {
+        max_buffer_size: offered.max_buffer_size,
+        max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+        ..wgpu::Limits::default()
+    };
+    let wanted = adapter::OPTIONAL_FEATURES
+        .iter()
+        .fold(Features::empty(), |all, (_, feature)| all | *feature);
+    wgpu::DeviceDescriptor {
+        label: Some("decorr"),
+        required_features: adapter.features() & wanted,
+        // GL and old devices offer less than the default of limits that we do not use
+        // (textures and the like): never ask for more than there is.
+        required_limits: limits.or_worse_values_from(&offered),
+        ..Default::default()
+    }
+}
+
+fn of_wgpu(error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
-        wgpu::Error::Validation { description, .. } => Error::Shader {
-            name: "validation".into(),
-            message: description,
-        },
+        wgpu::Error::Validation { description, .. } => {
+            Error::bug(format!("wgpu refused a call: {description}"))
+        }
         wgpu::Error::Internal { description, .. } => Error::DeviceLost(description),
     }
 }

@@ -8,7 +8,7 @@ mod ring;
 pub mod wgsl;
 
 pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
-pub use device::{Counters, Gpu, Handles};
+pub use device::{Counters, Gpu, choose_adapter, device_descriptor};
 pub use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
 pub(crate) use ring::{RING_SLOTS, read_back};

@@ -36,16 +36,14 @@ impl PipelineCache {
             return Ok(Arc::clone(pipeline));
         }
         wgsl::validate(label, &key.0)?;
-        gpu.check()?;
-        let module = gpu
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor {
+        let make = || {
+            let source = wgpu::ShaderSource::Wgsl(key.0.as_str().into());
+            let module = wgpu::ShaderModuleDescriptor {
                 label: Some(label),
-                source: wgpu::ShaderSource::Wgsl(key.0.as_str().into()),
-            });
-        let pipeline = gpu
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                source,
+            };
+            let module = gpu.device.create_shader_module(module);
+            let pipeline = wgpu::ComputePipelineDescriptor {
                 label: Some(label),
                 layout: None,
                 module: &module,
@@ -57,16 +55,19 @@ impl PipelineCache {
                     ..Default::default()
                 },
                 cache: None,
-            });
-        gpu.check().map_err(|error| match error {
-            Error::Shader { message, .. } => Error::Shader {
+            };
+            let pipeline = gpu.device.create_compute_pipeline(&pipeline);
+            let layout = pipeline.get_bind_group_layout(0);
+            Pipeline { pipeline, layout }
+        };
+        let made = gpu.watch(make).map_err(|error| match error {
+            Error::Bug(message) => Error::Shader {
                 name: label.to_string(),
                 message,
             },
             other => other,
-        })?;
-        let layout = pipeline.get_bind_group_layout(0);
-        let pipeline = Arc::new(Pipeline { pipeline, layout });
+        });
+        let pipeline = Arc::new(made?);
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
     }

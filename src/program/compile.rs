@@ -107,6 +107,7 @@ impl Program {
             let len = graph.shape(*id).len();
             outputs.push(OutputCopy {
                 name: name.clone(),
+                shape: graph.shape(*id).clone(),
                 len,
                 source: place.buffer,
                 source_offset: place.offset,
@@ -327,16 +328,15 @@ impl<'a> Binder<'a> {
             for (k, storage) in (1..).zip(&pending.bindings) {
                 entries.push(entry(k, &storage.buffer, storage.offset, storage.size));
             }
-            let bind_group = self
-                .gpu
-                .device
-                .create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(&parts.label),
-                    layout: &parts.pipeline.layout,
-                    entries: &entries,
-                });
-            self.gpu.check().map_err(|error| match error {
-                Error::Shader { message, .. } => Error::Shader {
+            let descriptor = wgpu::BindGroupDescriptor {
+                label: Some(&parts.label),
+                layout: &parts.pipeline.layout,
+                entries: &entries,
+            };
+            let device = &self.gpu.device;
+            let made = self.gpu.watch(|| device.create_bind_group(&descriptor));
+            let bind_group = made.map_err(|error| match error {
+                Error::Bug(message) => Error::Shader {
                     name: parts.label.clone(),
                     message,
                 },

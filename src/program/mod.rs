@@ -2,6 +2,7 @@
 
 mod compile;
 mod describe;
+mod on_device;
 mod plan;
 mod profile;
 mod step;
@@ -11,12 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use compile::CompileOptions;
+pub use on_device::{Input, OnDevice};
 pub use profile::KernelTime;
 pub use step::Outputs;
 pub use store::Store;
 
 use crate::gpu::{Gpu, Pipeline, Readback, Upload};
 use crate::graph::Cost;
+use crate::shape::Shape;
 
 /// A compiled graph. One step is one encoder and one submit; no GPU object is made and nothing
 /// waited for in it.
@@ -63,6 +66,7 @@ struct Placed {
 #[derive(Debug)]
 struct OutputCopy {
     name: String,
+    shape: Shape,
     len: usize,
     source: wgpu::Buffer,
     source_offset: u64,

@@ -59,6 +59,11 @@ impl Program {
     /// [`crate::Error::Adapter`] if the adapter has no timestamps; as [`Program::step`].
     pub fn profile(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
         self.gpu.need_timestamps()?;
+        let gpu = std::sync::Arc::clone(&self.gpu);
+        gpu.watch(|| self.timed_step(inputs))?
+    }
+
+    fn timed_step(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
         let parts = self.locate(inputs)?;
         let gpu = std::sync::Arc::clone(&self.gpu);
         let mut times = Vec::new();

@@ -1,8 +1,9 @@
 //! Replaying a program, and its results some steps later.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{OutputCopy, Program};
+use super::{OutputCopy, Placed, Program};
 use crate::{Error, Result};
 
 /// What a step read back.
@@ -41,7 +42,7 @@ impl Program {
     /// behind. `inputs` gives every input of the graph its values, row-major.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an input is missing, unknown or has another size; what the device
+    /// [`Error::Shape`] if an input has another size, [`Error::Graph`] if one is missing or unknown; what the device
     /// reported.
     pub fn step(&mut self, inputs: &[(&str, &[f32])]) -> Result<u64> {
         let parts = self.locate(inputs)?;
@@ -49,29 +50,21 @@ impl Program {
             let done = self.take(true)?;
             self.finished.extend(done);
         }
-        let gpu = std::sync::Arc::clone(&self.gpu);
+        let gpu = Arc::clone(&self.gpu);
+        gpu.watch(|| self.submit(&parts))?
+    }
+
+    fn submit(&mut self, parts: &[(u64, &[f32])]) -> Result<u64> {
+        let gpu = Arc::clone(&self.gpu);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         self.upload
-            .write(&gpu, &mut encoder, &self.input_buffer, &parts)?;
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for dispatch in &self.dispatches {
-                let [x, y, z] = dispatch.workgroups;
-                pass.set_pipeline(&dispatch.pipeline.pipeline);
-                pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
+            .write(&gpu, &mut encoder, &self.input_buffer, parts)?;
+        self.dispatch(&mut encoder);
         if let Some(target) = self.readback.target() {
             for output in &self.outputs {
-                let size = (output.len as u64 * 4).next_multiple_of(4);
-                encoder.copy_buffer_to_buffer(
-                    &output.source,
-                    output.source_offset,
-                    target,
-                    output.target_offset,
-                    size,
-                );
+                let size = output.len as u64 * 4;
+                let (from, to) = (output.source_offset, output.target_offset);
+                encoder.copy_buffer_to_buffer(&output.source, from, target, to, size);
             }
         }
         let submission = gpu.queue.submit([encoder.finish()]);
@@ -79,8 +72,17 @@ impl Program {
         self.next_step += 1;
         self.upload.submitted(&submission);
         self.readback.submitted(step, &submission);
-        gpu.check()?;
         Ok(step)
+    }
+
+    pub(super) fn dispatch(&self, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for dispatch in &self.dispatches {
+            let [x, y, z] = dispatch.workgroups;
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            pass.set_bind_group(0, &dispatch.bind_group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
     }
 
     /// Results of steps that are done, oldest first. Does not wait.
@@ -126,27 +128,41 @@ impl Program {
     pub(super) fn locate<'a>(&self, inputs: &[(&str, &'a [f32])]) -> Result<Vec<(u64, &'a [f32])>> {
         let mut parts = Vec::with_capacity(inputs.len());
         for (name, values) in inputs {
-            let placed = self.inputs.get(*name).ok_or_else(|| {
-                let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
-                Error::graph(
-                    "step",
-                    format!("no input is called {name}; there are {known:?}"),
-                )
-            })?;
-            if placed.len != values.len() {
-                let message = format!("{name} has {} values, not {}", placed.len, values.len());
-                return Err(Error::shape("step", message));
-            }
-            parts.push((placed.offset_bytes, *values));
+            self.check_len(name, values.len())?;
+            parts.push((self.placed(name)?.offset_bytes, *values));
         }
-        if let Some(missing) = self
-            .inputs
-            .keys()
-            .find(|k| !inputs.iter().any(|(n, _)| n == k))
-        {
-            return Err(Error::graph("step", format!("input {missing} is missing")));
-        }
+        self.check_missing(inputs.iter().map(|(name, _)| *name))?;
         Ok(parts)
+    }
+
+    pub(super) fn placed(&self, name: &str) -> Result<Placed> {
+        self.inputs.get(name).copied().ok_or_else(|| {
+            let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
+            let message = format!("no input is called {name}; there are {known:?}");
+            Error::graph("step", message)
+        })
+    }
+
+    /// Refuses another number of values than the input `name` has.
+    pub(super) fn check_len(&self, name: &str, len: usize) -> Result<()> {
+        let placed = self.placed(name)?;
+        if placed.len != len {
+            let message = format!("{name} has {} values, not {len}", placed.len);
+            return Err(Error::shape("step", message));
+        }
+        Ok(())
+    }
+
+    /// Refuses inputs of which one is not among `given`.
+    pub(super) fn check_missing<'n>(
+        &self,
+        given: impl Iterator<Item = &'n str> + Clone,
+    ) -> Result<()> {
+        let is_given = |name: &str| given.clone().any(|other| other == name);
+        match self.inputs.keys().find(|name| !is_given(name)) {
+            Some(missing) => Err(Error::graph("step", format!("input {missing} is missing"))),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self, wait: bool) -> Result<Option<Outputs>> {

@@ -103,9 +103,11 @@ impl Store {
         let size = (len as u64 * 4).next_multiple_of(16);
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         let copy = self.gpu.buffer("read state", size, usage)?;
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&entry.buffer, entry.offset_bytes, &copy, 0, size);
-        let submission = self.gpu.queue.submit([encoder.finish()]);
+        let submission = self.gpu.watch(|| {
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(&entry.buffer, entry.offset_bytes, &copy, 0, size);
+            self.gpu.queue.submit([encoder.finish()])
+        })?;
         read_back(&self.gpu, copy, submission, |bytes| {
             bytemuck::cast_slice::<u8, f32>(bytes)[..len].to_vec()
         })

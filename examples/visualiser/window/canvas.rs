@@ -35,7 +35,7 @@ impl Painter {
 
     /// Copies views of `store` to textures called `prefix` and their names, after what was submitted.
     pub(crate) fn copy(&mut self, prefix: &str, store: &Store, views: &[View]) -> Result<()> {
-        let device = self.gpu.wgpu().device.clone();
+        let device = self.gpu.device().clone();
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for view in views {
             let name = format!("{prefix}{}", view.name);
@@ -54,7 +54,7 @@ impl Painter {
                 size,
             );
         }
-        self.gpu.wgpu().queue.submit([encoder.finish()]);
+        self.gpu.queue().submit([encoder.finish()]);
         self.gpu.check()
     }
 
@@ -79,7 +79,7 @@ impl Painter {
                 if let Some(old) = old {
                     renderer.free_texture(&old.id);
                 }
-                let device = self.gpu.wgpu().device;
+                let device = self.gpu.device();
                 let texture = device.create_texture(&wgpu::TextureDescriptor {
                     label: Some(name),
                     size: wgpu::Extent3d {

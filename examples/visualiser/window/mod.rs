@@ -1,4 +1,4 @@
-//! The window: two tabs on the engine's own device.
+//! The window: two tabs on one device, which it shares with the engine.
 
 mod canvas;
 mod image_tab;
@@ -7,7 +7,7 @@ mod training_tab;
 use std::path::Path;
 use std::sync::Arc;
 
-use decorr::gpu::Gpu;
+use decorr::gpu::{Gpu, choose_adapter, device_descriptor};
 use decorr::{Error, Result};
 use eframe::egui::{self, Key, KeyboardShortcut, Modifiers};
 use eframe::egui_wgpu::{RenderState, WgpuSetup, WgpuSetupExisting};
@@ -28,13 +28,20 @@ const TRAINING: KeyboardShortcut = KeyboardShortcut::new(Modifiers::COMMAND, Key
 /// closed.
 pub(crate) fn open(adapter: &AdapterArgs, path: Option<&Path>) -> Result<()> {
     let opened = Opened::read(path)?;
-    let gpu = adapter.open()?;
-    let handles = gpu.wgpu();
+    // The window's own device, which decorr is given as by any other host.
+    let (instance, adapter) = choose_adapter(&adapter.choice())?;
+    let device = adapter.request_device(&device_descriptor(&adapter));
+    let (device, queue) = pollster::block_on(device).map_err(|e| {
+        Error::Adapter(format!("{} cannot be opened: {e}", adapter.get_info().name))
+    })?;
+    // Errors that nobody else hears of, the toolkit's; wgpu would end the program.
+    device.on_uncaptured_error(Arc::new(|error| eprintln!("wgpu: {error}")));
+    let gpu = Gpu::from_wgpu(&adapter, device.clone(), queue.clone())?;
     let setup = WgpuSetupExisting {
-        instance: handles.instance.clone(),
-        adapter: handles.adapter.clone(),
-        device: handles.device.clone(),
-        queue: handles.queue.clone(),
+        instance,
+        adapter,
+        device,
+        queue,
     };
     let mut options = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
