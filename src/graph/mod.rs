@@ -122,7 +122,7 @@ impl Graph {
     /// Runs `build` and gives the first error in it, which is then not the graph's: what was built of it must not be used.
     ///
     /// # Errors
-    /// The first one of `build`; if the graph has failed before, none.
+    /// The first one of `build`, whether the graph has failed before or not.
     pub fn attempt<T>(&self, build: impl FnOnce() -> T) -> Result<T> {
         let before = self.error.take();
         let result = build();
