@@ -4,6 +4,8 @@
 //!
 //! `cargo run --release --example shared_device` writes `shared_device.png`.
 
+use std::path::Path;
+
 use decorr::gpu::{AdapterChoice, Gpu, choose_adapter, device_descriptor};
 use decorr::graph::Graph;
 use decorr::ops::{CovGrad, Window};
@@ -56,6 +58,10 @@ fn deconvolution() -> Graph {
 }
 
 fn main() -> Result<()> {
+    draw(Path::new("shared_device.png"))
+}
+
+fn draw(path: &Path) -> Result<()> {
     // The host's own device, with its own wishes; decorr's are a good start.
     let (_, adapter) = choose_adapter(&AdapterChoice::default())?;
     let (device, queue) = pollster::block_on(adapter.request_device(&device_descriptor(&adapter)))
@@ -122,7 +128,6 @@ fn main() -> Result<()> {
     gpu.wait(None)?;
     let view = read.get_mapped_range(..);
     let pixels = view.map_err(|e| Error::DeviceLost(e.to_string()))?.to_vec();
-    let path = "shared_device.png";
     let saved = image::save_buffer(
         path,
         &pixels,
@@ -131,6 +136,31 @@ fn main() -> Result<()> {
         image::ColorType::Rgba8,
     );
     saved.map_err(|e| Error::data(path, e.to_string()))?;
-    println!("deconvolved on {}; wrote {path}", gpu.describe());
+    println!(
+        "deconvolved on {}; wrote {}",
+        gpu.describe(),
+        path.display()
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the picture is smooth the result is grey; at the edge of the disc it is not.
+    #[test]
+    fn the_picture_is_deconvolved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("picture.png");
+        draw(&path).unwrap();
+        let picture = image::open(&path).unwrap().into_luma8();
+        assert_eq!(picture.dimensions(), (SIDE as u32, SIDE as u32));
+        let contrast = |x: std::ops::Range<u32>| {
+            let row: Vec<u8> = x.map(|x| picture.get_pixel(x, 64).0[0]).collect();
+            row.iter().max().unwrap() - row.iter().min().unwrap()
+        };
+        let (waves, edge) = (contrast(95..110), contrast(80..90));
+        assert!(edge > 4 * waves.max(1), "edge {edge}, waves {waves}");
+    }
 }

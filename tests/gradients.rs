@@ -689,7 +689,7 @@ fn figure_cases() -> Vec<Case> {
             (known + x[0] * 0.0).histogram(4, [-8.0, 8.0])
         },
         // 8, the last bin's upper end, is in it; what is beyond is in none.
-        |_| Tensor::new(&[4], [4.0, 1.0, 1.0, 5.0].map(|n| n / 12.0).to_vec()),
+        |_| Tensor::new(&[4], [3.0, 1.0, 1.0, 5.0].map(|n| n / 12.0).to_vec()),
     ));
     // Below half of the range the words are numbers. All pixels: tests/figures.rs.
     cases.push(

@@ -182,7 +182,27 @@ fn results(case: &Case, model: &Model) -> BTreeMap<String, Vec<f32>> {
     let mut found = step.run(&inputs).unwrap().values;
     found.insert("logits".into(), before);
     found.insert("logits_after".into(), logits());
+    if model.norm == Norm::Deconv {
+        found.insert("logits_folded".into(), folded_logits(case, model, &store));
+    }
     found
+}
+
+/// Of the plain network that `store` is exported to, with running statistics that a step has moved.
+fn folded_logits(case: &Case, model: &Model, store: &Store) -> Vec<f32> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let tensors = checkpoint::from_store(store, &checkpoint::MODEL).unwrap();
+    checkpoint::save(&path("deconv.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    let plain = path("plain.safetensors");
+    decorr::train::export(&path("deconv.safetensors"), &plain).unwrap();
+    let (tensors, _) = checkpoint::load(&plain).unwrap();
+    let (shape, images) = case.images();
+    let mut store = Store::new(&support::gpu(), 1);
+    let norm = Norm::None;
+    let mut evaluate = evaluation(&mut store, &Model { norm, ..*model }, &shape);
+    checkpoint::to_store(&plain, &tensors, &store, &checkpoint::MODEL).unwrap();
+    evaluate.run(&[("images", &images)]).unwrap().values["logits"].clone()
 }
 
 /// The elements that make.py keeps of a gradient.
@@ -216,8 +236,19 @@ fn logits_loss_and_gradients_are_torchs() {
         let norms: BTreeMap<String, f64> = case.get("l2_norm");
         let name = path.file_stem().unwrap().to_string_lossy();
         let mut worst = (0.0, String::new());
-        for (key, expected) in &case.tensors {
-            let values = &found[key];
+        // The plain network that is exported gives what torch's deconvolved one does.
+        let after = ("logits_after".to_string(), "logits_folded");
+        let folded = case
+            .tensors
+            .get_key_value(&after.0)
+            .filter(|_| model.norm == Norm::Deconv);
+        let all = case
+            .tensors
+            .iter()
+            .map(|(key, expected)| (key, key.as_str(), expected));
+        let folded = folded.map(|(key, expected)| (key, after.1, expected));
+        for (key, mine, expected) in all.chain(folded) {
+            let values = &found[mine];
             let tolerance = (10.0 * limits[key]).max(1e-4);
             let kept = match key.starts_with("grad.") {
                 true => sampled(values),
@@ -234,12 +265,12 @@ fn logits_loss_and_gradients_are_torchs() {
             };
             if error > tolerance || error.is_nan() {
                 problems.push(format!(
-                    "{name}: {key} is off by {error:.1e} of {tolerance:.1e}"
+                    "{name}: {mine} is off by {error:.1e} of {tolerance:.1e}"
                 ));
             }
             // Biases before batch norm have a gradient of rounding only.
             if largest[key] > 1e-9 && error > worst.0 {
-                worst = (error, key.clone());
+                worst = (error, mine.to_string());
             }
         }
         let gradients = case.tensors.keys().filter(|k| k.starts_with("grad."));

@@ -164,9 +164,10 @@ pub fn fig2(
         identity_error,
         notice: undefined.or(few_patches(of.count, features)),
     };
-    let bars = MAPS.map(|name| number(&values, &format!("{name}.range")).abs() as f32);
+    let bar = |map: &str| number(&values, &format!("{map}.range")).abs() as f32;
     let number = layer.map(|(_, n)| n);
-    let (panels, sheet) = page(&store, &views, bars, &report, &options, number)?;
+    let bars = MAPS.map(bar);
+    let (panels, sheet) = page(&store, &views, bar, &report, &options, number)?;
     Ok(Fig2 {
         panels,
         report,
@@ -264,7 +265,7 @@ fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
 fn page(
     store: &Store,
     views: &[View],
-    bars: [f32; 2],
+    bar: impl Fn(&str) -> f32,
     report: &Fig2Report,
     options: &Fig2Options,
     number: Option<usize>,
@@ -279,13 +280,13 @@ fn page(
     };
     let mut files = Vec::new();
     let mut maps = Vec::new();
-    for (name, end) in MAPS.into_iter().zip(bars) {
+    for name in MAPS {
         let named = find(views, name)?.named(store)?;
         let content = Content::HeatMap {
             picture: named.picture.clone(),
             blocks: block,
             bar: read("colour_bar")?,
-            end,
+            end: bar(name),
         };
         let note = format!("rows and columns: the {features} values of a patch");
         maps.push(Panel::new(&named.title, note, content).labelled(labels.clone()));
