@@ -533,6 +533,51 @@ fn folded_networks_give_the_same_logits() {
         assert!(text.contains("no deconvolved layer"), "{text}");
     }
     support::report(&format!("7 folded networks, logits within {worst:.1e}"));
+    channel_networks_of_linear_layers_fold_too(&from, &out);
+}
+
+/// A convolution that pads cannot hold channel deconvolution, and says so.
+fn channel_networks_of_linear_layers_fold_too(from: &Path, out: &Path) {
+    for (name, folds) in [("linear", true), ("mlp", true), ("cnn", false)] {
+        let model = |norm| Model::new(name, norm, 10).unwrap();
+        let shape = [3, 1, 28, 28];
+        let images: Vec<f32> = noise("images", 3 * 784).iter().map(|&v| v as f32).collect();
+        let run = |program: &mut Program| {
+            program.run(&[("images", &images)]).unwrap().values["logits"].clone()
+        };
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut channel = evaluation(&mut store, &model(Norm::Channel), &shape);
+        let mut tensors = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+        for (name, tensor) in &mut tensors {
+            let random = noise(name, tensor.data.len());
+            let values = tensor.data.iter_mut().zip(random);
+            match name.rsplit('.').next().unwrap() {
+                "running_mean" | "running_rest_mean" => {
+                    values.for_each(|(v, u)| *v = 0.2 * u as f32)
+                }
+                "running_deconv" => values.for_each(|(v, u)| *v += 0.1 * u as f32),
+                "running_rest_var" => values.for_each(|(v, u)| *v = 1.0 + 0.5 * u as f32),
+                _ => {}
+            }
+        }
+        checkpoint::to_store(from, &tensors, &store, &checkpoint::MODEL).unwrap();
+        checkpoint::save(from, &tensors, &BTreeMap::new()).unwrap();
+        let expected = run(&mut channel);
+        match decorr::train::export(from, out) {
+            Ok(_) if folds => {
+                let (plain, _) = checkpoint::load(out).unwrap();
+                let mut store = Store::new(&support::gpu(), 1);
+                let mut program = evaluation(&mut store, &model(Norm::None), &shape);
+                checkpoint::to_store(out, &plain, &store, &checkpoint::MODEL).unwrap();
+                let (error, _) = support::relative_error(&run(&mut program), &expected);
+                assert!(error < 1e-4, "{name}: {error:e}");
+            }
+            Err(error) if !folds => {
+                assert!(error.to_string().contains("pads with zeros"), "{error}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
 }
 
 /// torchvision's `kaiming_normal_`: by the outputs, DenseNet by the inputs. Widths are rounded to the nearest multiple of 8.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::checkpoint;
 use super::config::{NormName, TrainOptions};
 use super::fold::folded;
+use crate::nn::ChannelDeconv;
 use crate::{Error, Result};
 
 /// Writes the network of `from`, a checkpoint or the folder of a run, to `out` without deconvolution: D and the running means are
@@ -29,18 +30,24 @@ pub fn export(from: &Path, out: &Path) -> Result<usize> {
                 "running_mean",
                 "running_var",
                 "running_deconv",
+                "running_rest_mean",
+                "running_rest_var",
             ]
             .contains(&last)
         };
         tensors.retain(|name, _| is_of_network(name));
     }
-    let (plain, count) = folded(&tensors).map_err(fail)?;
+    let written = checkpoint::written_options(&file, &metadata)?;
+    // What a file that says nothing was trained with.
+    let eps = written.as_ref().and_then(|options| options.eps);
+    let eps = eps.unwrap_or(ChannelDeconv::new(1, 1).options.eps);
+    let (plain, count) = folded(&tensors, eps).map_err(fail)?;
     if count == 0 {
         return Err(fail(
             "has no deconvolved layer: its tensors are plain as they are".into(),
         ));
     }
-    if let Some(written) = checkpoint::written_options(&file, &metadata)? {
+    if let Some(written) = written {
         let plain = TrainOptions {
             norm: Some(NormName::None),
             refresh: Some(1),
