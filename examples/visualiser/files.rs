@@ -52,16 +52,16 @@ pub(crate) struct Output {
 pub(crate) struct Fig2Args {
     /// Pictures, or folders of them [default: the bundled one]
     images: Vec<PathBuf>,
-    /// Pixels of a patch's side, odd; a layer has its own [default: 3]
+    /// Side of a patch in pixels, odd; with --layer that of its kernels [default: 3]
     #[arg(long, allow_negative_numbers = true)]
     kernel_size: Option<usize>,
-    /// Channels decorrelated together; 1 takes each colour alone [default: 3 of pixels; of a layer as many
-    /// as the layers of its network, or 64]
+    /// Channels decorrelated together; 1 takes each colour alone [default: 3 for pixels; with --layer the block of
+    /// its network, or 64]
     #[arg(long, allow_negative_numbers = true)]
     block: Option<usize>,
     #[command(flatten)]
     statistics: StatisticsArgs,
-    /// Convolution of a network whose input is looked at, from 1 [default: pixels are looked at]
+    /// Show the input of this convolution of a network, from 1 [default: the pixels]
     #[arg(long, allow_negative_numbers = true)]
     layer: Option<usize>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub(crate) struct Fig2Args {
 pub(crate) struct Fig3Args {
     /// Picture: PNG, JPEG, WebP, GIF, BMP, TIFF, PNM [default: the bundled one]
     image: Option<PathBuf>,
-    /// Pixels of a patch's side, odd
+    /// Side of a patch in pixels, odd
     #[arg(long, allow_negative_numbers = true, default_value_t = 3)]
     kernel_size: usize,
     /// Colours decorrelated together: 3, or 1 for each alone
@@ -104,17 +104,17 @@ pub(crate) struct Fig3Args {
 pub(crate) struct Fig9Args {
     /// Picture [default: the bundled one]
     image: Option<PathBuf>,
-    /// Convolution whose input is looked at, from 1; the paper's figure is of the 5th
+    /// Show the input of this convolution, from 1; the paper's figure has the 5th
     #[arg(long, allow_negative_numbers = true, default_value_t = 5)]
     layer: usize,
     #[command(flatten)]
     network: NetworkArgs,
-    /// Channels decorrelated together [default: as many as in the network's layers, or 64]
+    /// Channels decorrelated together [default: the block of the network, or 64]
     #[arg(long, allow_negative_numbers = true)]
     block: Option<usize>,
     #[command(flatten)]
     statistics: StatisticsArgs,
-    /// Deconvolve by the running statistics of the network, not by those of the image
+    /// Deconvolve with the running statistics of the network, not with those of the image
     #[arg(long)]
     running: bool,
     /// Also print the sparsity of each channel
@@ -132,7 +132,7 @@ pub(crate) struct MeasureArgs {
     /// Pictures, or folders of them
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Pixels of a patch's side, odd; one or more, with commas
+    /// Side of a patch in pixels, odd; one or more, with commas
     #[arg(long, allow_negative_numbers = true, value_delimiter = ',', default_values_t = [3, 7])]
     kernel_size: Vec<usize>,
     /// Colours decorrelated together: 3, or 1 for each alone
@@ -143,7 +143,7 @@ pub(crate) struct MeasureArgs {
     /// Scale images down so that no side is longer, in pixels [default: as they are]
     #[arg(long, allow_negative_numbers = true)]
     max_side: Option<usize>,
-    /// Print a JSON array: of each image and size of patches what was measured before and after
+    /// Print a JSON array: for each image and patch size the measures before and after
     #[arg(long)]
     json: bool,
 }

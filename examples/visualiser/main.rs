@@ -34,12 +34,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Figure {
     /// Covariance of patches before and after deconvolution, and the kernels that decorrelate: of
-    /// pixels, or of what a layer of a trained network is given.
+    /// pixels, or of the input of a layer of a trained network.
     Fig2(files::Fig2Args),
     /// Input, |zero-mean input|, deconvolved input, |deconvolved|; with --blur the original, blurred,
-    /// deconvolved (Figure 1: blurring correlates neighbours, deconvolution takes that back).
+    /// deconvolved (Figure 1: blurring correlates neighbours, deconvolution removes the correlation).
     Fig3(files::Fig3Args),
-    /// What a convolution of a trained network is given, and the magnitude of it deconvolved.
+    /// The input of a convolution of a trained network, before and after deconvolution, one tile per
+    /// channel.
     Fig9(files::Fig9Args),
     /// Print a table: how sparse and how correlated images are before and after.
     Measure(files::MeasureArgs),

@@ -58,7 +58,7 @@ pub(crate) struct StatisticsArgs {
     /// Denman-Beavers iterations
     #[arg(long, allow_negative_numbers = true, default_value_t = 15)]
     n_iter: usize,
-    /// Take the covariance of every n-th patch in both directions, which is faster
+    /// Compute the covariance of every n-th patch in both directions, which is faster
     #[arg(long, allow_negative_numbers = true, default_value_t = 1)]
     sampling_stride: usize,
 }
@@ -76,11 +76,11 @@ impl StatisticsArgs {
 /// A trained network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
-    /// Checkpoint of `decorr train`, or a state dict of torchvision's as safetensors [default: the
+    /// Checkpoint of `decorr train`, or a state dict of torchvision as safetensors [default: the
     /// bundled VGG-11, a quarter as wide as the paper's and trained on CIFAR-10 with deconvolution]
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
-    /// Network of a file that does not say it [default: vgg11]
+    /// Network of a state dict [default: vgg11]
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Its norm [default: batch if it has running variances, else none]

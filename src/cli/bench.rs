@@ -20,17 +20,17 @@ Examples:
   decorr bench --json > before.json          keep the figures, change something, and then:
   decorr bench --baseline before.json        what is faster or slower, beyond noise
 
-Columns: images/s is what training steps go through; `of peak` is the share of the multiply-adds that
-the adapter does in registers (the row `multiply-add peak`, which is always measured); GB/s counts each
-tensor of each kernel once and is to be held against the row `memory stream`; MiB is planned device
+Columns: images/s are those that training steps process; `of peak` is the share of the multiply-adds a
+second that the adapter does in registers (the row `multiply-add peak`, which is always measured); GB/s
+counts each tensor of each kernel once (compare it with the row `memory stream`); MiB is planned device
 memory; ratio is the time over that of the row named there.
 
 Noise: workloads run in turn, --rounds times, and the best round counts, since other work on the machine
 makes rounds slower and never faster. Against a --baseline a row is faster or slower if its best round
 changed by more than 3 % and the noise of both runs (how far the lower quartile of the rounds lies above
-the best; 10 % for fewer than three rounds), and the median of the rounds agrees. What the multiply-add
-peak changed by, which depends on nothing in decorr, is the machine's: no row counts as changed by less.
-The exit status is 0 whatever changed, and 1 if --fail-if-slower is given and a row is slower.";
+the best; 10 % for fewer than three rounds), and the median of the rounds agrees. The multiply-add peak
+depends on nothing in decorr, so its change is that of the machine: no row counts as changed by less.
+The exit status is 1 if --fail-if-slower is given and a row is slower, else 0.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -38,8 +38,8 @@ pub(super) struct BenchArgs {
     /// Only workloads whose name contains this
     #[arg(default_value = "")]
     filter: String,
-    /// Measure for about a minute, or so many seconds, what tells most about the adapter, and say in
-    /// words what it is good for; batch sizes and rounds go by the time there is
+    /// Measure for about a minute, or this number of seconds, and say in words what the adapter can do;
+    /// batch sizes and rounds depend on the time
     #[arg(
         long,
         value_name = "SECONDS",
@@ -60,21 +60,21 @@ pub(super) struct BenchArgs {
     #[arg(long, requires = "network")]
     batch_size: Vec<usize>,
     /// Kernels in place of the adapter's own: direct (register blocks, for CPU adapters), subgroup (the same
-    /// with loads shared in subgroups of 8), tiled (tiles in workgroup memory, for GPUs), or tiled:TILE, as
-    /// tiled:128x128x8, for one tile everywhere
+    /// with loads shared in subgroups of 8), tiled (tiles in workgroup memory, for GPUs), or tiled:TILE for one
+    /// tile everywhere, for example tiled:128x128x8
     #[arg(long)]
     variant: Option<Variants>,
     /// Time the kernels of each workload in place of the whole, and print the time by op
     #[arg(long, conflicts_with = "json")]
     profile: bool,
-    /// Mark what changed since an earlier run, beyond noise; FILE is what --json printed then
+    /// Mark what changed since an earlier run, beyond noise; FILE is the output of its --json
     #[arg(long, value_name = "FILE", conflicts_with = "profile")]
     baseline: Option<PathBuf>,
     /// End with exit status 1 if a row is slower than in the --baseline
     #[arg(long, requires = "baseline")]
     fail_if_slower: bool,
-    /// Print one JSON object in place of the table, with the times of every round; with --baseline,
-    /// what changed is its `comparison`
+    /// Print one JSON object in place of the table, with the times of every round; with --baseline, its
+    /// `comparison` says what changed
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -15,10 +15,10 @@ use super::print;
 pub(super) enum DataCommand {
     /// List the data sets.
     List,
-    /// Download a data set from its official address, verify and unpack it. A cut download goes
-    /// on where it ended.
+    /// Download a data set from its official address, verify and unpack it. A cut download
+    /// continues where it ended.
     Fetch(FetchArgs),
-    /// Look over the data set in a folder: counts, labels, and every picture decoded.
+    /// Check the data set in a folder: counts and labels; decodes every picture.
     Check(CheckArgs),
     /// Measure how many training images a second are loaded, with the options of `train`.
     Bench(Box<BenchArgs>),

@@ -11,16 +11,16 @@ use super::{AdapterArgs, note, print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// Checkpoint written by `decorr train`, or a state dict of PyTorch's as safetensors with --model
+    /// Checkpoint of `decorr train`, or with --model a state dict of PyTorch as safetensors
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Network of a file that does not say it, see `decorr models`
+    /// Network of a state dict, see `decorr models`
     #[arg(long)]
     model: Option<String>,
-    /// Its norm; batch for torchvision's, but for its VGGs without it
+    /// Its norm: batch for torchvision's networks, none for its VGGs without batch norm
     #[arg(long)]
     norm: Option<NormName>,
-    /// Its stem and head, if it has two [default: by the size of the images]
+    /// Its stem and head, for networks with two forms [default: by the size of the images]
     #[arg(long)]
     form: Option<Form>,
     /// Data set [default: that of the training]
@@ -29,11 +29,11 @@ pub(super) struct EvalArgs {
     /// Folder of its files
     #[arg(long)]
     data_dir: Option<PathBuf>,
-    /// Rows and columns that the pictures of --data folder are brought to [default: that of the
+    /// Rows and columns to which the pictures of --data folder are scaled [default: that of the
     /// training]
     #[arg(long)]
     image_size: Option<usize>,
-    /// Test on so many images only, chosen at random but always the same
+    /// Test on this number of images only, chosen at random but always the same
     #[arg(long)]
     test_images: Option<usize>,
     /// Leave out pictures that cannot be read
@@ -45,7 +45,7 @@ pub(super) struct EvalArgs {
     /// Loss [default: that of the training]
     #[arg(long)]
     loss: Option<LossName>,
-    /// Images of a step [default: that of the training]
+    /// Images per step [default: that of the training]
     #[arg(long)]
     batch_size: Option<usize>,
     /// Print one JSON object: loss, top1, images

@@ -112,8 +112,8 @@ impl AdapterArgs {
 /// Whether kernels are measured.
 #[derive(Debug, Args)]
 struct TuneChoice {
-    /// Take the default kernels of a GPU in place of those that were, or would now be, measured to be the
-    /// fastest on it
+    /// Use the default kernels of a GPU. Without this, the kernels that were measured to be the fastest on it
+    /// are used, and measured now if they never were
     #[arg(long)]
     no_tune: bool,
 }

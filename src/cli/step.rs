@@ -19,7 +19,7 @@ use super::tune;
 pub(super) struct StepArgs {
     #[command(flatten)]
     pub(super) options: TrainOptions,
-    /// With --refresh K: a step between two refreshes in place of the refresh
+    /// With --refresh K: a step between two refreshes, not a refresh
     #[arg(long)]
     between: bool,
 }

@@ -16,15 +16,15 @@ use super::{AdapterArgs, TuneChoice, note, print, tune};
 pub(super) struct TrainArgs {
     #[command(flatten)]
     options: TrainOptions,
-    /// Take options from this file, as an earlier run wrote it (config.toml) or by hand; the
-    /// command line wins
+    /// Read options from this file: the config.toml of an earlier run, or one written by hand. The
+    /// command line overrides it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Overwrite an earlier run in --out
     #[arg(long)]
     force: bool,
-    /// Go on with the interrupted run in --out, from its last checkpoint and with its options; the
-    /// command line wins. Ends with the same bits as if it had not been interrupted
+    /// Continue the interrupted run in --out, from its last checkpoint and with its options. The command
+    /// line overrides them. The result is bit-identical to that of a run without interruption
     #[arg(long, conflicts_with_all = ["force", "config"])]
     resume: bool,
     #[command(flatten)]

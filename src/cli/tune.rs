@@ -14,14 +14,14 @@ use super::{AdapterArgs, note, print};
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
-    /// Only classes whose name contains this, as "m <= 16, n <= 64"; others keep their tiles
+    /// Only classes whose name contains this, for example "m <= 16, n <= 64"; others keep their tiles
     #[arg(default_value = "")]
     filter: String,
-    /// Kernels whose tiles are measured: tiled. A software adapter takes others, and is measured only where this
-    /// is given
+    /// Kernels whose tiles are measured: tiled. A software adapter uses other kernels, and is measured only with
+    /// this option
     #[arg(long, value_name = "KERNELS")]
     variant: Option<Variants>,
-    /// Only this tile, as 64x64x16; may be given several times [default: all]
+    /// Only this tile, for example 64x64x16; may be given several times [default: all]
     #[arg(long, value_name = "TILE")]
     tile: Vec<String>,
     #[command(flatten)]

@@ -1,8 +1,8 @@
 //! Networks as configuration to layers. Names of parameters are those that PyTorch and torchvision
 //! give.
 //!
-//! A family is a file with a table of [`Network`]s; adding one is a row there, or a file and its line
-//! in `FAMILIES`.
+//! A family is a file with a table of [`Network`]s. A new network is a row there; a new family is a file, its `mod` line
+//! and its line in `FAMILIES`, whose length counts them.
 
 mod cnn;
 mod densenet;

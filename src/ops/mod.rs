@@ -1,4 +1,4 @@
-//! The closed set of ops: one file each with its shape rule, gradient and dispatch, beside the
+//! The ops of this crate: one file each with its shape rule, gradient and dispatch, beside the
 //! shader of the same name. Each file adds its operators and methods to [`crate::graph::Tensor`]; where one wants what
 //! does not fit, the graph keeps the error (see [`crate::graph`]).
 //!

@@ -1,4 +1,5 @@
-//! From a graph as written to a plan: each pass a small function, each of which can be left out.
+//! From a graph as written to a plan: each pass is a small function. [`Passes`] says which may be left out; copies of old
+//! values, lifetimes and the memory plan are always needed.
 
 mod common_subexpr;
 mod dead_code;

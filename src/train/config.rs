@@ -23,8 +23,8 @@ use crate::{Error, Result};
 pub enum AugmentName {
     /// Nothing.
     None,
-    /// What is usual for the set: moved by up to 4 pixels and mirrored for CIFAR, a random part in
-    /// another size and mirrored for a folder, nothing for the MNISTs.
+    /// What is usual for the set: a shift by up to 4 pixels and mirroring for CIFAR, a random resized crop
+    /// and mirroring for a folder, nothing for the MNISTs.
     Default,
 }
 
@@ -86,15 +86,15 @@ pub enum OptimizerName {
     Adam,
 }
 
-/// How the learning rate goes on.
+/// How the learning rate changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleName {
-    /// Stays.
+    /// Does not change.
     Constant,
     /// Falls to 0 over the run like half a cosine.
     Cosine,
-    /// Times --gamma every --step-size epochs.
+    /// Is multiplied by --gamma every --step-size epochs.
     Step,
 }
 
@@ -129,51 +129,51 @@ macro_rules! options {
 }
 
 options! {
-    preset: String = None, "Settings of the paper to begin with: DATA-MODEL-NORM, as cifar10-vgg11-deconv, cifar100-resnet50-batch, imagenet-resnet18-none (data of a folder); an unknown name lists all. Other options win over it";
+    preset: String = None, "Settings of the paper as defaults: DATA-MODEL-NORM, for example cifar10-vgg11-deconv, cifar100-resnet50-batch or imagenet-resnet18-none (with --data-dir); an unknown name lists all. Other options override it";
     #[arg(value_parser = data_name_parser())]
     data: String = Some("fashion-mnist".into()), "Data set [default: fashion-mnist]";
-    data_dir: PathBuf = None, "Folder of the set's files, or the one above it [default: data, where `decorr data fetch` puts them, then /usr/share/datasets; for Fashion-MNIST the built-in subset]";
-    augment: AugmentName = Some(AugmentName::Default), "What is done to training images at random [default: default]";
-    image_size: usize = Some(224), "Rows and columns that the pictures of --data folder are brought to [default: 224]";
-    train_images: usize = None, "Train on so many images only, chosen at random but always the same";
-    test_images: usize = None, "Test on so many images only, chosen at random but always the same";
+    data_dir: PathBuf = None, "Folder of the set's files, or the folder above it [default: data (where `decorr data fetch` puts them), then /usr/share/datasets; for Fashion-MNIST the built-in subset]";
+    augment: AugmentName = Some(AugmentName::Default), "Random changes of training images [default: default]";
+    image_size: usize = Some(224), "Rows and columns to which the pictures of --data folder are scaled [default: 224]";
+    train_images: usize = None, "Train on this number of images only, chosen at random but always the same";
+    test_images: usize = None, "Test on this number of images only, chosen at random but always the same";
     #[arg(num_args = 0..=1, default_missing_value = "true")]
-    skip_bad: bool = Some(false), "Name pictures that cannot be read and go on without them [default: false]";
-    workers: usize = None, "Threads that load images; nothing else depends on it [default: 1, for --data folder as many as there are cores, up to 16]";
+    skip_bad: bool = Some(false), "Report pictures that cannot be read and continue without them [default: false]";
+    workers: usize = None, "Threads that load images; results do not depend on it [default: 1, for --data folder as many as there are cores, up to 16]";
     #[arg(value_parser = model_names())]
     model: String = Some("cnn".into()), "Network, see `decorr models` [default: cnn]";
-    form: Form = None, "Stem and head of a network that has forms [default: cifar; imagenet for images larger than 64 pixels]";
-    width: f32 = Some(1.0), "Factor of all numbers of channels, rounded to multiples of 8 [default: 1]";
+    form: Form = None, "Stem and head, for networks with two forms [default: cifar; imagenet for images larger than 64 pixels]";
+    width: f32 = Some(1.0), "Factor for all numbers of channels, rounded to multiples of 8 [default: 1]";
     dropout: f32 = Some(0.5), "Probability of dropout in the head of VGG's ImageNet form [default: 0.5]";
     norm: NormName = Some(NormName::Deconv), "What normalises the layers [default: deconv]";
     loss: LossName = Some(LossName::Ce), "Loss [default: ce]";
     epochs: u64 = Some(2), "Passes over the training images [default: 2]";
-    steps: u64 = None, "Stop after this many steps, whatever --epochs says";
-    batch_size: usize = Some(128), "Images of a step [default: 128]";
-    accumulate: usize = Some(1), "Parts that the images of a step are cut into, one after the other through the network, where they do not fit at once; statistics of batch norm and deconvolution are then those of a part [default: 1]";
+    steps: u64 = None, "Stop after this number of steps, whatever --epochs says; --schedule cosine then ends there too";
+    batch_size: usize = Some(128), "Images per step [default: 128]";
+    accumulate: usize = Some(1), "Process the images of a step in this number of parts, one after the other, if they do not fit in memory at once; statistics of batch norm and deconvolution are then those of each part [default: 1]";
     optimizer: OptimizerName = Some(OptimizerName::Sgd), "Update rule [default: sgd]";
     lr: f32 = Some(0.1), "Learning rate [default: 0.1]";
     momentum: f32 = Some(0.9), "SGD's momentum [default: 0.9]";
     #[arg(num_args = 0..=1, default_missing_value = "true")]
     nesterov: bool = Some(false), "Nesterov's momentum [default: false]";
-    weight_decay: f32 = Some(0.0), "Factor of the parameters added to their gradients [default: 0]";
-    schedule: ScheduleName = Some(ScheduleName::Constant), "How the learning rate goes on [default: constant]";
+    weight_decay: f32 = Some(0.0), "This factor times the parameters is added to their gradients [default: 0]";
+    schedule: ScheduleName = Some(ScheduleName::Constant), "How the learning rate changes [default: constant]";
     step_size: u64 = Some(30), "Epochs between drops of --schedule step [default: 30]";
     gamma: f32 = Some(0.1), "Factor of a drop of --schedule step [default: 0.1]";
-    label_smoothing: f32 = Some(0.0), "Share of the target spread over all classes, for --loss ce [default: 0]";
-    block: usize = None, "Channels or features decorrelated together; where it does not divide their number, the greatest common divisor is taken (512 of 784: 16). Of a convolutional network's linear layers it is always 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
+    label_smoothing: f32 = Some(0.0), "Share of the target that is spread over all classes, for --loss ce [default: 0]";
+    block: usize = None, "Channels or features that are decorrelated together. If it does not divide their number, the greatest common divisor is used (512 of 784: 16). Linear layers of a convolutional network always use 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
     eps: f32 = None, "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
-    n_iter: usize = None, "Denman-Beavers iterations of all layers but a first convolution [default: 5]";
+    n_iter: usize = None, "Denman-Beavers iterations of all layers except a first convolution [default: 5]";
     first_n_iter: usize = None, "Denman-Beavers iterations of a first convolution [default: 15]";
-    sampling_stride: usize = None, "Statistics of convolutions are taken of every n-th patch in both directions; 1 is exact [default: 3]";
+    sampling_stride: usize = None, "Statistics of convolutions use every n-th patch in both directions; 1 uses all [default: 3]";
     stat_momentum: f32 = None, "Weight of the new value in running statistics [default: 0.1]";
-    refresh: usize = Some(1), "With --norm deconv, steps from one covariance and D to the next: 1 is the paper's layer; with more, the steps between take the last D with each step's mean and variances, for a fraction of the work [default: 1]";
-    refresh_after: u64 = Some(0), "With --refresh above 1, compute covariance and D in every step before this one. A third of the run gives back more than half of the accuracy that --refresh 8 costs, for a third of the time that it saves (docs/results.md) [default: 0]";
-    freeze_iter: u64 = Some(100), "The first convolution takes statistics in the first N + 1 of every 10 N steps, and its running ones in the others; 0: always takes statistics [default: 100]";
+    refresh: usize = Some(1), "With --norm deconv, compute covariance and D in every n-th step. 1 is the paper's layer. With more, the steps between use the last D with the mean and variances of their own images, for a fraction of the work [default: 1]";
+    refresh_after: u64 = Some(0), "With --refresh above 1, compute covariance and D in every step before this one. A third of the run recovers more than half of the accuracy that --refresh 8 costs, for a third of the time that it saves (docs/results.md) [default: 0]";
+    freeze_iter: u64 = Some(100), "The first convolution uses the statistics of its images in the first N + 1 of every 10 N steps, and its running statistics in the others; 0: never the running ones [default: 100]";
     log_every: u64 = Some(10), "Steps between lines of metrics.jsonl [default: 10]";
-    save_every: u64 = Some(500), "Steps between checkpoints, beside those at the end of each epoch [default: 500]";
-    kernels: String = None, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, as tiled:128x128x8), or measured (the fastest tiles here, see `decorr tune`) [default: measured on a GPU, on a CPU adapter what suits it]";
-    seed: u64 = Some(1), "Decides first weights and the order of images [default: 1]";
+    save_every: u64 = Some(500), "Steps between checkpoints, in addition to those at the end of each epoch [default: 500]";
+    kernels: String = None, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, for example tiled:128x128x8), or measured (the fastest tiles on this adapter, see `decorr tune`) [default: measured on a GPU; on a CPU adapter those that suit it]";
+    seed: u64 = Some(1), "Decides the initial weights and the order of images [default: 1]";
     out: PathBuf = Some(PathBuf::from("runs/run")), "Folder for results [default: runs/run]";
 }
 
