@@ -1,6 +1,6 @@
 //! `decorr predict`.
 
-use std::io::ErrorKind;
+use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -110,13 +110,15 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
             print(line.replace(char::is_control, "?"));
         }
     }
+    if let (0, Some(first)) = (count, files.first()) {
+        let all = files.len();
+        let message = format!("is the first of {all} pictures, none of which can be read");
+        return Err(Error::data(first, message));
+    }
     if args.json {
         print_json(&all)?;
     }
-    match (count, files.first()) {
-        (0, Some(first)) => Err(Error::data(first, "and all other pictures cannot be read")),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The pictures that `paths` name, those in folders among them.
@@ -127,10 +129,10 @@ fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             let (pictures, others) = pictures_below(path)?;
             files.extend(pictures);
             others.iter().for_each(note);
-        } else if path.exists() {
-            files.push(path.clone());
         } else {
-            return Err(Error::io(path, ErrorKind::NotFound.into()));
+            // A name that is mistyped is no bad picture.
+            fs::metadata(path).map_err(|e| Error::io(path, e))?;
+            files.push(path.clone());
         }
     }
     Ok(files)
