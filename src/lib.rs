@@ -56,6 +56,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod passes;
+mod picture;
 pub mod program;
 pub mod self_check;
 pub mod shape;
@@ -63,5 +64,6 @@ pub mod train;
 pub mod tune;
 
 pub use error::{Error, Result};
+pub use picture::Picture;
 /// The version of wgpu that [`gpu::Gpu::from_wgpu`] takes devices of.
 pub use wgpu;

@@ -893,7 +893,7 @@ fn figures_2_and_9_of_the_bundled_network_and_of_others() {
     let small = json(&[
         "fig9",
         "--checkpoint",
-        &checkpoint,
+        &run,
         "--layer",
         "2",
         "--max-side",

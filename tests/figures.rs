@@ -8,13 +8,13 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Statistics, Trained,
-    fig2, fig3, fig9,
+    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Statistics, fig2,
+    fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{Live, NormName, TrainOptions};
+use decorr::train::{Live, NormName, TrainOptions, Trained};
 use image::RgbImage;
 use support::gpu;
 use support::reference::{self, Geometry, Tensor};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use decorr::data;
 use decorr::figures::Picture;
-use decorr::train::{TrainConfig, TrainOptions, checkpoint, read_metrics};
+use decorr::train::{TrainConfig, TrainOptions, Trained, checkpoint, read_metrics};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -347,7 +347,10 @@ fn checkpoints_configurations_and_logs() {
         for tensor in tensors.values() {
             assert_eq!(tensor.shape.iter().product::<usize>(), tensor.data.len());
         }
-        checkpoint::written_options(path, &metadata).is_ok()
+        let is_read = checkpoint::written_options(path, &metadata).is_ok();
+        // Whatever it says of its input, which network it is of, and what is missing.
+        drop(Trained::decode(path, bytes, TrainOptions::default()));
+        is_read
     });
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

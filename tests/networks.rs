@@ -17,7 +17,7 @@ use decorr::nn::{FreezeCounter, Loss, Mode};
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{Program, Store};
 use decorr::train::checkpoint::{self, Tensors};
-use decorr::train::training_step;
+use decorr::train::{TrainOptions, Trained, evaluate_checkpoint, training_step};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -215,6 +215,57 @@ fn sampled(values: &[f32]) -> Vec<f32> {
 fn norm(values: &[f32]) -> f64 {
     let squares = values.iter().map(|&v| f64::from(v).powi(2));
     squares.sum::<f64>().sqrt()
+}
+
+/// Of a state dict nothing but its width is named: what it is of is in its tensors.
+#[test]
+fn state_dicts_say_what_they_are_of() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/networks"),
+        ".safetensors",
+    ) {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let case = Case::read(&path);
+        let file = dir.path().join(format!("{name}.safetensors"));
+        write_state_dict(&case, &file);
+        let (shape, images) = case.images();
+        let options = TrainOptions {
+            width: Some(case.get("width")),
+            image_size: Some(shape[2]),
+            ..TrainOptions::default()
+        };
+        let mut trained = Trained::open_with(&support::gpu(), &file, options).unwrap();
+        let model = trained.model();
+        assert_eq!(model.network.name, case.metadata["model"], "{name}");
+        assert_eq!(model.norm.name(), case.metadata["norm"], "{name}");
+        assert_eq!(model.form.unwrap().name(), case.metadata["form"], "{name}");
+        assert_eq!(model.classes, case.get::<usize>("classes"), "{name}");
+        assert_eq!(trained.input_shape()[..], shape[1..], "{name}");
+        let len = images.len() / shape[0];
+        let inputs: Vec<Vec<f32>> = images.chunks(len).map(<[f32]>::to_vec).collect();
+        let found = trained.predict_inputs(&inputs).unwrap();
+        let logits: Vec<f32> = found.into_iter().flat_map(|p| p.logits).collect();
+        let limit = case.get::<BTreeMap<String, f64>>("f32_rel_err")["logits"];
+        let (error, _) = support::relative_error(&logits, &case.tensors["logits"]);
+        assert!(error < (10.0 * limit).max(1e-4), "{name}: {error}");
+
+        // Images that it is not for.
+        let narrow = TrainOptions {
+            width: Some(case.get("width")),
+            ..TrainOptions::default()
+        };
+        let wrong = evaluate_checkpoint(&support::gpu(), &file, narrow, |_| ()).unwrap_err();
+        let wrong = wrong.to_string();
+        for part in [
+            "is of 3 channels",
+            ".weight",
+            "--data fashion-mnist has 1",
+            "--data-dir",
+        ] {
+            assert!(wrong.contains(part), "{name}: no {part:?} in: {wrong}");
+        }
+    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::Result;
-use decorr::figures::{Picture, Statistics, Trained};
+use decorr::figures::{Picture, Statistics};
 use decorr::gpu::{AdapterChoice, Gpu};
-use decorr::train::{NormName, TrainOptions};
+use decorr::train::{NormName, TrainOptions, Trained};
 
 /// Name of the picture that is looked at if no other is given.
 pub(crate) const BUNDLED: &str = "astronaut.png";
@@ -76,14 +76,14 @@ impl StatisticsArgs {
 /// A trained network.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NetworkArgs {
-    /// Checkpoint of `decorr train`, or a state dict of torchvision as safetensors [default: the
+    /// Folder of a run of `decorr train`, a checkpoint of one, or a state dict of torchvision as safetensors [default: the
     /// bundled VGG-11, a quarter as wide as the paper's and trained on CIFAR-10 with deconvolution]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "RUN|FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
-    /// Network of a state dict [default: vgg11]
+    /// Network of a file that does not say it [default: the VGG, ResNet or DenseNet whose tensors it has]
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Its norm [default: batch if it has running variances, else none]
+    /// Its norm [default: by its running statistics]
     #[arg(long)]
     pub(crate) norm: Option<NormName>,
 }

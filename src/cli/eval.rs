@@ -11,16 +11,16 @@ use super::{AdapterArgs, note, print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// Checkpoint of `decorr train`, or with --model a state dict of PyTorch as safetensors
-    #[arg(long, value_name = "FILE")]
+    /// Folder of a run, a checkpoint of one, or a state dict of PyTorch as safetensors
+    #[arg(long, value_name = "RUN|FILE")]
     checkpoint: PathBuf,
-    /// Network of a state dict, see `decorr models`
+    /// Network of a file that does not say it, see `decorr models` [default: the VGG, ResNet or DenseNet whose tensors it has]
     #[arg(long)]
     model: Option<String>,
-    /// Its norm: batch for torchvision's networks, none for its VGGs without batch norm
+    /// Its norm [default: by its running statistics]
     #[arg(long)]
     norm: Option<NormName>,
-    /// Its stem and head, for networks with two forms [default: by the size of the images]
+    /// Its stem and head, if it has two [default: by its tensors]
     #[arg(long)]
     form: Option<Form>,
     /// Data set [default: that of the training]

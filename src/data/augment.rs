@@ -28,7 +28,7 @@ pub enum Augment {
 const PAD: isize = 4;
 
 /// Share of the shorter side that the centre crop takes.
-const CENTRE: f64 = 224.0 / 256.0;
+pub(super) const CENTRE: f64 = 224.0 / 256.0;
 
 /// Random numbers of one image in one epoch.
 pub(super) fn random(seed: u64, epoch: u64, image: usize) -> ChaCha8Rng {

@@ -330,6 +330,7 @@ mod tests {
             about: "",
             shape: None,
             classes: 1,
+            class_names: &[],
             counts: None,
             mean: &[],
             std: &[],

@@ -232,6 +232,20 @@ fn read(
     })
 }
 
+/// The pictures in `dir` and in the folders below, in the order of their paths; and what to tell of files that are none.
+///
+/// # Errors
+/// [`Error::Data`] if there are none, [`Error::Io`].
+pub fn pictures_below(dir: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
+    let (mut paths, mut others) = (Vec::new(), Others::default());
+    pictures(dir, DEEPEST, &mut paths, &mut others)?;
+    if paths.is_empty() {
+        let message = format!("has no picture in it ({})", ENDINGS.join(", "));
+        return Err(Error::data(dir, message));
+    }
+    Ok((paths, others.said(dir)))
+}
+
 /// Appends the pictures in `dir` and in the folders below, in the order of their paths.
 fn pictures(dir: &Path, depth: usize, paths: &mut Vec<PathBuf>, others: &mut Others) -> Result<()> {
     for path in entries(dir)? {

@@ -237,7 +237,8 @@ impl Drop for Loader {
     }
 }
 
-fn tables(mean: &[f32], std: &[f32]) -> Vec<[f32; 256]> {
+/// The normalised value of every byte, per channel.
+pub(super) fn tables(mean: &[f32], std: &[f32]) -> Vec<[f32; 256]> {
     let table = |(&mean, &std): (&f32, &f32)| {
         let mut table = [0.0; 256];
         for (i, value) in table.iter_mut().enumerate() {

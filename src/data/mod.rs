@@ -14,6 +14,7 @@ mod images;
 mod loader;
 mod mnist;
 mod sets;
+mod transform;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +23,12 @@ use crate::{Error, Result};
 pub use augment::Augment;
 pub use check::{Report, check};
 pub use fetch::{BASE_VARIABLE, fetch};
+pub use folder::pictures_below;
 pub use images::{Images, Source};
 pub use loader::{Batch, Loader, LoaderConfig};
+pub(crate) use sets::FOLDER;
 pub use sets::{Download, SETS, Set, find as find_set};
+pub(crate) use transform::Transform;
 
 /// What is taken of a data set, and how it is loaded.
 #[derive(Clone, Debug)]
@@ -76,7 +80,7 @@ pub struct DataSet {
     pub std: Vec<f32>,
     /// Of training images.
     pub augment: Augment,
-    /// Names of the classes in the order of their numbers, of a folder; others have none.
+    /// Names of the classes in the order of their numbers.
     pub class_names: Vec<String>,
     /// What the user should know of it: images that are missing.
     pub notices: Vec<String>,
@@ -136,7 +140,7 @@ const SYSTEM: &str = "/usr/share/datasets";
 /// [`Error::Data`] naming file and byte, [`Error::Io`], [`Error::Config`] for an unknown name.
 pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Result<DataSet> {
     let set = find_set(name)?;
-    let mut class_names = Vec::new();
+    let mut class_names: Vec<String> = set.class_names.iter().map(|n| (*n).to_string()).collect();
     let (train, test, notices) = match (set.name, data_dir) {
         ("fashion-mnist", None) => with_nothing_to_say(builtin::fashion_mnist()?),
         ("cifar10" | "cifar100", _) => cifar::open(set, &places(set, data_dir))?,

@@ -14,6 +14,8 @@ pub struct Set {
     pub shape: Option<[usize; 3]>,
     /// Number of classes; of a folder, those of ImageNet.
     pub classes: usize,
+    /// Their names in the order of their numbers; none where files decide.
+    pub class_names: &'static [&'static str],
     /// Number of training and test images when complete.
     pub counts: Option<[usize; 2]>,
     /// Per channel, of pixels in [0, 1].
@@ -43,6 +45,39 @@ const fn download(file: &'static str, sha256: &'static str) -> Download {
     Download { file, sha256 }
 }
 
+/// As its authors list them.
+#[rustfmt::skip]
+const ARTICLES: &[&str] = &[
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+];
+
+/// The digits.
+#[rustfmt::skip]
+const DIGITS: &[&str] = &[
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9",
+];
+
+/// As `batches.meta.txt` lists them.
+#[rustfmt::skip]
+const CIFAR10: &[&str] = &[
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+];
+
+/// The fine labels, as `fine_label_names.txt` lists them.
+#[rustfmt::skip]
+const CIFAR100: &[&str] = &[
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl",
+    "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair",
+    "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin",
+    "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp",
+    "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain",
+    "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck",
+    "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket",
+    "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel",
+    "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
+    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+];
+
 /// All sets.
 ///
 /// The constants for CIFAR are those of the paper's code and of most others: the means are those
@@ -54,6 +89,7 @@ pub const SETS: &[Set] = &[
         about: "28x28 grey articles, 10 classes; a subset is built in",
         shape: Some([1, 28, 28]),
         classes: 10,
+        class_names: ARTICLES,
         counts: Some([60_000, 10_000]),
         mean: &[0.0],
         std: &[1.0],
@@ -85,6 +121,7 @@ pub const SETS: &[Set] = &[
         about: "28x28 grey digits, 10 classes",
         shape: Some([1, 28, 28]),
         classes: 10,
+        class_names: DIGITS,
         counts: Some([60_000, 10_000]),
         mean: &[0.1307],
         std: &[0.3081],
@@ -116,6 +153,7 @@ pub const SETS: &[Set] = &[
         about: "32x32 colour photographs, 10 classes (the binary version)",
         shape: Some([3, 32, 32]),
         classes: 10,
+        class_names: CIFAR10,
         counts: Some([50_000, 10_000]),
         mean: &[0.4914, 0.4822, 0.4465],
         std: &[0.2023, 0.1994, 0.2010],
@@ -132,6 +170,7 @@ pub const SETS: &[Set] = &[
         about: "32x32 colour photographs, 100 classes (the binary version, fine labels)",
         shape: Some([3, 32, 32]),
         classes: 100,
+        class_names: CIFAR100,
         counts: Some([50_000, 10_000]),
         mean: &[0.5071, 0.4865, 0.4409],
         std: &[0.2009, 0.1984, 0.2023],
@@ -148,6 +187,7 @@ pub const SETS: &[Set] = &[
         about: "pictures in train/CLASS/* and val/CLASS/*, as ImageNet's; needs --data-dir",
         shape: None,
         classes: 1000,
+        class_names: &[],
         counts: None,
         mean: &[0.485, 0.456, 0.406],
         std: &[0.229, 0.224, 0.225],
@@ -157,6 +197,9 @@ pub const SETS: &[Set] = &[
         downloads: &[],
     },
 ];
+
+/// The name of pictures in folders, the set whose files are the user's.
+pub(crate) const FOLDER: &str = "folder";
 
 /// The set of this name.
 ///
@@ -175,6 +218,17 @@ pub fn find(name: &str) -> Result<&'static Set> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_of_a_set_has_a_name() {
+        for set in SETS.iter().filter(|set| set.shape.is_some()) {
+            let names: std::collections::BTreeSet<_> = set.class_names.iter().collect();
+            assert_eq!(
+                (set.class_names.len(), names.len()),
+                (set.classes, set.classes)
+            );
+        }
+    }
 
     /// As the paper's code has them for CIFAR, and torchvision's examples for the others.
     #[test]

@@ -1,6 +1,6 @@
 //! Coordinates in which the patches of natural images are nearly uncorrelated.
 
-use super::picture::Picture;
+use crate::picture::Picture;
 
 /// Three orthonormal axes of colours, as rows. Those of an image are its colours' own principal axes: what does
 /// not vary, or depends on the rest, then has an axis to itself and no part in the sums of large numbers.

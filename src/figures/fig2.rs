@@ -9,11 +9,9 @@ use super::axes::Axes;
 use super::decorrelate::{
     Border, Layout, Statistics, block_means, check_options, known, patches, whiten,
 };
-use super::layer::Trained;
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
-use super::picture::Picture;
 use super::scene::{refuse_large, zero_mean};
 use super::sheet::{
     Content, NamedPicture, Panel, file_names, has_block_lines, sheet, write_figure,
@@ -21,7 +19,9 @@ use super::sheet::{
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role};
+use crate::picture::Picture;
 use crate::program::{CompileOptions, Program, Store};
+use crate::train::Trained;
 use crate::{Error, Result};
 
 /// What to compute.

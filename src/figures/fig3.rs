@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::picture::Picture;
 use super::scene::{Numbers, Scene, SceneOptions};
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, find, fitted};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::nn::resolve_block;
+use crate::picture::Picture;
 
 /// Figure 3 of one image.
 #[derive(Clone, Debug)]

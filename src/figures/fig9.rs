@@ -9,12 +9,10 @@ use super::axes::Axes;
 use super::decorrelate::{
     Border, Layout, Statistics, Whitening, block_means, check_options, patches, whiten,
 };
-use super::layer::Trained;
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
     sparsity, undefined,
 };
-use super::picture::Picture;
 use super::scene::{refuse_large, zero_mean};
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
@@ -22,8 +20,10 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, Tensor};
 use crate::models::{ConvInput, Norm};
 use crate::nn::resolve_block;
+use crate::picture::Picture;
 use crate::program::{CompileOptions, Program, Store};
 use crate::shape::Shape;
+use crate::train::Trained;
 use crate::{Error, Result};
 
 /// What to compute.

@@ -12,11 +12,11 @@ use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
 };
-use super::picture::Picture;
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Role, Tensor};
 use crate::ops::{Conv2dGeometry, Tiles};
+use crate::picture::Picture;
 use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 

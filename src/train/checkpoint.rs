@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -79,6 +79,24 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
     let entry = HashMap::from([(METADATA.to_string(), text)]);
     let bytes = safetensors::serialize(views, Some(entry)).map_err(fail)?;
     write_atomically(path, &bytes)
+}
+
+/// The file that `path` names: itself, or of the folder of a run its model.safetensors.
+///
+/// # Errors
+/// [`Error::Checkpoint`] for a folder without one.
+pub fn file_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let file = path.join("model.safetensors");
+    match file.exists() {
+        true => Ok(file),
+        false => Err(Error::checkpoint(
+            path,
+            "is a folder without a model.safetensors: name the folder of a run of `decorr train` that was saved, or a file",
+        )),
+    }
 }
 
 /// Reads a checkpoint and its metadata, empty for a file that decorr did not write. Numbers become f32, names those of

@@ -7,8 +7,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::CLASS_NAMES;
 use super::presets::preset;
+use super::trained::Interface;
 use crate::data::{self, DataOptions, DataSet};
 use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Form, Model, Norm, networks};
@@ -510,28 +510,24 @@ impl TrainConfig {
     }
 
     /// What a checkpoint says of its run: all options but where it was written to and by how many threads,
-    /// so that two runs of one configuration give the same bytes; the steps done, and the classes, if they have names.
+    /// so that two runs of one configuration give the same bytes; the steps done, and what the network takes and gives.
     ///
     /// # Errors
     /// None but bugs.
     pub(super) fn metadata(
         &self,
         step: u64,
-        class_names: &[String],
+        interface: &Interface,
     ) -> Result<BTreeMap<String, String>> {
         let options = TrainOptions {
             out: None,
             workers: None,
             ..self.options.clone()
         };
-        let bug = |e: String| Error::Config(e);
-        let config = toml::to_string(&options).map_err(|e| bug(e.to_string()))?;
+        let config = toml::to_string(&options).map_err(|e| Error::Config(e.to_string()))?;
         let mut metadata =
             BTreeMap::from([("config".into(), config), ("step".into(), step.to_string())]);
-        if !class_names.is_empty() {
-            let names = serde_json::to_string(class_names).map_err(|e| bug(e.to_string()))?;
-            metadata.insert(CLASS_NAMES.into(), names);
-        }
+        interface.write(&mut metadata)?;
         Ok(metadata)
     }
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checkpoint;
 use super::config::{TrainConfig, TrainOptions};
 use super::step::evaluation_step;
-use crate::data::DataSet;
+use super::trained::Trained;
+use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::models::Model;
 use crate::nn::Loss;
@@ -111,7 +111,7 @@ impl Evaluator {
 /// Evaluates a checkpoint written by training on the test images of a data set.
 ///
 /// Model and loss are read from the checkpoint's metadata; `options` may name other data. A file
-/// that has none, PyTorch's say, is of the network that `options` name. `tell` is told of images
+/// that has none, PyTorch's say, is opened as [`Trained::read`] does it, by what `options` name. A folder is that of a run. `tell` is told of images
 /// that are left out, and of what else the user should know.
 ///
 /// # Errors
@@ -122,38 +122,18 @@ pub fn evaluate_checkpoint(
     options: TrainOptions,
     mut tell: impl FnMut(&str),
 ) -> Result<Evaluation> {
-    let (tensors, metadata) = checkpoint::load(path)?;
-    let written = match checkpoint::written_options(path, &metadata)? {
-        Some(written) => {
-            let other = [
-                (
-                    "--model",
-                    options.model.is_some() && options.model != written.model,
-                ),
-                (
-                    "--norm",
-                    options.norm.is_some() && options.norm != written.norm,
-                ),
-                (
-                    "--form",
-                    options.form.is_some() && options.form != written.form,
-                ),
-            ];
-            if let Some((name, _)) = other.iter().find(|(_, is_other)| *is_other) {
-                let message = format!("says itself what it is of: leave {name} out");
-                return Err(Error::checkpoint(path, message));
-            }
-            written
-        }
-        None if options.model.is_some() => TrainOptions::default(),
-        None => {
-            return Err(Error::checkpoint(
-                path,
-                "does not say which network it is of, as those of decorr do: name --model, --norm \
-                 and, if it has two, --form",
-            ));
-        }
+    let of_file = TrainOptions {
+        model: options.model.clone(),
+        norm: options.norm,
+        form: options.form,
+        width: options.width,
+        ..TrainOptions::default()
     };
+    let trained = Trained::open_with(gpu, path, of_file)?;
+    let written = trained.trained_by();
+    // Those of other sets are not the names of folders.
+    let is_of_folder = written.data.as_deref() == Some(data::FOLDER);
+    let names = Some(trained.class_names().to_vec()).filter(|n| is_of_folder && !n.is_empty());
     // Other data than it was trained on must not be looked for in the old folder. A batch of a training in parts has as
     // many images as a part of it had.
     let part = written.batch_size.zip(written.accumulate);
@@ -169,21 +149,17 @@ pub fn evaluate_checkpoint(
         ..written
     };
     let config = TrainConfig::resolve(options.over(below))?;
-    let set = config.open_data_as(checkpoint::class_names(path, &metadata)?, true)?;
+    let set = config.open_data_as(names, true)?;
     set.notices.iter().for_each(|notice| tell(notice));
     let mut store = Store::new(gpu, config.seed);
     // Those of a training on a GPU would take minutes to compile for a CPU.
     if !gpu.is_software() {
         config.choose_kernels(&mut store)?;
     }
-    let model = config.model(set.test.classes);
     let batch_size = config.batch_size.min(set.test.len());
-    let mut evaluator = Evaluator::new(&mut store, &model, config.loss, &set, batch_size)?;
-    // One that a run is resumed from holds the optimiser's states too.
-    let write = match metadata.contains_key("seconds") {
-        true => checkpoint::part_to_store,
-        false => checkpoint::to_store,
-    };
-    write(path, &tensors, &store, &checkpoint::MODEL)?;
+    trained.refuse_other(&config.data, set.test.channels, set.test.classes)?;
+    let model = trained.model();
+    let mut evaluator = Evaluator::new(&mut store, model, config.loss, &set, batch_size)?;
+    trained.fill_whole(&store)?;
     evaluator.run(|skipped| tell(&format!("skipped: {skipped}")))
 }

@@ -14,10 +14,7 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Checkpoint`] if there is nothing to fold, or it cannot be folded; [`Error::Io`].
 pub fn export(from: &Path, out: &Path) -> Result<usize> {
-    let file = match from.is_dir() {
-        true => from.join("model.safetensors"),
-        false => from.to_path_buf(),
-    };
+    let file = checkpoint::file_of(from)?;
     let fail = |message: String| Error::checkpoint(&file, message);
     let (mut tensors, mut metadata) = checkpoint::load(&file)?;
     if metadata.remove("seconds").is_some() {

@@ -8,6 +8,7 @@ use super::config::{NormName, TrainConfig, TrainOptions};
 use super::curves::{Over, draw_curves};
 use super::metrics::{Record, Split};
 use super::stepper::Stepper;
+use super::trained::{Interface, Trained};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
@@ -147,7 +148,8 @@ impl Live {
             let norm = Norm::from(run.norm).name();
             let name = format!("{norm}.safetensors");
             let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
-            let metadata = run.config.metadata(self.step, &self.data.class_names)?;
+            let interface = Interface::of(&run.config, &self.data);
+            let metadata = run.config.metadata(self.step, &interface)?;
             checkpoint::save(&dir.join(&name), &tensors, &metadata)?;
             names.push(name);
             curves.push((norm, run.records(self.lr)));
@@ -156,6 +158,15 @@ impl Live {
         draw_curves(&dir.join("curves.png"), "training", &curves, Over::Steps)?;
         names.push("curves.png".into());
         Ok(names)
+    }
+
+    /// `run`, one of [`Live::runs`], as it is now. Waits for the GPU.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn trained(&self, run: &LiveRun) -> Result<Trained> {
+        let interface = Interface::of(&run.config, &self.data);
+        Trained::of_store(&run.store, &run.model, &run.config, interface)
     }
 
     /// Steps submitted.

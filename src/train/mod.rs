@@ -15,6 +15,7 @@ mod run;
 mod saved;
 mod step;
 mod stepper;
+mod trained;
 
 pub use config::{
     AugmentName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
@@ -29,3 +30,4 @@ pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};
 pub use saved::Saved;
 pub use step::{accumulation_step, evaluation_step, training_step, update_step};
+pub use trained::{Guess, Prediction, Trained};

@@ -13,6 +13,7 @@ use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
 use super::stepper::{StepResult, Stepper};
+use super::trained::Interface;
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::models::Norm;
@@ -200,7 +201,7 @@ pub fn train(
     let mut run = Run {
         metrics: MetricsWriter::over(&metrics, &records)?,
         config,
-        class_names: set.class_names.clone(),
+        interface: Interface::of(config, &set),
         store,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
@@ -263,7 +264,7 @@ pub fn train(
 /// The state of a run.
 struct Run<'a> {
     config: &'a TrainConfig,
-    class_names: Vec<String>,
+    interface: Interface,
     store: Store,
     evaluator: Evaluator,
     metrics: MetricsWriter,
@@ -381,12 +382,12 @@ impl Run<'_> {
             );
             return Err(self.diverged(&what));
         }
-        let metadata = self.config.metadata(self.done, &self.class_names)?;
+        let metadata = self.config.metadata(self.done, &self.interface)?;
         self.metrics.sync()?;
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
         Saved::write(
             self.config,
-            &self.class_names,
+            &self.interface,
             &self.store,
             self.done,
             self.train_seconds,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Tensors};
 use super::config::{TrainConfig, TrainOptions};
+use super::trained::Interface;
 use crate::files::remove_if_there;
 use crate::graph::Role;
 use crate::program::Store;
@@ -128,14 +129,14 @@ impl Saved {
     /// [`Error::Io`] with the path; what the device reported.
     pub(super) fn write(
         config: &TrainConfig,
-        class_names: &[String],
+        interface: &Interface,
         store: &Store,
         step: u64,
         seconds: f64,
     ) -> Result<()> {
         let folder = folder(&config.out);
         fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let mut metadata = config.metadata(step, class_names)?;
+        let mut metadata = config.metadata(step, interface)?;
         metadata.insert("seconds".into(), seconds.to_string());
         let path = folder.join(format!("step-{step:08}.safetensors"));
         checkpoint::save(&path, &checkpoint::from_store(store, &ROLES)?, &metadata)?;

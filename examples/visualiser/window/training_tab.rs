@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture, Trained};
+use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture};
 use decorr::files::write_atomically;
 use decorr::gpu::Gpu;
 use decorr::models::Norm;
@@ -315,8 +315,7 @@ impl Session {
         };
         for run in self.live.runs() {
             let norm = Norm::from(run.norm).name();
-            let path = dir.join(format!("{norm}.safetensors"));
-            let trained = Trained::read(&path, TrainOptions::default())?;
+            let trained = self.live.trained(run)?;
             let picture = trained.prepare(&picture, NETWORK_SIDE)?;
             let figure = figures::fig9(gpu, &picture, &trained, options)?;
             figure.write(&dir.join(norm))?;

@@ -1,0 +1,139 @@
+//! `decorr predict`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use decorr::data::pictures_below;
+use decorr::models::Form;
+use decorr::train::{Guess, NormName, TrainOptions, Trained, data_name_parser};
+use decorr::{Error, Result};
+use serde::Serialize;
+
+use super::{AdapterArgs, note, print, print_json};
+
+/// Pictures that are read before they go through the network together.
+const CHUNK: usize = 32;
+
+#[derive(Debug, Args)]
+pub(super) struct PredictArgs {
+    /// Folder of a run, a checkpoint of one, or a state dict of torchvision's as safetensors
+    #[arg(long, value_name = "RUN|FILE")]
+    checkpoint: PathBuf,
+    /// Pictures, and folders of them with all that is below
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    images: Vec<PathBuf>,
+    /// Print so many classes, the most probable first [default: 5, or all if there are fewer]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    top: Option<usize>,
+    /// Name pictures that cannot be read and go on without them
+    #[arg(long)]
+    skip_bad: bool,
+    /// Print one JSON array of objects: file, predictions: class (null if it has no name), index, probability
+    #[arg(long)]
+    json: bool,
+    /// Network of a state dict [default: the VGG, ResNet or DenseNet whose tensors it has]
+    #[arg(long)]
+    model: Option<String>,
+    /// Its norm [default: by its running statistics]
+    #[arg(long)]
+    norm: Option<NormName>,
+    /// Its stem and head [default: by its tensors]
+    #[arg(long)]
+    form: Option<Form>,
+    /// Data set that a state dict is for, which says how pictures are normalised and what classes are called [default: folder,
+    /// as for ImageNet; cifar10 or cifar100 for the form of CIFAR; fashion-mnist for networks without forms]
+    #[arg(long, value_parser = data_name_parser())]
+    data: Option<String>,
+    /// Rows and columns that pictures are brought to [default: those of the training; 224 for the form of ImageNet]
+    #[arg(long)]
+    image_size: Option<usize>,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+}
+
+/// What is said of a picture.
+#[derive(Serialize)]
+struct OfFile {
+    file: String,
+    predictions: Vec<Guess>,
+}
+
+pub(super) fn run(args: PredictArgs) -> Result<()> {
+    if args.top == Some(0) {
+        return Err(Error::Config("--top must be at least 1".into()));
+    }
+    let files = files_of(&args.images)?;
+    let gpu = args.adapter.open_to_run()?;
+    let options = TrainOptions {
+        model: args.model,
+        norm: args.norm,
+        form: args.form,
+        data: args.data,
+        image_size: args.image_size,
+        ..TrainOptions::default()
+    };
+    let mut trained = Trained::open_with(&gpu, &args.checkpoint, options)?;
+    let classes = trained.model().classes;
+    let top = match args.top {
+        Some(top) if top > classes => {
+            return Err(Error::Config(format!(
+                "--top {top}: the network has {classes} classes"
+            )));
+        }
+        top => top.unwrap_or(5.min(classes)),
+    };
+    let mut all = Vec::new();
+    let mut count = 0;
+    for files in files.chunks(CHUNK) {
+        let (mut names, mut inputs) = (Vec::new(), Vec::new());
+        for file in files {
+            match trained.read_input(file) {
+                Ok(input) => {
+                    names.push(file.display().to_string());
+                    inputs.push(input);
+                }
+                Err(error) if args.skip_bad => note(format_args!("skipped: {error}")),
+                Err(error) => return Err(error),
+            }
+        }
+        count += names.len();
+        for (file, prediction) in names.into_iter().zip(trained.predict_inputs(&inputs)?) {
+            let predictions = prediction.top(top);
+            if args.json {
+                all.push(OfFile { file, predictions });
+                continue;
+            }
+            let guesses: Vec<String> = predictions.iter().map(Guess::to_string).collect();
+            let line = format!("{file}: {}", guesses.join(", "));
+            // Names of strangers' files and classes would be commands to a terminal.
+            print(line.replace(char::is_control, "?"));
+        }
+    }
+    if let (0, Some(first)) = (count, files.first()) {
+        let all = files.len();
+        let message = format!("is the first of {all} pictures, none of which can be read");
+        return Err(Error::data(first, message));
+    }
+    if args.json {
+        print_json(&all)?;
+    }
+    Ok(())
+}
+
+/// The pictures that `paths` name, those in folders among them.
+fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let (pictures, others) = pictures_below(path)?;
+            files.extend(pictures);
+            others.iter().for_each(note);
+        } else {
+            // A name that is mistyped is no bad picture.
+            fs::metadata(path).map_err(|e| Error::io(path, e))?;
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
