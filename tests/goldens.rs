@@ -783,18 +783,14 @@ impl TinyNet {
             stride: 2,
             padding: 0,
         };
-        let options = DeconvOptions {
-            block: 512,
-            ..self.options
-        };
+        let options = self.options.block(512);
         let h = g.scope("conv1", || conv(3, 8, 64, 2).forward(x, mode));
         let h = h.relu().max_pool2d(pool);
         let h = g.scope("conv2", || conv(8, 12, 4, 1).forward(h, mode));
         let h = h.relu().global_avg_pool();
         let h = h.reshape([h.size(0), 12]);
-        g.scope("fc", || {
-            DeconvLinear::new(12, classes, options).forward(h, mode)
-        })
+        let fc = DeconvLinear::new(12, classes).options(options);
+        g.scope("fc", || fc.forward(h, mode))
     }
 }
 

@@ -135,10 +135,7 @@ fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
     let run = |outputs: usize| {
         let g = Graph::new();
         let image = g.input("x", [12, IN]);
-        let layer = DeconvLinear {
-            bias: false,
-            ..DeconvLinear::new(IN, outputs, options)
-        };
+        let layer = DeconvLinear::new(IN, outputs).bias(false).options(options);
         let y = layer.forward(image, Mode::Train).slice(1, 0, 1, 9);
         let loss = y.square().sum_to([1]);
         let grads = gradients(loss, &[g.parameters()[0], image]);

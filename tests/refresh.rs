@@ -233,7 +233,8 @@ impl Case {
 
     fn forward<'g>(&self, x: graph::Tensor<'g>, mode: Mode) -> graph::Tensor<'g> {
         if self.is_linear() {
-            return DeconvLinear::new(self.x[1], self.outputs, self.options).forward(x, mode);
+            let layer = DeconvLinear::new(self.x[1], self.outputs).options(self.options);
+            return layer.forward(x, mode);
         }
         let layer = DeconvConv2d {
             in_channels: self.x[1],

@@ -114,12 +114,8 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let lr = g.input("lr", [1]);
     g.preset("weight", [1, FEATURES], Init::Constant(0.0));
     g.preset("bias", [1], Init::Constant(0.0));
-    let options = DeconvOptions {
-        eps: 1e-7,
-        n_iter: 20,
-        ..DeconvOptions::default()
-    };
-    let layer = DeconvLinear::new(FEATURES, 1, options);
+    let options = DeconvOptions::default().eps(1e-7).n_iter(20);
+    let layer = DeconvLinear::new(FEATURES, 1).options(options);
     let prediction = layer.forward(input, Mode::Train);
     let loss = 0.5 * (prediction - target).square().mean_to([1]);
     let parameters = g.parameters();
