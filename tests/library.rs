@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use decorr::nn::Layout;
 use decorr::ops::Conv2dGeometry;
 use decorr::prelude::*;
+use decorr::train::checkpoint;
 
 const SHAPE: [usize; 3] = [2, 6, 5];
 const LEN: usize = 60;
@@ -221,7 +223,7 @@ fn names_of_a_sequential_are_scopes() {
         .add("fc", Linear::new(2, 2));
     let g = Graph::new();
     let _ = twice.forward(g.input("x", [3, 2]), Mode::Train);
-    assert_says(g.check(), &["fc.weight", "is there already"]);
+    assert_says(g.check(), &["fc.bias", "is there already"]);
     // A mistake is told with its layer.
     let g = Graph::new();
     let _ = network.forward(g.input("x", [3, 5, 6, 6]), Mode::Train);
@@ -407,6 +409,9 @@ fn wrong_data_is_named() {
         &["[1, 1, 0]"],
     );
 
+    let files = decorr::data::Source::Files(vec!["a.png".into()]);
+    assert_says(Images::new(files, SHAPE, vec![0], 1), &["2 channels", "3"]);
+
     let other = |shape: [usize; 3], classes| {
         let len: usize = shape.iter().product();
         Images::new(vec![0_u8; len], shape, vec![0], classes).unwrap()
@@ -453,11 +458,23 @@ fn wrong_networks_and_options_are_named() {
         let options = options().batch_size(batch).accumulate(parts);
         assert_says(trainer(small(CLASSES), options), &[text]);
     }
-    let mut wild = trainer(small(CLASSES), options().lr(1e30)).unwrap();
-    let error = (0..9).find_map(|_| wild.step().err()).unwrap();
-    assert!(matches!(error, Error::Diverged(_)), "{error:?}");
-    assert!(wild.save("not-written.safetensors").is_err());
-    assert!(!Path::new("not-written.safetensors").exists());
+    let none = options().modes(&[], |_| Mode::Train);
+    assert_says(trainer(small(CLASSES), none), &["no mode"]);
+    let other = options().modes(&[Mode::Train], |_| Mode::Between);
+    let mut other = trainer(small(CLASSES), other).unwrap();
+    assert_says(other.step(), &["step 0", "Between", "[Train]"]);
+    // A loss that is a number still, but beyond reason, and one that is none.
+    for loss in [Loss::default(), Loss::HalfSquaredError] {
+        let mut wild = trainer(small(CLASSES), options().lr(1e30).loss(loss)).unwrap();
+        let error = (0..9).find_map(|_| wild.step().err()).unwrap();
+        assert!(matches!(error, Error::Diverged(_)), "{error:?}");
+        assert!(error.to_string().contains("1e30"), "{error}");
+        if loss == Loss::HalfSquaredError {
+            let _ = wild.step();
+            assert_says(wild.save("not-written"), &["no numbers"]);
+            assert!(!Path::new("not-written").exists());
+        }
+    }
     let mut good = trainer(small(CLASSES), options()).unwrap();
     assert_says(good.predict(&[0.0; LEN + 1]), &["61 values", "60"]);
     assert_says(good.predict(&[]), &["0 values"]);
@@ -484,7 +501,7 @@ fn wrong_files_are_named_and_change_nothing() {
     let mut renamed = self::trainer(small("head"), options()).unwrap();
     assert_says(
         renamed.load(file("good")),
-        &["head.weight", "missing", "fc.weight"],
+        &["head.weight", "missing", "fc.bias", "unknown"],
     );
     let plain = options().optimizer(Sgd::default());
     let mut plain = self::trainer(small("fc"), plain).unwrap();
@@ -500,11 +517,11 @@ fn wrong_files_are_named_and_change_nothing() {
     std::fs::write(file("cut"), &whole[..whole.len() - 4]).unwrap();
     assert_says(trainer.load(file("cut")), &["cut", "damaged"]);
     // One of another program's: with the tensors, but nothing beside them.
-    let (tensors, mut metadata) = decorr::train::checkpoint::load(&file("good")).unwrap();
-    let save = |name: &str, metadata| {
-        decorr::train::checkpoint::save(&file(name), &tensors, metadata).unwrap()
+    let (tensors, mut metadata) = checkpoint::load(&file("good")).unwrap();
+    let save = |name: &str, metadata: &BTreeMap<String, String>| {
+        checkpoint::save(&file(name), &tensors, metadata).unwrap();
     };
-    save("plain", &Default::default());
+    save("plain", &BTreeMap::new());
     assert_says(trainer.load(file("plain")), &["format", "Trainer::save"]);
     metadata.insert("step".into(), "many".into());
     save("step", &metadata);

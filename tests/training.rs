@@ -150,10 +150,7 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
         for norm in Norm::ALL {
             let mut model = Model::new(name, norm, 10).unwrap();
             model.deconv.block = 16;
-            let sgd = Optimizer::Sgd(Sgd {
-                momentum: 0.9,
-                ..Sgd::default()
-            });
+            let sgd = Optimizer::from(Sgd::default().momentum(0.9));
             let loss = Loss::CrossEntropy { smoothing: 0.0 };
             let graph = training_step(&model, loss, &sgd, [batch, 1, 28, 28], Mode::Train).unwrap();
             let mut store = Store::new(&support::gpu(), 1);
@@ -377,10 +374,7 @@ fn stopping_saves() {
 fn the_step_loop_makes_no_allocation_and_no_pipeline() {
     let mut model = Model::new("mlp", Norm::Deconv, 10).unwrap();
     model.deconv.block = 16;
-    let optimizer = Optimizer::Sgd(Sgd {
-        momentum: 0.9,
-        ..Sgd::default()
-    });
+    let optimizer = Optimizer::from(Sgd::default().momentum(0.9));
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let graph = training_step(&model, loss, &optimizer, [32, 1, 28, 28], Mode::Train).unwrap();
     // A device of its own: other tests allocate on theirs.

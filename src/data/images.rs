@@ -51,8 +51,9 @@ impl From<Vec<f32>> for Source {
 }
 
 impl Images {
-    /// Images of your own, from memory: `values` [N, C, H, W], bytes or floats, with a label below `classes` for each. What
-    /// is no image has a shape too: rows of F features are [F, 1, 1].
+    /// Images of your own, from memory: `values` [N, C, H, W], a `Vec` of bytes or floats, with a label below `classes` for
+    /// each. What is no image has a shape too: rows of F features are [F, 1, 1]. Pictures in files
+    /// ([`Source::Files`]) are brought to this size when they are needed; they have 3 channels.
     ///
     /// # Errors
     /// [`Error::Data`] if a size is 0, the values are not N images, a value is not finite or a label is no class.
@@ -78,12 +79,21 @@ impl Images {
     /// Whether it is what [`Images::new`] makes.
     pub(super) fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::data(&self.name, message));
-        let (count, len) = (self.len(), self.image_len());
         let shape = [self.channels, self.height, self.width];
+        let len = shape
+            .iter()
+            .try_fold(1, |len: usize, &n| len.checked_mul(n));
+        let (count, len) = (self.len(), len.unwrap_or(usize::MAX));
         if count == 0 || len == 0 || self.classes == 0 {
             let classes = self.classes;
             return fail(format!(
                 "{count} images of {shape:?} and {classes} classes: there must be one of each at least"
+            ));
+        }
+        if matches!(self.source, Source::Files(_)) && self.channels != 3 {
+            return fail(format!(
+                "{shape:?} has {} channels: pictures in files have 3",
+                self.channels
             ));
         }
         let (given, wanted) = match &self.source {
@@ -96,12 +106,9 @@ impl Images {
                 "there are {given} values and {count} labels: an image of {shape:?} has {len} values"
             ));
         }
-        let labels = self.labels.iter().enumerate();
-        if let Some((i, label)) = labels
-            .into_iter()
-            .find(|(_, l)| usize::from(**l) >= self.classes)
-        {
-            let classes = self.classes;
+        let is_none = |&label: &u16| usize::from(label) >= self.classes;
+        if let Some(i) = self.labels.iter().position(is_none) {
+            let (label, classes) = (self.labels[i], self.classes);
             return fail(format!(
                 "the label of image {i} is {label}: with {classes} classes labels are 0 to {}",
                 classes - 1

@@ -13,7 +13,7 @@ use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
 use super::stepper::StepResult;
-use super::trainer::{Trainer, TrainerOptions, not_finite};
+use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::models::Norm;
@@ -22,9 +22,6 @@ use crate::program::Store;
 use crate::{Error, Result};
 
 const CURVES: &str = "curves.png";
-
-/// A loss beyond this is no loss any more, though its bits may be a number.
-const ABSURD: f64 = 1e12;
 
 /// What the loop tells while it runs.
 #[derive(Clone, Debug)]
@@ -453,11 +450,6 @@ fn tested_at(records: &[Record], step: u64, images: usize) -> Option<(u64, Evalu
         images,
     };
     Some((step, evaluation))
-}
-
-/// Whether a loss is a number that training can go on from.
-fn is_sane(loss: f64) -> bool {
-    loss.abs() < ABSURD
 }
 
 /// Of the last training step that was logged.

@@ -115,8 +115,8 @@ impl TrainerOptions {
         self
     }
 
-    /// A loss of your own as a formula: of logits [N, classes] and labels `[N]`, class numbers as floats, to one number a row,
-    /// `[N]`. Rows must not mix.
+    /// A loss of your own as a formula: of logits [N, classes] and labels `[N]`, class numbers as floats, to one number
+    /// a row, `[N]`. Rows must not mix.
     #[must_use]
     pub fn loss_fn(
         self,
@@ -125,8 +125,8 @@ impl TrainerOptions {
         self.loss(OwnLoss(loss))
     }
 
-    /// In which mode step n, from 0, is run, for layers with [`crate::nn::DeconvOptions::freeze`] or `refresh`: without this, every step
-    /// is [`Mode::Train`], in which they take new statistics. `all` are the modes that may come.
+    /// In which mode step n, from 0, is run, for layers with [`crate::nn::DeconvOptions::freeze`] or `refresh`: without
+    /// this, every step is [`Mode::Train`], in which they take new statistics. `all` are the modes that may come.
     #[must_use]
     pub fn modes(
         mut self,
@@ -173,8 +173,8 @@ where
 
 /// A network in training: steps, evaluations, predictions, and a file from which it goes on to the same bits.
 ///
-/// The network is any [`Layer`] that makes logits [N, classes] of images [N, C, H, W]. The same seed on the same device gives
-/// the same bits. `examples/own_data.rs` is a whole program.
+/// The network is any [`Layer`] that makes logits [N, classes] of images [N, C, H, W]. The same seed on the same device
+/// gives the same bits. `examples/own_data.rs` is a whole program.
 #[derive(Debug)]
 pub struct Trainer {
     forward: Forward,
@@ -195,8 +195,8 @@ impl Trainer {
     /// Compiles a training step of `model` on the training images of `data`, with first values by the seed.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch size that makes no batch or that `accumulate` does not divide; [`Error::Shape`] or
-    /// [`Error::Graph`] if network or loss do not fit the data; as [`Program::compile`].
+    /// [`Error::Config`] for a batch size that makes no batch or that `accumulate` does not divide, or no modes;
+    /// [`Error::Shape`] or [`Error::Graph`] if network or loss do not fit the data; as [`Program::compile`].
     pub fn new(
         gpu: &Arc<Gpu>,
         model: impl Layer + Send + Sync + 'static,
@@ -222,6 +222,9 @@ impl Trainer {
             return Err(Error::Config(format!(
                 "a batch of {batch} images cannot be cut into {parts} equal parts"
             )));
+        }
+        if options.modes.all.is_empty() {
+            return Err(Error::Config("no mode is given to train in".into()));
         }
         let format = Format::of(&data);
         check_classes(&*model, &format, batch / parts)?;
@@ -250,7 +253,8 @@ impl Trainer {
     /// One step, waited for.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss is no number; those of images that cannot be read; what the device reported.
+    /// [`Error::Diverged`] if the loss is no number, or beyond 1e12; [`Error::Config`] for a mode that
+    /// [`TrainerOptions::modes`] did not announce; those of images that cannot be read; what the device reported.
     pub fn step(&mut self) -> Result<StepResult> {
         self.submit(|_| {})?;
         self.mean_of_rest()
@@ -280,9 +284,9 @@ impl Trainer {
     /// Adds the results of steps that are done: number, losses, shares of hits.
     fn add_results(&mut self, wait: bool, sums: &mut (u32, f64, f64)) -> Result<()> {
         for StepResult { loss, top1 } in self.take(wait)? {
-            if !loss.is_finite() {
+            if !is_sane(f64::from(loss)) {
                 return Err(Error::Diverged(format!(
-                    "the loss of step {} is {loss}: training cannot go on. A smaller learning rate (it was {}), or a larger \
+                    "the loss of step {} is {loss:e}: training cannot go on. A smaller learning rate (it was {:?}), or a larger \
                      eps with deconvolution, usually helps; Trainer::load goes back to what was saved",
                     self.done,
                     self.options.lr_at(self.done.saturating_sub(1))
@@ -297,11 +301,19 @@ impl Trainer {
 
     /// Submits a step; whether it is the last one of its epoch. `skipped` is told of images that were left out.
     pub(super) fn submit(&mut self, mut skipped: impl FnMut(&str)) -> Result<bool> {
+        let modes = &self.options.modes;
+        let mode = (modes.of_step)(self.submitted);
+        if !modes.all.contains(&mode) {
+            let (step, all) = (self.submitted, &modes.all);
+            return Err(Error::Config(format!(
+                "step {step} is to be run in mode {mode:?}, which is none of those that \
+                 TrainerOptions::modes was given: {all:?}"
+            )));
+        }
         let Some(batch) = self.loader.next_batch()? else {
             return Err(Error::bug("there are no more training images"));
         };
         batch.skipped.iter().for_each(|why| skipped(why));
-        let mode = (self.options.modes.of_step)(self.submitted);
         let lr = self.options.lr_at(self.submitted);
         self.stepper.step(&batch, lr, mode)?;
         self.submitted += 1;
@@ -317,8 +329,8 @@ impl Trainer {
         Ok(results)
     }
 
-    /// Loss and accuracy over all test images, with running statistics. Images that cannot be read are left out if the data
-    /// set was opened so.
+    /// Loss and accuracy over all test images, with running statistics. Images that cannot be read are left out if the
+    /// data set was opened so.
     ///
     /// # Errors
     /// Those of images that cannot be read; [`Error::Data`] if none can; what the device reported.
@@ -378,8 +390,8 @@ impl Trainer {
         part.min(self.data.test.len())
     }
 
-    /// Logits [N, classes] of `images` [N, C, H, W], both row-major, with running statistics. Values are as those of the data
-    /// set before normalisation: floats as they are, bytes divided by 255.
+    /// Logits [N, classes] of `images` [N, C, H, W], both row-major, with running statistics. Values are as those of the
+    /// data set before normalisation: floats as they are, bytes divided by 255.
     ///
     /// # Errors
     /// [`Error::Shape`] if the values are no whole images; what the device reported.
@@ -485,6 +497,14 @@ impl Trainer {
 /// Keys of a checkpoint's metadata.
 const STEP: &str = "step";
 const SEED: &str = "seed";
+
+/// A loss beyond this is no loss any more, though its bits may be a number.
+const ABSURD: f64 = 1e12;
+
+/// Whether a loss is a number that training can go on from.
+pub(super) fn is_sane(loss: f64) -> bool {
+    loss.abs() < ABSURD
+}
 
 /// The first tensor with a value that is not finite.
 pub(super) fn not_finite(tensors: &Tensors) -> Option<&str> {
