@@ -4,13 +4,7 @@
 //! `cargo run --release --example custom_layer` trains it on x1 * x2 and prints the kernels and
 //! the falling loss.
 
-use decorr::Result;
-use decorr::autodiff::gradients;
-use decorr::gpu::{AdapterChoice, Gpu};
-use decorr::graph::{Graph, Tensor};
-use decorr::nn::{Layer, Linear, Mode};
-use decorr::optim::{Adam, Optimizer};
-use decorr::program::{CompileOptions, Program, Store};
+use decorr::prelude::*;
 
 /// Plain configuration; `forward` appends nodes, with parameters named by scope.
 struct GatedLinear {
@@ -45,7 +39,7 @@ fn main() -> Result<()> {
     Optimizer::Adam(Adam::default()).update(&parameters, &grads, lr);
     g.output("loss", loss);
 
-    let gpu = Gpu::open(&AdapterChoice::default())?;
+    let gpu = Gpu::best()?;
     let mut store = Store::new(&gpu, 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     print!("{}", program.describe());

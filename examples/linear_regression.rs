@@ -3,12 +3,7 @@
 //!
 //! `cargo run --release --example linear_regression` prints both losses over five steps.
 
-use decorr::gpu::{AdapterChoice, Gpu};
-use decorr::graph::{Graph, Init};
-use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Linear, Mode};
-use decorr::optim::{Optimizer, Sgd};
-use decorr::program::{CompileOptions, Program, Store};
-use decorr::{Result, autodiff::gradients};
+use decorr::prelude::*;
 
 fn main() -> Result<()> {
     const ROWS: usize = 512;
@@ -19,7 +14,7 @@ fn main() -> Result<()> {
     let x: Vec<f32> = (0..ROWS).flat_map(row).collect();
     let y: Vec<f32> = x.chunks(3).map(|r| 5.0 * (r[1] - r[2]) + r[0]).collect();
 
-    let gpu = Gpu::open(&AdapterChoice::default())?;
+    let gpu = Gpu::best()?;
     for deconvolve in [false, true] {
         // The graph: prediction, loss, gradients and the update of the weights, all in one.
         let g = Graph::new();
@@ -28,9 +23,9 @@ fn main() -> Result<()> {
         let lr = g.input("lr", [1]);
         g.preset("weight", [1, 3], Init::Constant(0.0));
         let prediction = if deconvolve {
-            let mut options = DeconvOptions::default();
-            (options.eps, options.n_iter) = (1e-7, 20);
-            DeconvLinear::new(3, 1, options).forward(inputs, Mode::Train)
+            let options = DeconvOptions::default().eps(1e-7).n_iter(20);
+            let layer = DeconvLinear::new(3, 1).options(options);
+            layer.forward(inputs, Mode::Train)
         } else {
             Linear::new(3, 1).forward(inputs, Mode::Train)
         };

@@ -4,33 +4,29 @@
 //! methods; [`autodiff::gradients`] appends the nodes of the gradient, [`optim::Optimizer::update`] those of the update:
 //! a whole training step is one graph. [`program::Program::compile`] makes kernels, memory and a list of dispatches of
 //! it, once; a step replays them. A mistake in a formula is an error there, with layer, file and line. Layers are in
-//! [`nn`], networks in [`models`], training in [`train`]. `docs/architecture.md` has the way of the data as a picture.
+//! [`nn`], networks in [`models`]. [`train::Trainer`] trains a network of your own on data of your own, without a graph
+//! in sight, and [`prelude`] has what such a program needs. `docs/architecture.md` has the way of the data as a picture.
 //!
 //! A step of a deconvolved linear layer (paper section 3.3: with decorrelated inputs, one step of
 //! length 1 solves a linear regression):
 //!
 //! ```
-//! use decorr::autodiff::gradients;
-//! use decorr::gpu::{AdapterChoice, Gpu};
-//! use decorr::graph::Graph;
-//! use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Mode};
-//! use decorr::optim::{Optimizer, Sgd};
-//! use decorr::program::{CompileOptions, Program, Store};
+//! use decorr::prelude::*;
 //!
 //! # fn main() -> decorr::Result<()> {
 //! let g = Graph::new();
 //! let x = g.input("x", [8, 2]);
 //! let target = g.input("target", [8, 1]);
 //! let lr = g.input("lr", [1]);
-//! let options = DeconvOptions { n_iter: 15, ..DeconvOptions::default() };
-//! let y = DeconvLinear::new(2, 1, options).forward(x, Mode::Train);
+//! let layer = DeconvLinear::new(2, 1).options(DeconvOptions::default().n_iter(15));
+//! let y = layer.forward(x, Mode::Train);
 //! let loss = 0.5 * (y - target).square().mean_to([1]);
 //! let parameters = g.parameters();
 //! let grads = gradients(loss, &parameters);
 //! Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
 //! g.output("loss", loss);
 //!
-//! let gpu = Gpu::open(&AdapterChoice::default())?;
+//! let gpu = Gpu::best()?;
 //! let mut step = Program::compile(&g, &mut Store::new(&gpu, 1), CompileOptions::default())?;
 //! // Two features that are nearly the same; the target is their difference.
 //! let x: Vec<f32> = (0..8).flat_map(|i| [i as f32, i as f32 + (i % 3) as f32]).collect();
@@ -57,11 +53,17 @@ pub mod ops;
 pub mod optim;
 pub mod passes;
 mod picture;
+pub mod prelude;
 pub mod program;
 pub mod self_check;
 pub mod shape;
 pub mod train;
 pub mod tune;
+
+/// README's program is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use error::{Error, Result};
 pub use picture::Picture;

@@ -5,7 +5,6 @@ mod support;
 use decorr::autodiff::gradients;
 use decorr::graph::{Graph, Init};
 use decorr::nn::{self, Conv2d, Layer, Linear, Mode};
-use decorr::ops::Conv2dGeometry;
 use decorr::optim::{Optimizer, Sgd};
 
 #[test]
@@ -37,13 +36,7 @@ fn a_whole_step_on_what_does_not_fit_ends_in_the_first_error() {
     ] {
         let g = Graph::new();
         let x = g.input("x", shape.clone());
-        let convolution = Conv2d {
-            in_channels: 3,
-            out_channels: 4,
-            kernel_size: 5,
-            geometry: Conv2dGeometry::default(),
-            bias: true,
-        };
+        let convolution = Conv2d::new(3, 4, 5);
         let h = g
             .scope("conv", || convolution.forward(x, Mode::Train))
             .relu();

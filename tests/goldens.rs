@@ -763,38 +763,19 @@ impl TinyNet {
 
     fn forward<'g>(&self, x: Tensor<'g>, mode: Mode, classes: usize) -> Tensor<'g> {
         let g = x.graph();
-        let conv = |inputs, outputs, block, sampling_stride| DeconvConv2d {
-            in_channels: inputs,
-            out_channels: outputs,
-            kernel_size: 3,
-            geometry: Conv2dGeometry {
-                padding: 1,
-                ..Conv2dGeometry::default()
-            },
-            bias: true,
-            options: DeconvOptions {
-                block,
-                sampling_stride,
-                ..self.options
-            },
+        let conv = |inputs, outputs, block, sampling_stride| {
+            let options = self.options.block(block).sampling_stride(sampling_stride);
+            let layer = DeconvConv2d::new(inputs, outputs, 3);
+            layer.padding(1).options(options)
         };
-        let pool = Pool2d {
-            kernel_size: 2,
-            stride: 2,
-            padding: 0,
-        };
-        let options = DeconvOptions {
-            block: 512,
-            ..self.options
-        };
+        let options = self.options.block(512);
         let h = g.scope("conv1", || conv(3, 8, 64, 2).forward(x, mode));
-        let h = h.relu().max_pool2d(pool);
+        let h = h.relu().max_pool2d(Pool2d::new(2));
         let h = g.scope("conv2", || conv(8, 12, 4, 1).forward(h, mode));
         let h = h.relu().global_avg_pool();
         let h = h.reshape([h.size(0), 12]);
-        g.scope("fc", || {
-            DeconvLinear::new(12, classes, options).forward(h, mode)
-        })
+        let fc = DeconvLinear::new(12, classes).options(options);
+        g.scope("fc", || fc.forward(h, mode))
     }
 }
 

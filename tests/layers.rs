@@ -11,7 +11,6 @@ use decorr::nn::{
     BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer,
     Linear, Mode,
 };
-use decorr::ops::Conv2dGeometry;
 use decorr::program::{Program, Store};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,14 +31,8 @@ fn random(seed: u64, len: usize) -> Vec<f32> {
 }
 
 fn deconv(refresh: usize, freeze: bool) -> DeconvOptions {
-    DeconvOptions {
-        block: 3,
-        eps: 0.05,
-        sampling_stride: 1,
-        refresh,
-        freeze,
-        ..DeconvOptions::default()
-    }
+    let options = DeconvOptions::default().block(3).eps(0.05);
+    options.sampling_stride(1).refresh(refresh).freeze(freeze)
 }
 
 /// A layer as it is in evaluation.
@@ -53,33 +46,9 @@ impl<L: Layer> Layer for InEvaluation<L> {
 
 fn layers() -> Vec<(&'static str, Vec<usize>, Box<dyn Layer>)> {
     let (image, rows) = (|| vec![3, 6, 5, 7], || vec![9, 6]);
-    let geometry = Conv2dGeometry {
-        stride: 1,
-        padding: 1,
-        dilation: 1,
-        groups: 1,
-    };
-    let convolution = |options| DeconvConv2d {
-        in_channels: 6,
-        out_channels: 5,
-        kernel_size: 3,
-        geometry,
-        bias: true,
-        options,
-    };
-    let linear = |options| DeconvLinear {
-        in_features: 6,
-        out_features: 5,
-        bias: true,
-        options,
-    };
-    let plain = Conv2d {
-        in_channels: 6,
-        out_channels: 5,
-        kernel_size: 3,
-        geometry,
-        bias: true,
-    };
+    let convolution = |options| DeconvConv2d::new(6, 5, 3).padding(1).options(options);
+    let linear = |options| DeconvLinear::new(6, 5).options(options);
+    let plain = Conv2d::new(6, 5, 3).padding(1);
     let norm = BatchNorm::new(6);
     let channel = ChannelDeconv::new(6, 3);
     let (every, eighth, first) = (deconv(1, false), deconv(8, false), deconv(1, true));
@@ -106,7 +75,7 @@ fn layers() -> Vec<(&'static str, Vec<usize>, Box<dyn Layer>)> {
             // In training it is another function in every step.
             "dropout in evaluation",
             image(),
-            Box::new(InEvaluation(Dropout { p: 0.5 })),
+            Box::new(InEvaluation(Dropout::new(0.5))),
         ),
     ]
 }

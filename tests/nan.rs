@@ -102,11 +102,8 @@ fn before_a_sum() {
 
 #[test]
 fn max_pooling_and_its_gradient() {
-    let pool = |kernel_size, stride, padding| Pool2d {
-        kernel_size,
-        stride,
-        padding,
-    };
+    let pool =
+        |kernel_size, stride, padding| Pool2d::new(kernel_size).stride(stride).padding(padding);
     let (height, width) = (5, 7);
     let numbers: Vec<f32> = (0..height * width)
         .map(|i| ((i * 17) % 35) as f32 - 40.0)
@@ -162,12 +159,7 @@ fn max_pooling_and_its_gradient() {
 fn infinities() {
     let g = Graph::new();
     let x = g.input("x", [1, 1, 2, 2]);
-    let pool = Pool2d {
-        kernel_size: 2,
-        stride: 2,
-        padding: 0,
-    };
-    g.output("y", x.max_pool2d(pool));
+    g.output("y", x.max_pool2d(Pool2d::new(2)));
     let low = [f32::NEG_INFINITY; 4];
     check(
         "max_pool2d",

@@ -7,7 +7,7 @@ use std::path::Path;
 use decorr::autodiff::gradients;
 use decorr::graph::Graph;
 use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer, Linear, Mode};
-use decorr::ops::{Conv2dGeometry, CovGrad};
+use decorr::ops::CovGrad;
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::checkpoint;
 use rand::{RngExt, SeedableRng};
@@ -68,17 +68,7 @@ fn a_step_has_the_same_bits_every_time() {
     let run = || {
         let g = Graph::new();
         let x = g.input("x", [3, 5, 11, 9]);
-        let layer = DeconvConv2d {
-            in_channels: 5,
-            out_channels: 7,
-            kernel_size: 3,
-            geometry: Conv2dGeometry {
-                padding: 1,
-                ..Conv2dGeometry::default()
-            },
-            bias: true,
-            options: DeconvOptions::default(),
-        };
+        let layer = DeconvConv2d::new(5, 7, 3).padding(1);
         let y = layer.forward(x, Mode::Train);
         let grads = gradients(y.sum_to([1]), &g.parameters());
         g.output("y", y);
@@ -95,18 +85,8 @@ fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
     let moved: Vec<f32> = image.iter().map(|v| 8.0 * v + 3.0).collect();
     let g = Graph::new();
     let x = g.input("x", [2, 4, 10, 10]);
-    let layer = DeconvConv2d {
-        in_channels: 4,
-        out_channels: 6,
-        kernel_size: 3,
-        geometry: Conv2dGeometry::default(),
-        bias: true,
-        options: DeconvOptions {
-            eps: 1e-6,
-            sampling_stride: 1,
-            ..DeconvOptions::default()
-        },
-    };
+    let options = DeconvOptions::default().eps(1e-6).sampling_stride(1);
+    let layer = DeconvConv2d::new(4, 6, 3).options(options);
     g.output("y", layer.forward(x, Mode::Train));
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
@@ -120,11 +100,7 @@ fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
 #[test]
 fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
     const IN: usize = 20;
-    let options = DeconvOptions {
-        block: 10,
-        eps: 1e-3,
-        ..DeconvOptions::default()
-    };
+    let options = DeconvOptions::default().block(10).eps(1e-3);
     let x: Vec<f32> = (0..12 * IN)
         .map(|i| ((i * i) % 31) as f32 * 0.1 + (i % 7) as f32)
         .collect();
@@ -135,10 +111,7 @@ fn a_linear_layer_of_many_outputs_is_one_of_few_and_more() {
     let run = |outputs: usize| {
         let g = Graph::new();
         let image = g.input("x", [12, IN]);
-        let layer = DeconvLinear {
-            bias: false,
-            ..DeconvLinear::new(IN, outputs, options)
-        };
+        let layer = DeconvLinear::new(IN, outputs).bias(false).options(options);
         let y = layer.forward(image, Mode::Train).slice(1, 0, 1, 9);
         let loss = y.square().sum_to([1]);
         let grads = gradients(loss, &[g.parameters()[0], image]);
@@ -283,10 +256,7 @@ fn mistakes_of_a_program_are_errors() {
     assert_eq!(g.parameters().len(), 4);
     // Running statistics alone are not shared by mistake either.
     let image = g.input("image", [3, 4, 2, 2]);
-    let bare = BatchNorm {
-        affine: false,
-        ..BatchNorm::new(4)
-    };
+    let bare = BatchNorm::new(4).affine(false);
     for layer in [0, 1] {
         let of = || match layer {
             0 => bare.forward(image, Mode::Train),

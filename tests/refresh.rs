@@ -39,20 +39,12 @@ fn geometry(stride: usize, padding: usize, groups: usize) -> Conv2dGeometry {
 }
 
 fn options(block: usize, sampling_stride: usize) -> DeconvOptions {
-    DeconvOptions {
-        block,
-        eps: EPS,
-        sampling_stride,
-        refresh: 4,
-        ..DeconvOptions::default()
-    }
+    let options = DeconvOptions::default().block(block).eps(EPS);
+    options.sampling_stride(sampling_stride).refresh(4)
 }
 
 fn cases() -> Vec<Case> {
-    let strided = DeconvOptions {
-        layout: Layout::Strided,
-        ..options(2, 1)
-    };
+    let strided = options(2, 1).layout(Layout::Strided);
     let row = |name, x, outputs, kernel_size, geometry, options| Case {
         name,
         x,
@@ -233,7 +225,8 @@ impl Case {
 
     fn forward<'g>(&self, x: graph::Tensor<'g>, mode: Mode) -> graph::Tensor<'g> {
         if self.is_linear() {
-            return DeconvLinear::new(self.x[1], self.outputs, self.options).forward(x, mode);
+            let layer = DeconvLinear::new(self.x[1], self.outputs).options(self.options);
+            return layer.forward(x, mode);
         }
         let layer = DeconvConv2d {
             in_channels: self.x[1],
@@ -500,10 +493,7 @@ fn a_refresh_is_the_definition_and_the_step_after_it_the_same() {
             let mut steps = Vec::new();
             for &mode in modes {
                 let case = Case {
-                    options: DeconvOptions {
-                        refresh,
-                        ..case.options
-                    },
+                    options: case.options.refresh(refresh),
                     ..case
                 };
                 let g = Graph::new();

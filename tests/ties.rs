@@ -16,12 +16,7 @@ fn max_pooling_passes_the_gradient_to_the_first_of_equal_numbers() {
     ] {
         let g = Graph::new();
         let x = g.input("x", [1, 1, side, side]);
-        let pool = Pool2d {
-            kernel_size,
-            stride,
-            padding: 0,
-        };
-        let y = x.max_pool2d(pool);
+        let y = x.max_pool2d(Pool2d::new(kernel_size).stride(stride));
         let seed = g.constant(1.0, y.shape());
         let grads = gradients_from(&[(y, seed)], &[x]);
         g.output("grad", grads[0]);

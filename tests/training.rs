@@ -114,12 +114,8 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let lr = g.input("lr", [1]);
     g.preset("weight", [1, FEATURES], Init::Constant(0.0));
     g.preset("bias", [1], Init::Constant(0.0));
-    let options = DeconvOptions {
-        eps: 1e-7,
-        n_iter: 20,
-        ..DeconvOptions::default()
-    };
-    let layer = DeconvLinear::new(FEATURES, 1, options);
+    let options = DeconvOptions::default().eps(1e-7).n_iter(20);
+    let layer = DeconvLinear::new(FEATURES, 1).options(options);
     let prediction = layer.forward(input, Mode::Train);
     let loss = 0.5 * (prediction - target).square().mean_to([1]);
     let parameters = g.parameters();
@@ -154,10 +150,7 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
         for norm in Norm::ALL {
             let mut model = Model::new(name, norm, 10).unwrap();
             model.deconv.block = 16;
-            let sgd = Optimizer::Sgd(Sgd {
-                momentum: 0.9,
-                ..Sgd::default()
-            });
+            let sgd = Optimizer::from(Sgd::default().momentum(0.9));
             let loss = Loss::CrossEntropy { smoothing: 0.0 };
             let graph = training_step(&model, loss, &sgd, [batch, 1, 28, 28], Mode::Train).unwrap();
             let mut store = Store::new(&support::gpu(), 1);
@@ -381,10 +374,7 @@ fn stopping_saves() {
 fn the_step_loop_makes_no_allocation_and_no_pipeline() {
     let mut model = Model::new("mlp", Norm::Deconv, 10).unwrap();
     model.deconv.block = 16;
-    let optimizer = Optimizer::Sgd(Sgd {
-        momentum: 0.9,
-        ..Sgd::default()
-    });
+    let optimizer = Optimizer::from(Sgd::default().momentum(0.9));
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let graph = training_step(&model, loss, &optimizer, [32, 1, 28, 28], Mode::Train).unwrap();
     // A device of its own: other tests allocate on theirs.

@@ -284,10 +284,7 @@ fn training_graph(
     model.form = form;
     model.classes = classes;
     model.deconv.block = block.unwrap_or(model.deconv.block);
-    let optimizer = Optimizer::Sgd(Sgd {
-        momentum: 0.9,
-        ..Sgd::default()
-    });
+    let optimizer = Optimizer::from(Sgd::default().momentum(0.9));
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let shape = [batch_size, c, h, w];
     training_step(&model, loss, &optimizer, shape, mode)

@@ -136,15 +136,14 @@ pub(super) fn resize(
     Ok(())
 }
 
-/// Appends one plane, moved, mirrored and looked up in `table`. What lies outside is black.
-pub(super) fn place(
-    plane: &[u8],
+/// Appends one plane, moved, mirrored and normalised by `value`. What lies outside is black, 0 before normalisation.
+pub(super) fn place<T: Copy + Default>(
+    plane: &[T],
     width: usize,
     placement: Placement,
-    table: &[f32; 256],
+    value: impl Fn(&T) -> f32 + Copy,
     out: &mut Vec<f32>,
 ) {
-    let value = |&p: &u8| table[usize::from(p)];
     if placement == Placement::default() {
         out.extend(plane.iter().map(value));
         return;
@@ -153,7 +152,7 @@ pub(super) fn place(
     let right = placement.right;
     // Of a row: how many pixels lie outside before and after those that show.
     let [before, after] = [-right, right].map(|n| width.min(n.max(0) as usize));
-    let black = |count| std::iter::repeat_n(table[0], count);
+    let black = |count| std::iter::repeat_n(value(&T::default()), count);
     for y in 0..height {
         let row = y.checked_add_signed(placement.down).filter(|&r| r < height);
         let Some(row) = row.map(|r| &plane[r * width..(r + 1) * width]) else {
@@ -179,16 +178,6 @@ pub(super) fn place(
 mod tests {
     use super::*;
 
-    const LEVELS: [f32; 256] = {
-        let mut table = [0.0; 256];
-        let mut i = 0;
-        while i < 256 {
-            table[i] = i as f32;
-            i += 1;
-        }
-        table
-    };
-
     fn placed(down: isize, right: isize, mirrored: bool) -> Vec<f32> {
         let mut out = Vec::new();
         let placement = Placement {
@@ -196,7 +185,8 @@ mod tests {
             right,
             mirrored,
         };
-        place(&[1, 2, 3, 4, 5, 6], 3, placement, &LEVELS, &mut out);
+        let pixels: [u8; 6] = [1, 2, 3, 4, 5, 6];
+        place(&pixels, 3, placement, |&p| f32::from(p), &mut out);
         out
     }
 

@@ -6,8 +6,10 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::{Error, Result};
+
 /// Labelled images that the network sees in one size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Images {
     /// Where they come from.
     pub name: String,
@@ -26,15 +28,105 @@ pub struct Images {
 }
 
 /// Where images are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// In memory: [N, C, H, W], 0 to 255.
+    /// In memory: [N, C, H, W], 0 to 255, which stand for 0 to 1.
     Bytes(Vec<u8>),
+    /// In memory: [N, C, H, W], any finite numbers.
+    Floats(Vec<f32>),
     /// In files, one an image, decoded whenever they are needed.
     Files(Vec<PathBuf>),
 }
 
+impl From<Vec<u8>> for Source {
+    fn from(pixels: Vec<u8>) -> Self {
+        Self::Bytes(pixels)
+    }
+}
+
+impl From<Vec<f32>> for Source {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Floats(values)
+    }
+}
+
 impl Images {
+    /// Images of your own, from memory: `values` [N, C, H, W], a `Vec` of bytes or floats, with a label below `classes` for
+    /// each. What is no image has a shape too: rows of F features are [F, 1, 1]. Pictures in files
+    /// ([`Source::Files`]) are brought to this size when they are needed; they have 3 channels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a size is 0, the values are not N images, a value is not finite or a label is no class.
+    pub fn new(
+        values: impl Into<Source>,
+        [channels, height, width]: [usize; 3],
+        labels: Vec<u16>,
+        classes: usize,
+    ) -> Result<Self> {
+        let images = Self {
+            name: "images in memory".into(),
+            channels,
+            height,
+            width,
+            classes,
+            source: values.into(),
+            labels,
+        };
+        images.check()?;
+        Ok(images)
+    }
+
+    /// Whether it is what [`Images::new`] makes.
+    pub(super) fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::data(&self.name, message));
+        let shape = [self.channels, self.height, self.width];
+        let len = shape
+            .iter()
+            .try_fold(1, |len: usize, &n| len.checked_mul(n));
+        let (count, len) = (self.len(), len.unwrap_or(usize::MAX));
+        if count == 0 || len == 0 || self.classes == 0 {
+            let classes = self.classes;
+            return fail(format!(
+                "{count} images of {shape:?} and {classes} classes: there must be one of each at least"
+            ));
+        }
+        if matches!(self.source, Source::Files(_)) && self.channels != 3 {
+            return fail(format!(
+                "{shape:?} has {} channels: pictures in files have 3",
+                self.channels
+            ));
+        }
+        let (given, wanted) = match &self.source {
+            Source::Bytes(bytes) => (bytes.len(), count.checked_mul(len)),
+            Source::Floats(values) => (values.len(), count.checked_mul(len)),
+            Source::Files(files) => (files.len(), Some(count)),
+        };
+        if wanted != Some(given) {
+            return fail(format!(
+                "there are {given} values and {count} labels: an image of {shape:?} has {len} values"
+            ));
+        }
+        let is_none = |&label: &u16| usize::from(label) >= self.classes;
+        if let Some(i) = self.labels.iter().position(is_none) {
+            let (label, classes) = (self.labels[i], self.classes);
+            return fail(format!(
+                "the label of image {i} is {label}: with {classes} classes labels are 0 to {}",
+                classes - 1
+            ));
+        }
+        if let Source::Floats(values) = &self.source
+            && let Some(at) = values.iter().position(|v| !v.is_finite())
+        {
+            return fail(format!(
+                "value {} of image {} is {}",
+                at % len,
+                at / len,
+                values[at]
+            ));
+        }
+        Ok(())
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -59,10 +151,8 @@ impl Images {
         order.truncate(count);
         let len = self.image_len();
         let source = match &self.source {
-            Source::Bytes(bytes) => {
-                let image = |&i: &usize| &bytes[i * len..(i + 1) * len];
-                Source::Bytes(order.iter().flat_map(image).copied().collect())
-            }
+            Source::Bytes(bytes) => Source::Bytes(some_of(bytes, len, &order)),
+            Source::Floats(values) => Source::Floats(some_of(values, len, &order)),
             Source::Files(paths) => {
                 Source::Files(order.iter().map(|&i| paths[i].clone()).collect())
             }
@@ -74,6 +164,12 @@ impl Images {
             ..*self
         }
     }
+}
+
+/// The images with the numbers in `order`, of `len` values each.
+fn some_of<T: Copy>(values: &[T], len: usize, order: &[usize]) -> Vec<T> {
+    let image = |&i: &usize| &values[i * len..(i + 1) * len];
+    order.iter().flat_map(image).copied().collect()
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ struct Work {
     images: Arc<Images>,
     /// The normalised value of every byte, per channel.
     tables: Vec<[f32; 256]>,
+    /// Mean and standard deviation per channel.
+    scales: Vec<[f32; 2]>,
     config: LoaderConfig,
     per_epoch: usize,
     /// Batches whose memory can be used again.
@@ -143,7 +145,7 @@ impl Loader {
                 images.channels
             )));
         }
-        let in_memory = matches!(images.source, Source::Bytes(_));
+        let in_memory = !matches!(images.source, Source::Files(_));
         if in_memory && config.augment == Augment::ResizedCropFlip {
             let message = "random resized crops are made of pictures in files only";
             return Err(Error::Config(message.into()));
@@ -156,6 +158,7 @@ impl Loader {
         let workers = workers.min(MOST_WORKERS);
         let work = Arc::new(Work {
             tables: tables(mean, std),
+            scales: mean.iter().zip(std).map(|(&m, &s)| [m, s]).collect(),
             config,
             per_epoch,
             images,
@@ -333,6 +336,16 @@ impl Work {
         let mut resized = Vec::new();
         let pixels = match &images.source {
             Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
+            Source::Floats(values) => {
+                let placement = augment.placement(&mut random);
+                let planes = values[i * len..(i + 1) * len].chunks_exact(plane);
+                for (plane, &[mean, std]) in planes.zip(&self.scales) {
+                    let value = |&v: &f32| (v - mean) / std;
+                    augment::place(plane, images.width, placement, value, &mut batch.images);
+                }
+                batch.labels.push(f32::from(images.labels[i]));
+                return Ok(());
+            }
             Source::Files(paths) => {
                 // Its share of the memory of pictures is held until it is resized.
                 let decoded = decode::read(&paths[i], Room::of(OF_RGB))?;
@@ -346,7 +359,8 @@ impl Work {
         };
         let placement = augment.placement(&mut random);
         for (plane, table) in pixels.chunks_exact(plane).zip(&self.tables) {
-            augment::place(plane, images.width, placement, table, &mut batch.images);
+            let value = |&p: &u8| table[usize::from(p)];
+            augment::place(plane, images.width, placement, value, &mut batch.images);
         }
         batch.labels.push(f32::from(images.labels[i]));
         Ok(())

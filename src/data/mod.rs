@@ -67,7 +67,7 @@ impl Default for DataOptions {
     }
 }
 
-/// Training and test images, and how pixels are normalised: (pixel / 255 - mean) / std.
+/// Training and test images, and how pixels are normalised: (pixel / 255 - mean) / std, floats as (value - mean) / std.
 #[derive(Clone, Debug)]
 pub struct DataSet {
     /// For training.
@@ -89,6 +89,55 @@ pub struct DataSet {
 }
 
 impl DataSet {
+    /// Images of your own, for training and for testing, of one size and with the same classes. A value v of channel c is
+    /// given to the network as (v - `mean[c]`) / `std[c]`, where bytes are first divided by 255. Training images are not
+    /// changed at random, unless `augment` is set to it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the images differ in size or number of classes, or `mean` and `std` are not one finite number a
+    /// channel, those of `std` above 0.
+    pub fn new(train: Images, test: Images, mean: &[f32], std: &[f32]) -> Result<Self> {
+        train.check()?;
+        test.check()?;
+        let size = |i: &Images| ([i.channels, i.height, i.width], i.classes);
+        let ((shape, classes), of_test) = (size(&train), size(&test));
+        if (shape, classes) != of_test {
+            return Err(Error::data(
+                &test.name,
+                format!(
+                    "test images are {:?} of {} classes, training images {shape:?} of {classes}",
+                    of_test.0, of_test.1
+                ),
+            ));
+        }
+        let channels = train.channels;
+        let is_scale = |std: &f32| std.is_finite() && *std > 0.0;
+        if mean.len() != channels
+            || std.len() != channels
+            || !mean.iter().all(|m| m.is_finite())
+            || !std.iter().all(is_scale)
+        {
+            return Err(Error::data(
+                &train.name,
+                format!(
+                    "means {mean:?} and standard deviations {std:?} for {channels} channels: one finite number of each a \
+                     channel is wanted, and deviations above 0"
+                ),
+            ));
+        }
+        Ok(Self {
+            train: Arc::new(train),
+            test: Arc::new(test),
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+            augment: Augment::None,
+            class_names: Vec::new(),
+            notices: Vec::new(),
+            workers: 0,
+            skip_bad: false,
+        })
+    }
+
     /// Full batches of training images for ever, beginning with batch number `start` of the run.
     ///
     /// # Errors

@@ -39,7 +39,8 @@ impl Transform {
             .zip(&tables)
             .take(channels)
         {
-            augment::place(plane, width, Placement::default(), table, out);
+            let value = |pixel: &u8| table[usize::from(*pixel)];
+            augment::place(plane, width, Placement::default(), value, out);
         }
         Ok(())
     }

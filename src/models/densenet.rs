@@ -69,12 +69,7 @@ fn stem<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
                 stride: 2,
             };
             let h = layers.conv(name, norm, x, conv).relu();
-            let pool = Pool2d {
-                kernel_size: 3,
-                stride: 2,
-                padding: 1,
-            };
-            layers.max_pool(h, pool)
+            layers.max_pool(h, Pool2d::new(3).stride(2).padding(1))
         }
     }
 }

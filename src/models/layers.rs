@@ -4,9 +4,9 @@ use super::{Form, Model, Norm};
 use crate::Error;
 use crate::graph::{Init, Tensor};
 use crate::nn::{
-    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer, Linear, Mode,
+    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, Dropout, Flatten, Layer, Linear, Mode,
 };
-use crate::ops::{Conv2dGeometry, Pool2d};
+use crate::ops::Pool2d;
 
 /// What torchvision does in one way or another from family to family.
 #[derive(Clone, Copy, Debug)]
@@ -162,11 +162,6 @@ impl<'g, 'm> Layers<'g, 'm> {
             stride,
         } = conv;
         let in_channels = x.size(1);
-        let geometry = Conv2dGeometry {
-            stride,
-            padding: kernel_size / 2,
-            ..Conv2dGeometry::default()
-        };
         // The first one sees raw pixels.
         let is_first = self.conv_inputs.is_empty();
         if !x.graph().has_failed() {
@@ -178,27 +173,21 @@ impl<'g, 'm> Layers<'g, 'm> {
         }
         let deconv = self.model.deconv;
         if self.model.norm == Norm::Deconv {
-            let layer = DeconvConv2d {
-                in_channels,
-                out_channels,
-                kernel_size,
-                geometry,
-                bias: true,
-                options: match is_first {
-                    true => deconv.first_conv(),
-                    false => deconv.layer(),
-                },
+            let options = match is_first {
+                true => deconv.first_conv(),
+                false => deconv.layer(),
             };
+            let layer = DeconvConv2d::new(in_channels, out_channels, kernel_size)
+                .stride(stride)
+                .padding(kernel_size / 2)
+                .options(options);
             return self.append(name, &layer, x);
         }
         let conventions = self.model.network.conventions;
-        let layer = Conv2d {
-            in_channels,
-            out_channels,
-            kernel_size,
-            geometry,
-            bias: conventions.bias_before_batch_norm || self.model.norm != Norm::Batch,
-        };
+        let layer = Conv2d::new(in_channels, out_channels, kernel_size)
+            .stride(stride)
+            .padding(kernel_size / 2)
+            .bias(conventions.bias_before_batch_norm || self.model.norm != Norm::Batch);
         let fan = match conventions.imagenet_init.fan {
             Fan::In => in_channels,
             Fan::Out => out_channels,
@@ -219,14 +208,11 @@ impl<'g, 'm> Layers<'g, 'm> {
         let in_features = x.size(1);
         let x = self.channel_deconv(norm, x);
         if self.model.norm == Norm::Deconv {
-            let options = DeconvOptions {
-                block: match self.form {
-                    Form::Cifar => 512,
-                    Form::Imagenet => (in_features / 32).max(1),
-                },
-                ..self.model.deconv.layer()
-            };
-            let layer = DeconvLinear::new(in_features, out_features, options);
+            let options = self.model.deconv.layer().block(match self.form {
+                Form::Cifar => 512,
+                Form::Imagenet => (in_features / 32).max(1),
+            });
+            let layer = DeconvLinear::new(in_features, out_features).options(options);
             return self.append(name, &layer, x);
         }
         let layer = Linear::new(in_features, out_features);
@@ -257,8 +243,7 @@ impl<'g, 'm> Layers<'g, 'm> {
 
     /// Dropout with the probability of the model.
     pub(super) fn dropout(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
-        let p = self.model.dropout;
-        self.append(name, &Dropout { p }, x)
+        self.append(name, &Dropout::new(self.model.dropout), x)
     }
 
     /// Max pooling.
@@ -298,13 +283,8 @@ pub(super) fn global_means(x: Tensor<'_>) -> Tensor<'_> {
 
 /// [N, rest].
 pub(super) fn flatten(x: Tensor<'_>) -> Tensor<'_> {
-    let batch = x.size(0).max(1);
-    x.reshape([batch, x.len() / batch])
+    Flatten.forward(x, Mode::Eval)
 }
 
 /// Windows of 2 x 2 that do not overlap.
-pub(super) const HALVE: Pool2d = Pool2d {
-    kernel_size: 2,
-    stride: 2,
-    padding: 0,
-};
+pub(super) const HALVE: Pool2d = Pool2d::new(2);

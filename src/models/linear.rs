@@ -19,14 +19,11 @@ fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
     let mut h = flatten(x);
     let in_features = h.size(1);
     if model.norm == Norm::Deconv {
-        let layer = DeconvLinear::new(in_features, model.classes, model.deconv.layer());
+        let layer = DeconvLinear::new(in_features, model.classes).options(model.deconv.layer());
         return layers.append("fc", &layer, h);
     }
     if model.norm == Norm::Batch {
-        let layer = BatchNorm {
-            affine: false,
-            ..BatchNorm::new(in_features)
-        };
+        let layer = BatchNorm::new(in_features).affine(false);
         h = layers.append("norm", &layer, h);
     }
     h = layers.channel_deconv("norm", h);

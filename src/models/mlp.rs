@@ -25,7 +25,7 @@ fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
         let in_features = h.size(1);
         h = layers.channel_deconv(&norm, h);
         h = if model.norm == Norm::Deconv {
-            let layer = DeconvLinear::new(in_features, out_features, model.deconv.layer());
+            let layer = DeconvLinear::new(in_features, out_features).options(model.deconv.layer());
             layers.append(&name, &layer, h)
         } else {
             let layer = Linear {

@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Mode};
+use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Layer, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
 use layers::{Conventions, Layers};
@@ -204,20 +204,19 @@ impl DeconvSettings {
 
     /// For a first convolution, which may be frozen.
     fn first_conv(&self) -> DeconvOptions {
-        DeconvOptions {
-            n_iter: self.first_n_iter,
-            freeze: true,
-            ..self.layer()
-        }
+        self.layer().n_iter(self.first_n_iter).freeze(true)
     }
 
     /// Channel deconvolution of `channels` channels.
     fn channel(&self, channels: usize) -> ChannelDeconv {
-        ChannelDeconv {
-            channels,
-            options: self.layer(),
-            centered: true,
-        }
+        ChannelDeconv::new(channels, self.block).options(self.layer())
+    }
+}
+
+impl Layer for Model {
+    /// As [`Model::forward`].
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+        Self::forward(self, x, mode)
     }
 }
 

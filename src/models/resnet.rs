@@ -61,12 +61,7 @@ fn forward<'g>(
     };
     let mut h = layers.conv("conv1", "bn1", x, stem).relu();
     if layers.form == Form::Imagenet {
-        let pool = Pool2d {
-            kernel_size: 3,
-            stride: 2,
-            padding: 1,
-        };
-        h = layers.max_pool(h, pool);
+        h = layers.max_pool(h, Pool2d::new(3).stride(2).padding(1));
     }
     for (stage, blocks) in stages.into_iter().enumerate() {
         let channels = layers.scaled(64 << stage);

@@ -89,12 +89,7 @@ fn seven_by_seven<'g>(layers: &Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
     match x.dims() {
         [_, _, 7, 7] => x,
         [_, _, h, w] if h == w && h > 0 && h.is_multiple_of(7) => {
-            let pool = Pool2d {
-                kernel_size: h / 7,
-                stride: h / 7,
-                padding: 0,
-            };
-            layers.avg_pool(x, pool)
+            layers.avg_pool(x, Pool2d::new(h / 7))
         }
         _ => {
             let why = "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small \

@@ -21,13 +21,35 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// With PyTorch's defaults: eps 1e-5, momentum 0.1, affine.
-    pub fn new(channels: usize) -> Self {
+    #[must_use]
+    pub const fn new(channels: usize) -> Self {
         Self {
             channels,
             eps: 1e-5,
             momentum: 0.1,
             affine: true,
         }
+    }
+
+    /// Added to the variance; 1e-5 at first.
+    #[must_use]
+    pub const fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Weight of the new value in running statistics, from 0 to 1; 0.1 at first.
+    #[must_use]
+    pub const fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Whether there are a weight and a bias; there are at first.
+    #[must_use]
+    pub const fn affine(mut self, affine: bool) -> Self {
+        self.affine = affine;
+        self
     }
 }
 

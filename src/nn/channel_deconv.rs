@@ -34,16 +34,27 @@ pub struct ChannelDeconvOutput<'g> {
 
 impl ChannelDeconv {
     /// With the defaults of the paper's code: eps 1e-2, centred.
-    pub fn new(channels: usize, block: usize) -> Self {
+    #[must_use]
+    pub const fn new(channels: usize, block: usize) -> Self {
         Self {
             channels,
-            options: DeconvOptions {
-                block,
-                eps: 1e-2,
-                ..DeconvOptions::default()
-            },
+            options: DeconvOptions::PAPER.block(block).eps(1e-2),
             centered: true,
         }
+    }
+
+    /// How channels are decorrelated: this takes the place of `block` and `eps` too.
+    #[must_use]
+    pub const fn options(mut self, options: DeconvOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// True for the covariance (the paper), as it is at first; false for the second moment.
+    #[must_use]
+    pub const fn centered(mut self, centered: bool) -> Self {
+        self.centered = centered;
+        self
     }
 
     /// As [`Layer::forward`], with the statistics that were used.

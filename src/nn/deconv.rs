@@ -35,20 +35,79 @@ pub struct DeconvOptions {
 
 impl Default for DeconvOptions {
     fn default() -> Self {
-        Self {
-            block: 64,
-            eps: 1e-5,
-            n_iter: 5,
-            momentum: 0.1,
-            sampling_stride: 3,
-            layout: Layout::Contiguous,
-            freeze: false,
-            refresh: 1,
-        }
+        Self::PAPER
     }
 }
 
 impl DeconvOptions {
+    /// The defaults of the paper's code for convolutions.
+    pub const PAPER: Self = Self {
+        block: 64,
+        eps: 1e-5,
+        n_iter: 5,
+        momentum: 0.1,
+        sampling_stride: 3,
+        layout: Layout::Contiguous,
+        freeze: false,
+        refresh: 1,
+    };
+
+    /// So many channels, or features of a linear layer, are decorrelated together; 64 at first.
+    #[must_use]
+    pub const fn block(mut self, block: usize) -> Self {
+        self.block = block;
+        self
+    }
+
+    /// Added to the diagonal of the covariance; 1e-5 at first.
+    #[must_use]
+    pub const fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Denman–Beavers iterations; 5 at first.
+    #[must_use]
+    pub const fn n_iter(mut self, n_iter: usize) -> Self {
+        self.n_iter = n_iter;
+        self
+    }
+
+    /// Weight of the new value in running statistics, from 0 to 1; 0.1 at first.
+    #[must_use]
+    pub const fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Statistics are taken from every so-many-th patch in each direction; 3 at first.
+    #[must_use]
+    pub const fn sampling_stride(mut self, sampling_stride: usize) -> Self {
+        self.sampling_stride = sampling_stride;
+        self
+    }
+
+    /// How channels and taps are dealt to blocks; contiguous at first.
+    #[must_use]
+    pub const fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// Whether the layer takes its running statistics in frozen steps, see [`FreezeCounter`]; not at first.
+    #[must_use]
+    pub const fn freeze(mut self, freeze: bool) -> Self {
+        self.freeze = freeze;
+        self
+    }
+
+    /// Covariance and D are computed anew in every so-many-th training step; 1, the paper's layer, at first.
+    #[must_use]
+    pub const fn refresh(mut self, refresh: usize) -> Self {
+        self.refresh = refresh;
+        self
+    }
+
     /// Whether the layer has steps between refreshes.
     pub(super) fn has_refresh(&self) -> bool {
         self.refresh > 1 && !self.freeze

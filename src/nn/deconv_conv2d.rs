@@ -36,6 +36,62 @@ impl Layer for DeconvConv2d {
 }
 
 impl DeconvConv2d {
+    /// PyTorch's defaults for the convolution (stride 1, no padding, dilation 1, one group, a bias), those of the paper's
+    /// code for the deconvolution. `kernel_size` in pixels.
+    #[must_use]
+    pub const fn new(in_channels: usize, out_channels: usize, kernel_size: usize) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            kernel_size,
+            geometry: Conv2dGeometry::UNIT,
+            bias: true,
+            options: DeconvOptions::PAPER,
+        }
+    }
+
+    /// Distance between neighbouring outputs in pixels; 1 at first.
+    #[must_use]
+    pub const fn stride(mut self, stride: usize) -> Self {
+        self.geometry.stride = stride;
+        self
+    }
+
+    /// Zeros around the image in pixels; 0 at first.
+    #[must_use]
+    pub const fn padding(mut self, padding: usize) -> Self {
+        self.geometry.padding = padding;
+        self
+    }
+
+    /// Distance between neighbouring taps in pixels; 1 at first.
+    #[must_use]
+    pub const fn dilation(mut self, dilation: usize) -> Self {
+        self.geometry.dilation = dilation;
+        self
+    }
+
+    /// Channels are divided into this many groups that do not mix, so it must divide both numbers of them; 1 at first.
+    #[must_use]
+    pub const fn groups(mut self, groups: usize) -> Self {
+        self.geometry.groups = groups;
+        self
+    }
+
+    /// Whether there is a bias; there is one at first.
+    #[must_use]
+    pub const fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// How the input is deconvolved.
+    #[must_use]
+    pub const fn options(mut self, options: DeconvOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// As [`Layer::forward`], with the statistics that were used.
     #[track_caller]
     pub fn forward_with_statistics<'g>(
@@ -48,7 +104,7 @@ impl DeconvConv2d {
         if g.has_failed() {
             return (x, Statistics::none(x));
         }
-        let (k, groups, features) = (self.kernel_size, self.groups(), self.features());
+        let (k, groups, features) = (self.kernel_size, self.group_count(), self.features());
         let weight_shape = [self.out_channels, self.in_channels / groups, k, k];
         let (weight, bias) = weight_and_bias(g, &weight_shape, self.bias);
         let running = Running::new(g, groups, features, false);
@@ -83,7 +139,7 @@ impl DeconvConv2d {
     /// Fails if sizes are 0, or do not fit each other or `x`.
     #[track_caller]
     fn check(&self, x: Tensor<'_>) {
-        let (g, groups) = (x.graph(), self.groups());
+        let (g, groups) = (x.graph(), self.group_count());
         let (c, o) = (self.in_channels, self.out_channels);
         let sizes = [
             ("in_channels", c),
@@ -114,7 +170,7 @@ impl DeconvConv2d {
         }
     }
 
-    fn groups(&self) -> usize {
+    fn group_count(&self) -> usize {
         self.geometry.groups.max(1)
     }
 
@@ -129,7 +185,7 @@ impl DeconvConv2d {
 
     /// Blocks of a group: they share one D.
     fn blocks(&self) -> usize {
-        self.in_channels / self.groups() / self.block()
+        self.in_channels / self.group_count() / self.block()
     }
 
     /// Whether features of a block do not lie together.
@@ -141,7 +197,7 @@ impl DeconvConv2d {
     fn positions(&self, x: Tensor<'_>) -> Option<[usize; 3]> {
         let [n, _, h, w] = x.dims();
         let [h, w] = self.window(self.geometry.stride).positions(h, w)?;
-        (self.groups() == 1).then_some([n, h, w])
+        (self.group_count() == 1).then_some([n, h, w])
     }
 
     /// The layer's windows at `stride`.
@@ -185,7 +241,7 @@ impl DeconvConv2d {
         bias: Option<Tensor<'g>>,
         statistics: &Statistics<'g>,
     ) -> Tensor<'g> {
-        let (groups, blocks, features) = (self.groups(), self.blocks(), self.features());
+        let (groups, blocks, features) = (self.group_count(), self.blocks(), self.features());
         let outputs = self.out_channels / groups;
         let rows = self.split_blocks(weight, outputs);
         let rows = rows.reshape([groups, outputs * blocks, features]);
@@ -266,7 +322,7 @@ impl DeconvConv2d {
         x: Tensor<'g>,
         statistics: Statistics<'g>,
     ) -> (Tensor<'g>, Statistics<'g>) {
-        let is_plain = self.groups() == 1 && !self.is_strided();
+        let is_plain = self.group_count() == 1 && !self.is_strided();
         let (Some(factors), true) = (statistics.factors, is_plain) else {
             return (x, statistics);
         };
@@ -294,7 +350,7 @@ impl DeconvConv2d {
         rows: usize,
     ) -> Option<(Tensor<'g>, Shape)> {
         let factors = statistics.factors?;
-        let (channels, taps, groups) = (self.in_channels, self.taps(), self.groups());
+        let (channels, taps, groups) = (self.in_channels, self.taps(), self.group_count());
         if self.is_strided() {
             let view = [rows, self.blocks(), self.features()];
             return Some((self.by_block(factors), view.into()));
@@ -316,8 +372,8 @@ impl DeconvConv2d {
         let by_tap = factors
             .reshape([channels, 1])
             .broadcast_to([channels, taps]);
-        let by_block = self.split_blocks(by_tap, self.groups());
-        by_block.reshape([self.groups(), self.blocks(), self.features()])
+        let by_block = self.split_blocks(by_tap, self.group_count());
+        by_block.reshape([self.group_count(), self.blocks(), self.features()])
     }
 
     /// The rows that statistics are taken of: [rows, groups * features].
@@ -332,7 +388,7 @@ impl DeconvConv2d {
             let pixels = x.permute(&[0, 2, 3, 1]).reshape([count, columns]);
             pixels.slice(0, 0, step, count.div_ceil(step))
         };
-        if self.groups() > 1 {
+        if self.group_count() > 1 {
             return patches;
         }
         let count = patches.size(0);

@@ -20,20 +20,34 @@ pub struct DeconvLinear {
     pub out_features: usize,
     /// Whether there is a bias.
     pub bias: bool,
-    /// Deconvolution; the paper's code has `block` 512 here.
+    /// Deconvolution.
     pub options: DeconvOptions,
 }
 
 impl DeconvLinear {
-    /// With a bias.
+    /// With a bias, and the options of the paper's code for linear layers: its defaults with `block` 512.
     #[must_use]
-    pub const fn new(in_features: usize, out_features: usize, options: DeconvOptions) -> Self {
+    pub const fn new(in_features: usize, out_features: usize) -> Self {
         Self {
             in_features,
             out_features,
             bias: true,
-            options,
+            options: DeconvOptions::PAPER.block(512),
         }
+    }
+
+    /// Whether there is a bias; there is one at first.
+    #[must_use]
+    pub const fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// How the input is deconvolved.
+    #[must_use]
+    pub const fn options(mut self, options: DeconvOptions) -> Self {
+        self.options = options;
+        self
     }
 
     /// As [`Layer::forward`], with the statistics that were used.

@@ -15,6 +15,14 @@ pub struct Dropout {
     pub p: f32,
 }
 
+impl Dropout {
+    /// Drops with probability `p`, from 0 to below 1.
+    #[must_use]
+    pub const fn new(p: f32) -> Self {
+        Self { p }
+    }
+}
+
 impl Layer for Dropout {
     /// `x` of any shape.
     ///

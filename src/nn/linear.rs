@@ -32,6 +32,13 @@ impl Linear {
         }
     }
 
+    /// Whether there is a bias; there is one at first.
+    #[must_use]
+    pub const fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
     /// How many parts the weight is kept in.
     pub(super) fn parts(&self) -> usize {
         let bytes = self

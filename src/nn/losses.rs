@@ -1,8 +1,28 @@
-//! Losses of the paper's experiments, per row.
+//! Losses per row: those of the paper's experiments, and the trait for others.
 
 use crate::graph::Tensor;
 
-/// Which loss.
+/// A loss of rows, from what a network gives and what was wanted.
+pub trait RowLoss {
+    /// Appends the loss of every row, `[N]`, of `logits` [N, classes] and `labels` `[N]`, class numbers as floats; training
+    /// minimises its mean. A row's loss depends on that row alone: evaluation leaves out rows that fill up the last batch.
+    #[track_caller]
+    fn per_row<'g>(&self, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g>;
+}
+
+impl RowLoss for Loss {
+    fn per_row<'g>(&self, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+        Self::per_row(*self, logits, labels)
+    }
+}
+
+impl RowLoss for &dyn RowLoss {
+    fn per_row<'g>(&self, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+        (**self).per_row(logits, labels)
+    }
+}
+
+/// Which loss of the paper's experiments.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     /// Softmax cross-entropy.
@@ -14,6 +34,13 @@ pub enum Loss {
     Logistic,
     /// [`half_squared_error`].
     HalfSquaredError,
+}
+
+impl Default for Loss {
+    /// Softmax cross-entropy without smoothing.
+    fn default() -> Self {
+        Self::CrossEntropy { smoothing: 0.0 }
+    }
 }
 
 impl Loss {

@@ -1,6 +1,7 @@
 //! Layers, built of ops only. A layer is plain configuration; `forward` appends its nodes, with
 //! its parameters and running statistics as states under the current scope, in PyTorch's names.
 
+mod activations;
 mod batch_norm;
 mod channel_deconv;
 mod conv2d;
@@ -11,7 +12,10 @@ mod deconv_refresh;
 mod dropout;
 mod linear;
 mod losses;
+mod pooling;
+mod sequential;
 
+pub use activations::{Relu, Sigmoid};
 pub use batch_norm::BatchNorm;
 pub use channel_deconv::{ChannelDeconv, ChannelDeconvOutput};
 pub use conv2d::Conv2d;
@@ -21,17 +25,26 @@ pub use deconv_linear::DeconvLinear;
 pub(crate) use deconv_refresh::is_of_refresh;
 pub use dropout::Dropout;
 pub use linear::{Linear, part_of_weight};
-pub use losses::{Loss, cross_entropy, half_squared_error, logistic};
+pub use losses::{Loss, RowLoss, cross_entropy, half_squared_error, logistic};
+pub use pooling::{AvgPool2d, Flatten, GlobalAvgPool, MaxPool2d};
+pub use sequential::Sequential;
 
 use crate::graph::{Graph, Init, Tensor};
 
-/// A part of a network.
+/// A part of a network, or the whole of it. A network of your own is a [`Sequential`], or a struct that implements this:
+/// plain configuration, with layers that it calls in scopes of their own (`examples/custom_layer.rs`).
 pub trait Layer {
     /// Appends the layer's nodes, for what `mode` says; layers that compute the same in every mode ignore it.
     ///
     /// Fails with [`crate::Error::Shape`] if the sizes do not fit.
     #[track_caller]
     fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g>;
+}
+
+impl<L: Layer + ?Sized> Layer for Box<L> {
+    fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+        (**self).forward(x, mode)
+    }
 }
 
 /// What a forward pass is for.

@@ -29,14 +29,19 @@ pub struct Conv2dGeometry {
     pub groups: usize,
 }
 
+impl Conv2dGeometry {
+    /// Stride 1, no padding, dilation 1, one group: PyTorch's defaults.
+    pub const UNIT: Self = Self {
+        stride: 1,
+        padding: 0,
+        dilation: 1,
+        groups: 1,
+    };
+}
+
 impl Default for Conv2dGeometry {
     fn default() -> Self {
-        Self {
-            stride: 1,
-            padding: 0,
-            dilation: 1,
-            groups: 1,
-        }
+        Self::UNIT
     }
 }
 

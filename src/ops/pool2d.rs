@@ -16,6 +16,30 @@ pub struct Pool2d {
 }
 
 impl Pool2d {
+    /// Windows of `kernel_size` x `kernel_size` pixels side by side, without padding: PyTorch's defaults.
+    #[must_use]
+    pub const fn new(kernel_size: usize) -> Self {
+        Self {
+            kernel_size,
+            stride: kernel_size,
+            padding: 0,
+        }
+    }
+
+    /// Distance between neighbouring windows in pixels; `kernel_size` at first.
+    #[must_use]
+    pub const fn stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Padding around the image in pixels, at most half of `kernel_size`; none at first.
+    #[must_use]
+    pub const fn padding(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
+    }
+
     /// The pooled shape of NCHW `x`.
     pub(super) fn output_shape(&self, x: &Shape) -> Result<Shape, String> {
         let &[n, c, h, w] = x.dims() else {

@@ -30,6 +30,34 @@ impl Default for Adam {
 }
 
 impl Adam {
+    /// How much of the running means is kept each step, from 0 to below 1; 0.9 and 0.999 at first.
+    #[must_use]
+    pub const fn betas(mut self, betas: [f32; 2]) -> Self {
+        self.betas = betas;
+        self
+    }
+
+    /// Added to the divisor; 1e-8 at first.
+    #[must_use]
+    pub const fn eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
+    }
+
+    /// Factor of w added to its gradient, or with [`Adam::decoupled`] taken from w itself; 0 at first.
+    #[must_use]
+    pub const fn weight_decay(mut self, weight_decay: f32) -> Self {
+        self.weight_decay = weight_decay;
+        self
+    }
+
+    /// `AdamW`: w is first multiplied by 1 - lr * `weight_decay`; Adam at first.
+    #[must_use]
+    pub const fn decoupled(mut self, decoupled: bool) -> Self {
+        self.decoupled = decoupled;
+        self
+    }
+
     #[track_caller]
     pub(super) fn update<'g>(
         &self,

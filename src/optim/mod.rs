@@ -19,6 +19,18 @@ pub enum Optimizer {
     Adam(Adam),
 }
 
+impl From<Sgd> for Optimizer {
+    fn from(sgd: Sgd) -> Self {
+        Self::Sgd(sgd)
+    }
+}
+
+impl From<Adam> for Optimizer {
+    fn from(adam: Adam) -> Self {
+        Self::Adam(adam)
+    }
+}
+
 /// Names of the nodes that updates are made of begin with this; the name of the state that a node is
 /// the next value of follows.
 pub const UPDATE_SCOPE: &str = "update";

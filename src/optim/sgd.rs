@@ -16,6 +16,27 @@ pub struct Sgd {
 }
 
 impl Sgd {
+    /// How much of the buffer is kept each step, from 0 to below 1; 0, no buffer, at first.
+    #[must_use]
+    pub const fn momentum(mut self, momentum: f32) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Factor of w added to its gradient; 0 at first.
+    #[must_use]
+    pub const fn weight_decay(mut self, weight_decay: f32) -> Self {
+        self.weight_decay = weight_decay;
+        self
+    }
+
+    /// Nesterov's momentum; plain momentum at first.
+    #[must_use]
+    pub const fn nesterov(mut self, nesterov: bool) -> Self {
+        self.nesterov = nesterov;
+        self
+    }
+
     #[track_caller]
     pub(super) fn update<'g>(
         &self,

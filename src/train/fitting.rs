@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::TrainConfig;
 use super::step::evaluation_step;
-use super::stepper::step_graphs;
+use super::stepper::{Recipe, step_graphs};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::graph::op::Variants;
@@ -31,7 +31,7 @@ pub(super) fn with_advice(
         let mut part = config.clone();
         part.accumulate = accumulate;
         let shape = [images, channels, height, width];
-        let mut graphs = step_graphs(model, &part, shape, modes)?;
+        let mut graphs = step_graphs(Recipe::new(model, &part), shape, modes)?;
         graphs.push(evaluation_step(model, config.loss, shape)?);
         match planned_bytes(gpu, &graphs, config.kernels) {
             Ok(bytes) => gpu.has_room(bytes),

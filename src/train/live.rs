@@ -7,7 +7,7 @@ use super::checkpoint;
 use super::config::{NormName, TrainConfig, TrainOptions};
 use super::curves::{Over, draw_curves};
 use super::metrics::{Record, Split};
-use super::stepper::Stepper;
+use super::stepper::{Recipe, Stepper};
 use super::trained::{Interface, Trained};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
@@ -73,7 +73,7 @@ impl Live {
                 images.width,
             ];
             let modes = model.modes(u64::MAX, FreezeCounter::new(config.freeze_iter));
-            let stepper = Stepper::new(&mut store, &model, &config, shape, &modes)?;
+            let stepper = Stepper::new(&mut store, Recipe::new(&model, &config), shape, &modes)?;
             runs.push(LiveRun {
                 norm,
                 losses: Vec::new(),

@@ -10,12 +10,14 @@ mod fold;
 mod foreign;
 mod live;
 mod metrics;
+mod predictor;
 mod presets;
 mod run;
 mod saved;
 mod step;
 mod stepper;
 mod trained;
+mod trainer;
 
 pub use config::{
     AugmentName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
@@ -26,8 +28,11 @@ pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use export::export;
 pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
+pub use predictor::Predictor;
 pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};
 pub use saved::Saved;
-pub use step::{accumulation_step, evaluation_step, training_step, update_step};
+pub use step::{accumulation_step, evaluation_step, prediction_step, training_step, update_step};
+pub use stepper::StepResult;
 pub use trained::{Guess, Prediction, Trained};
+pub use trainer::{Trainer, TrainerOptions};

@@ -12,20 +12,17 @@ use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
-use super::stepper::{StepResult, Stepper};
+use super::stepper::StepResult;
 use super::trained::Interface;
+use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
 use crate::models::Norm;
 use crate::nn::{FreezeCounter, is_of_refresh};
-use crate::optim::Schedule;
 use crate::program::Store;
 use crate::{Error, Result};
 
 const CURVES: &str = "curves.png";
-
-/// A loss beyond this is no loss any more, though its bits may be a number.
-const ABSURD: f64 = 1e12;
 
 /// What the loop tells while it runs.
 #[derive(Clone, Debug)]
@@ -119,7 +116,7 @@ pub fn train(
     }
     let images = &set.train;
     let first = saved.as_ref().map_or(0, |s| s.step);
-    let mut loader = set.train_loader(config.batch_size, config.seed, first)?;
+    let loader = set.train_loader(config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
     let total_steps = config.total_steps(per_epoch);
     // A run that was killed between its last checkpoint and its curves has something left to do.
@@ -150,12 +147,23 @@ pub fn train(
     ];
     let freeze = FreezeCounter::new(config.freeze_iter);
     let modes = model.modes(total_steps, freeze);
+    let options = TrainerOptions::default()
+        .batch_size(config.batch_size)
+        .accumulate(config.accumulate)
+        .seed(config.seed)
+        .lr(config.lr)
+        .schedule(config.schedule(per_epoch))
+        .optimizer(config.optimizer)
+        .loss(config.loss)
+        .modes(&modes, move |step| model.mode(step, freeze));
     let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
-    let made = Stepper::new(&mut store, &model, config, shape, &modes).and_then(|stepper| {
-        let evaluator = Evaluator::new(&mut store, &model, config.loss, &set, test_batch)?;
-        Ok((stepper, evaluator))
+    let made = Trainer::with(store, Arc::new(model), set.clone(), loader, first, options);
+    let made = made.and_then(|mut trainer| {
+        let store = trainer.store_mut();
+        let evaluator = Evaluator::new(store, &model, config.loss, &set, test_batch)?;
+        Ok((trainer, evaluator))
     });
-    let (mut stepper, evaluator) = match made {
+    let (trainer, evaluator) = match made {
         Ok(made) => made,
         Err(error) => {
             drop(lock);
@@ -163,14 +171,12 @@ pub fn train(
             if !matches!(error, Error::Limit(_) | Error::OutOfMemory(_)) {
                 return Err(error);
             }
-            drop(store);
             tell(Event::Begin("looking for the largest batch that fits"));
             return Err(with_advice(error, gpu, &model, config, shape, &modes)?);
         }
     };
-    let other = stepper.other_bytes() + evaluator.other_bytes();
     tell(Event::Memory(
-        store.size_bytes() + other,
+        trainer.size_bytes() + evaluator.other_bytes(),
         gpu.allocated_bytes()?,
     ));
     let metrics = config.out.join("metrics.jsonl");
@@ -181,7 +187,7 @@ pub fn train(
                 saved.tensors.retain(|name, _| !is_of_refresh(name));
             }
             let roles = &saved::ROLES;
-            checkpoint::to_store(&saved.path, &saved.tensors, &store, roles)?;
+            checkpoint::to_store(&saved.path, &saved.tensors, trainer.store(), roles)?;
             // Steps after it will be done, and logged, again.
             let (records, trouble) = read_up_to(&metrics, saved.step, config.log_every)?;
             if let Some(trouble) = trouble {
@@ -202,14 +208,13 @@ pub fn train(
         metrics: MetricsWriter::over(&metrics, &records)?,
         config,
         interface: Interface::of(config, &set),
-        store,
+        trainer,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),
         saved_at: saved.as_ref().map(|s| s.step),
         tested: tested_at(&records, first, set.test.len()),
         last_loss: last_loss(&records),
         records,
-        schedule: config.schedule(per_epoch),
         total_steps,
         per_epoch,
         train_seconds: saved.as_ref().map_or(0.0, |s| s.seconds),
@@ -230,24 +235,17 @@ pub fn train(
     }
     write_atomically(&written, config.to_toml()?.as_bytes())?;
     let mut clock = Instant::now();
-    let mut submitted = first;
-    while submitted < run.total_steps && !stop.load(Ordering::Relaxed) {
-        let Some(batch) = loader.next_batch()? else {
-            break;
-        };
-        for skipped in &batch.skipped {
-            run.skipped += 1;
-            tell(Event::Notice(&format!("skipped: {skipped}")));
-        }
-        let lr = run.schedule.lr(config.lr, submitted);
-        stepper.step(&batch, lr, model.mode(submitted, freeze))?;
-        submitted += 1;
-        let ends_epoch = batch.is_last;
-        loader.recycle(batch);
-        run.take(stepper.take(false)?, &clock, &mut tell)?;
-        let save = submitted % config.save_every == 0;
+    while run.trainer.steps() < run.total_steps && !stop.load(Ordering::Relaxed) {
+        let skipped = &mut run.skipped;
+        let ends_epoch = run.trainer.submit(|why| {
+            *skipped += 1;
+            tell(Event::Notice(&format!("skipped: {why}")));
+        })?;
+        let submitted = run.trainer.steps();
+        run.take(false, &clock, &mut tell)?;
+        let save = submitted.is_multiple_of(config.save_every);
         if ends_epoch || save || submitted == run.total_steps {
-            run.take(stepper.take(true)?, &clock, &mut tell)?;
+            run.take(true, &clock, &mut tell)?;
             run.train_seconds += clock.elapsed().as_secs_f64();
             // Before saving: a network that gives no numbers is not to replace one that does.
             if ends_epoch || submitted == run.total_steps {
@@ -257,7 +255,7 @@ pub fn train(
             clock = Instant::now();
         }
     }
-    run.take(stepper.take(true)?, &clock, &mut tell)?;
+    run.take(true, &clock, &mut tell)?;
     run.finish(&clock, &mut tell)
 }
 
@@ -265,7 +263,7 @@ pub fn train(
 struct Run<'a> {
     config: &'a TrainConfig,
     interface: Interface,
-    store: Store,
+    trainer: Trainer,
     evaluator: Evaluator,
     metrics: MetricsWriter,
     records: Vec<Record>,
@@ -273,7 +271,6 @@ struct Run<'a> {
     saved_at: Option<u64>,
     /// After which step, and what came of it.
     tested: Option<(u64, Evaluation)>,
-    schedule: Schedule,
     total_steps: u64,
     per_epoch: u64,
     /// Until the clock was last started.
@@ -284,14 +281,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes the results of steps in order: checks, logs, tells.
+    /// Takes the results of steps in order, of all that were submitted if `wait`: checks, logs, tells.
     fn take(
         &mut self,
-        results: Vec<StepResult>,
+        wait: bool,
         clock: &Instant,
         tell: &mut impl FnMut(Event<'_>),
     ) -> Result<()> {
-        for StepResult { loss, top1 } in results {
+        for StepResult { loss, top1 } in self.trainer.take(wait)? {
             let step = self.done;
             self.done += 1;
             let seconds = self.train_seconds + clock.elapsed().as_secs_f64();
@@ -306,7 +303,7 @@ impl Run<'_> {
                     epoch: step / self.per_epoch,
                     loss: finite(loss),
                     top1: finite(top1),
-                    lr: Some(self.schedule.lr(self.config.lr, step)),
+                    lr: Some(self.trainer.options().lr_at(step)),
                     seconds,
                 })?;
             }
@@ -370,12 +367,9 @@ impl Run<'_> {
         if self.saved_at == Some(self.done) {
             return Ok(());
         }
-        let tensors = checkpoint::from_store(&self.store, &checkpoint::MODEL)?;
+        let tensors = checkpoint::from_store(self.trainer.store(), &checkpoint::MODEL)?;
         // The loss of a step is that of the weights before it: they may be ruined since.
-        if let Some((name, _)) = tensors
-            .iter()
-            .find(|(_, t)| t.data.iter().any(|v| !v.is_finite()))
-        {
+        if let Some(name) = not_finite(&tensors) {
             let what = format!(
                 "{name} has values that are no numbers after step {}",
                 self.done
@@ -388,7 +382,7 @@ impl Run<'_> {
         Saved::write(
             self.config,
             &self.interface,
-            &self.store,
+            self.trainer.store(),
             self.done,
             self.train_seconds,
         )?;
@@ -457,11 +451,6 @@ fn tested_at(records: &[Record], step: u64, images: usize) -> Option<(u64, Evalu
         images,
     };
     Some((step, evaluation))
-}
-
-/// Whether a loss is a number that training can go on from.
-fn is_sane(loss: f64) -> bool {
-    loss.abs() < ABSURD
 }
 
 /// Of the last training step that was logged.

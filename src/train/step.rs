@@ -2,8 +2,7 @@
 
 use crate::autodiff::gradients;
 use crate::graph::{Graph, Init, Kind, Role, Tensor};
-use crate::models::Model;
-use crate::nn::{Loss, Mode};
+use crate::nn::{Layer, Mode, RowLoss};
 use crate::optim::Optimizer;
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -16,8 +15,8 @@ use crate::{Error, Result};
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
 pub fn training_step(
-    model: &Model,
-    loss: Loss,
+    model: &dyn Layer,
+    loss: impl RowLoss,
     optimizer: &Optimizer,
     images: impl Into<Shape>,
     mode: Mode,
@@ -42,8 +41,8 @@ pub fn training_step(
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
 pub fn accumulation_step(
-    model: &Model,
-    loss: Loss,
+    model: &dyn Layer,
+    loss: impl RowLoss,
     images: impl Into<Shape>,
     mode: Mode,
     parts: usize,
@@ -97,10 +96,14 @@ fn accumulated(w: Tensor<'_>) -> Tensor<'_> {
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
-pub fn evaluation_step(model: &Model, loss: Loss, images: impl Into<Shape>) -> Result<Graph> {
+pub fn evaluation_step(
+    model: &dyn Layer,
+    loss: impl RowLoss,
+    images: impl Into<Shape>,
+) -> Result<Graph> {
     let g = Graph::new();
     let (logits, labels) = forward(&g, model, images.into(), Mode::Eval);
-    g.output("losses", loss.per_row(logits, labels));
+    g.output("losses", losses(&loss, logits, labels));
     g.output("hits", logits.top_k_accuracy(labels, 1));
     g.check()?;
     Ok(g)
@@ -109,13 +112,13 @@ pub fn evaluation_step(model: &Model, loss: Loss, images: impl Into<Shape>) -> R
 /// The mean loss, with the outputs `loss` and `top1`.
 fn forward_with_loss<'g>(
     g: &'g Graph,
-    model: &Model,
-    loss: Loss,
+    model: &dyn Layer,
+    loss: impl RowLoss,
     images: Shape,
     mode: Mode,
 ) -> Tensor<'g> {
     let (logits, labels) = forward(g, model, images, mode);
-    let mean = loss.per_row(logits, labels).mean_to([1]);
+    let mean = losses(&loss, logits, labels).mean_to([1]);
     let top1 = logits.top_k_accuracy(labels, 1).mean_to([1]);
     g.output("loss", mean);
     g.output("top1", top1);
@@ -123,8 +126,54 @@ fn forward_with_loss<'g>(
 }
 
 /// Logits and labels.
-fn forward<'g>(g: &'g Graph, model: &Model, images: Shape, mode: Mode) -> (Tensor<'g>, Tensor<'g>) {
+fn forward<'g>(
+    g: &'g Graph,
+    model: &dyn Layer,
+    images: Shape,
+    mode: Mode,
+) -> (Tensor<'g>, Tensor<'g>) {
     let x = g.input("images", images);
     let labels = g.input("labels", [x.size(0)]);
-    (model.forward(x, mode), labels)
+    (logits(model, x, mode), labels)
+}
+
+/// What `model` gives for images `x` [N, C, H, W]; the graph fails if that is not [N, classes].
+fn logits<'g>(model: &dyn Layer, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+    let logits = model.forward(x, mode);
+    if !matches!(*logits.shape().dims(), [rows, _] if rows == x.size(0)) {
+        let (given, wanted) = (logits.shape(), x.size(0));
+        let message = format!(
+            "it gives {given} for images {}: wanted is [{wanted}, classes]",
+            x.shape()
+        );
+        x.graph().fail(Error::shape("network", message));
+    }
+    logits
+}
+
+/// The loss of every row; the graph fails if that is not `[N]`.
+fn losses<'g>(loss: &impl RowLoss, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+    let losses = loss.per_row(logits, labels);
+    if losses.shape() != labels.shape() {
+        let message = format!(
+            "it is {} for logits {}: wanted is one number a row, {}",
+            losses.shape(),
+            logits.shape(),
+            labels.shape()
+        );
+        logits.graph().fail(Error::shape("loss", message));
+    }
+    losses
+}
+
+/// The network as it predicts, with running statistics. Input: `images`. Output: `logits` [N, classes].
+///
+/// # Errors
+/// [`crate::Error::Shape`] if the model does not fit the images.
+pub fn prediction_step(model: &dyn Layer, images: impl Into<Shape>) -> Result<Graph> {
+    let g = Graph::new();
+    let x = g.input("images", images);
+    g.output("logits", logits(model, x, Mode::Eval));
+    g.check()?;
+    Ok(g)
 }

@@ -6,17 +6,40 @@ use super::step::{accumulation_step, training_step, update_step};
 use crate::data::Batch;
 use crate::graph::Graph;
 use crate::models::Model;
-use crate::nn::Mode;
+use crate::nn::{Layer, Mode, RowLoss};
+use crate::optim::Optimizer;
 use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 
 /// What a step gave.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct StepResult {
-    /// Mean over the batch.
-    pub(super) loss: f32,
-    /// Share of hits.
-    pub(super) top1: f32,
+pub struct StepResult {
+    /// Mean over the batch, with the parameters from before the step.
+    pub loss: f32,
+    /// Share of images whose largest logit is that of their class.
+    pub top1: f32,
+}
+
+/// What is trained, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Recipe<'a> {
+    pub(super) model: &'a dyn Layer,
+    pub(super) loss: &'a dyn RowLoss,
+    pub(super) optimizer: &'a Optimizer,
+    /// How many parts a batch is cut into.
+    pub(super) parts: usize,
+}
+
+impl<'a> Recipe<'a> {
+    /// What a run's configuration says.
+    pub(super) fn new(model: &'a Model, config: &'a TrainConfig) -> Self {
+        Self {
+            model,
+            loss: &config.loss,
+            optimizer: &config.optimizer,
+            parts: config.accumulate,
+        }
+    }
 }
 
 /// Runs training steps and collects their results in order.
@@ -35,20 +58,19 @@ pub(super) struct Stepper {
 }
 
 impl Stepper {
-    /// Compiles. `shape` is that of a whole batch [N, C, H, W], whose N `config.accumulate` divides.
+    /// Compiles. `shape` is that of a whole batch [N, C, H, W], whose N `recipe.parts` divides.
     ///
     /// # Errors
     /// As [`Program::compile`].
     pub(super) fn new(
         store: &mut Store,
-        model: &Model,
-        config: &TrainConfig,
+        recipe: Recipe<'_>,
         shape: [usize; 4],
         modes: &[Mode],
     ) -> Result<Self> {
-        let parts = config.accumulate;
+        let parts = recipe.parts;
         let mut compiled = Vec::new();
-        for graph in step_graphs(model, config, part_of(shape, parts), modes)? {
+        for graph in step_graphs(recipe, part_of(shape, parts), modes)? {
             compiled.push(Program::compile(&graph, store, CompileOptions::default())?);
         }
         let update = if parts > 1 { compiled.pop() } else { None };
@@ -156,20 +178,25 @@ fn part_of([n, c, h, w]: [usize; 4], parts: usize) -> [usize; 4] {
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not take such images.
 pub(super) fn step_graphs(
-    model: &Model,
-    config: &TrainConfig,
+    recipe: Recipe<'_>,
     part: [usize; 4],
     modes: &[Mode],
 ) -> Result<Vec<Graph>> {
+    let Recipe {
+        model,
+        loss,
+        optimizer,
+        parts,
+    } = recipe;
     let mut graphs = Vec::new();
     for &mode in modes {
-        graphs.push(match config.accumulate {
-            1 => training_step(model, config.loss, &config.optimizer, part, mode)?,
-            parts => accumulation_step(model, config.loss, part, mode, parts)?,
+        graphs.push(match parts {
+            1 => training_step(model, loss, optimizer, part, mode)?,
+            parts => accumulation_step(model, loss, part, mode, parts)?,
         });
     }
-    if config.accumulate > 1 {
-        graphs.push(update_step(&graphs[0], &config.optimizer)?);
+    if parts > 1 {
+        graphs.push(update_step(&graphs[0], optimizer)?);
     }
     Ok(graphs)
 }

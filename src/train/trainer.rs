@@ -1,0 +1,539 @@
+//! Training of a network of one's own on data of one's own, a step at a time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint::{self, Tensors};
+use super::evaluate::Evaluation;
+use super::predictor::{Format, Forward};
+use super::saved::ROLES;
+use super::step::evaluation_step;
+use super::stepper::{Recipe, StepResult, Stepper};
+use crate::data::{DataSet, Loader};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Tensor};
+use crate::nn::{Layer, Loss, Mode, RowLoss};
+use crate::optim::{Optimizer, Schedule, Sgd};
+use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::{Error, Result};
+
+/// How a [`Trainer`] trains. Methods change one option each.
+#[derive(Clone)]
+pub struct TrainerOptions {
+    /// Images of a step; 32 by default. Images that fill no batch at the end of an epoch are left out of it.
+    pub batch_size: usize,
+    /// A step's batch is computed in so many parts, of which each has its own statistics; 1 by default.
+    pub accumulate: usize,
+    /// For first values, order and augmentation of images; 1 by default.
+    pub seed: u64,
+    /// Learning rate that the schedule begins with; 0.01 by default.
+    pub lr: f32,
+    /// Constant by default.
+    pub schedule: Schedule,
+    /// SGD with momentum 0.9 by default.
+    pub optimizer: Optimizer,
+    /// Softmax cross-entropy by default.
+    pub loss: Arc<dyn RowLoss + Send + Sync>,
+    modes: Modes,
+}
+
+/// Which mode a step is run in.
+#[derive(Clone)]
+struct Modes {
+    /// All that may come.
+    all: Vec<Mode>,
+    of_step: Arc<dyn Fn(u64) -> Mode + Send + Sync>,
+}
+
+impl Default for TrainerOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            accumulate: 1,
+            seed: 1,
+            lr: 0.01,
+            schedule: Schedule::Constant,
+            optimizer: Sgd::default().momentum(0.9).into(),
+            loss: Arc::new(Loss::default()),
+            modes: Modes {
+                all: vec![Mode::Train],
+                of_step: Arc::new(|_| Mode::Train),
+            },
+        }
+    }
+}
+
+impl TrainerOptions {
+    /// Images of a step.
+    #[must_use]
+    pub fn batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// A step's batch is computed in so many parts, which must divide it: for what does not fit the device's memory.
+    #[must_use]
+    pub fn accumulate(mut self, parts: usize) -> Self {
+        self.accumulate = parts;
+        self
+    }
+
+    /// For first values, order and augmentation of images.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Learning rate that the schedule begins with.
+    #[must_use]
+    pub fn lr(mut self, lr: f32) -> Self {
+        self.lr = lr;
+        self
+    }
+
+    /// How the learning rate goes on, in steps.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// The update rule: an [`Sgd`] or [`crate::optim::Adam`].
+    #[must_use]
+    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.optimizer = optimizer.into();
+        self
+    }
+
+    /// The loss: a [`Loss`], or what implements [`RowLoss`].
+    #[must_use]
+    pub fn loss(mut self, loss: impl RowLoss + Send + Sync + 'static) -> Self {
+        self.loss = Arc::new(loss);
+        self
+    }
+
+    /// A loss of your own as a formula: of logits [N, classes] and labels `[N]`, class numbers as floats, to one number
+    /// a row, `[N]`. Rows must not mix.
+    #[must_use]
+    pub fn loss_fn(
+        self,
+        loss: impl for<'g> Fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g> + Send + Sync + 'static,
+    ) -> Self {
+        self.loss(OwnLoss(loss))
+    }
+
+    /// In which mode step n, from 0, is run, for layers with [`crate::nn::DeconvOptions::freeze`] or `refresh`: without
+    /// this, every step is [`Mode::Train`], in which they take new statistics. `all` are the modes that may come.
+    #[must_use]
+    pub fn modes(
+        mut self,
+        all: &[Mode],
+        of_step: impl Fn(u64) -> Mode + Send + Sync + 'static,
+    ) -> Self {
+        self.modes = Modes {
+            all: all.to_vec(),
+            of_step: Arc::new(of_step),
+        };
+        self
+    }
+
+    /// The learning rate of step `step`, from 0.
+    pub(super) fn lr_at(&self, step: u64) -> f32 {
+        self.schedule.lr(self.lr, step)
+    }
+}
+
+impl fmt::Debug for TrainerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrainerOptions")
+            .field("batch_size", &self.batch_size)
+            .field("accumulate", &self.accumulate)
+            .field("seed", &self.seed)
+            .field("lr", &self.lr)
+            .field("schedule", &self.schedule)
+            .field("optimizer", &self.optimizer)
+            .field("modes", &self.modes.all)
+            .finish_non_exhaustive()
+    }
+}
+
+struct OwnLoss<F>(F);
+
+impl<F> RowLoss for OwnLoss<F>
+where
+    F: for<'g> Fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g>,
+{
+    fn per_row<'g>(&self, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+        (self.0)(logits, labels)
+    }
+}
+
+/// A network in training: steps, evaluations, predictions, and a file from which it goes on to the same bits.
+///
+/// The network is any [`Layer`] that makes logits [N, classes] of images [N, C, H, W]. The same seed on the same device
+/// gives the same bits. `examples/own_data.rs` is a whole program.
+#[derive(Debug)]
+pub struct Trainer {
+    forward: Forward,
+    data: DataSet,
+    format: Format,
+    options: TrainerOptions,
+    store: Store,
+    stepper: Stepper,
+    evaluation: Option<Program>,
+    loader: Loader,
+    /// Steps given to the device.
+    submitted: u64,
+    /// Steps whose results were taken.
+    done: u64,
+}
+
+impl Trainer {
+    /// Compiles a training step of `model` on the training images of `data`, with first values by the seed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a batch size that makes no batch or that `accumulate` does not divide, or no modes;
+    /// [`Error::Shape`] or [`Error::Graph`] if network or loss do not fit the data; as [`Program::compile`].
+    pub fn new(
+        gpu: &Arc<Gpu>,
+        model: impl Layer + Send + Sync + 'static,
+        data: DataSet,
+        options: TrainerOptions,
+    ) -> Result<Self> {
+        let loader = data.train_loader(options.batch_size, options.seed, 0)?;
+        let store = Store::new(gpu, options.seed);
+        Self::with(store, Arc::new(model), data, loader, 0, options)
+    }
+
+    /// As [`Trainer::new`] on an empty store, with a loader of training images from step `start` on.
+    pub(super) fn with(
+        mut store: Store,
+        model: Arc<dyn Layer + Send + Sync>,
+        data: DataSet,
+        loader: Loader,
+        start: u64,
+        options: TrainerOptions,
+    ) -> Result<Self> {
+        let (batch, parts) = (options.batch_size, options.accumulate);
+        if parts == 0 || !batch.is_multiple_of(parts) {
+            return Err(Error::Config(format!(
+                "a batch of {batch} images cannot be cut into {parts} equal parts"
+            )));
+        }
+        if options.modes.all.is_empty() {
+            return Err(Error::Config("no mode is given to train in".into()));
+        }
+        let format = Format::of(&data);
+        check_classes(&*model, &format, batch / parts)?;
+        let recipe = Recipe {
+            model: &*model,
+            loss: &*options.loss,
+            optimizer: &options.optimizer,
+            parts,
+        };
+        let [c, h, w] = format.image;
+        let stepper = Stepper::new(&mut store, recipe, [batch, c, h, w], &options.modes.all)?;
+        Ok(Self {
+            forward: Forward::new(model),
+            data,
+            format,
+            options,
+            store,
+            stepper,
+            evaluation: None,
+            loader,
+            submitted: start,
+            done: start,
+        })
+    }
+
+    /// One step, waited for.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the loss is no number, or beyond 1e12; [`Error::Config`] for a mode that
+    /// [`TrainerOptions::modes`] did not announce; those of images that cannot be read; what the device reported.
+    pub fn step(&mut self) -> Result<StepResult> {
+        self.submit(|_| {})?;
+        self.mean_of_rest()
+    }
+
+    /// The steps that are left of the epoch, several of them under way at a time. Gives their means.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn epoch(&mut self) -> Result<StepResult> {
+        let mut sums = (0, 0.0, 0.0);
+        loop {
+            let ends_epoch = self.submit(|_| {})?;
+            self.add_results(ends_epoch, &mut sums)?;
+            if ends_epoch {
+                return Ok(mean(sums));
+            }
+        }
+    }
+
+    fn mean_of_rest(&mut self) -> Result<StepResult> {
+        let mut sums = (0, 0.0, 0.0);
+        self.add_results(true, &mut sums)?;
+        Ok(mean(sums))
+    }
+
+    /// Adds the results of steps that are done: number, losses, shares of hits.
+    fn add_results(&mut self, wait: bool, sums: &mut (u32, f64, f64)) -> Result<()> {
+        for StepResult { loss, top1 } in self.take(wait)? {
+            if !is_sane(f64::from(loss)) {
+                return Err(Error::Diverged(format!(
+                    "the loss of step {} is {loss:e}: training cannot go on. A smaller learning rate (it was {:?}), or a larger \
+                     eps with deconvolution, usually helps; Trainer::load goes back to what was saved",
+                    self.done,
+                    self.options.lr_at(self.done.saturating_sub(1))
+                )));
+            }
+            sums.0 += 1;
+            sums.1 += f64::from(loss);
+            sums.2 += f64::from(top1);
+        }
+        Ok(())
+    }
+
+    /// Submits a step; whether it is the last one of its epoch. `skipped` is told of images that were left out.
+    pub(super) fn submit(&mut self, mut skipped: impl FnMut(&str)) -> Result<bool> {
+        let modes = &self.options.modes;
+        let mode = (modes.of_step)(self.submitted);
+        if !modes.all.contains(&mode) {
+            let (step, all) = (self.submitted, &modes.all);
+            return Err(Error::Config(format!(
+                "step {step} is to be run in mode {mode:?}, which is none of those that \
+                 TrainerOptions::modes was given: {all:?}"
+            )));
+        }
+        let Some(batch) = self.loader.next_batch()? else {
+            return Err(Error::bug("there are no more training images"));
+        };
+        batch.skipped.iter().for_each(|why| skipped(why));
+        let lr = self.options.lr_at(self.submitted);
+        self.stepper.step(&batch, lr, mode)?;
+        self.submitted += 1;
+        let ends_epoch = batch.is_last;
+        self.loader.recycle(batch);
+        Ok(ends_epoch)
+    }
+
+    /// Results of steps that are done, oldest first; of all that were submitted if `wait`.
+    pub(super) fn take(&mut self, wait: bool) -> Result<Vec<StepResult>> {
+        let results = self.stepper.take(wait)?;
+        self.done += results.len() as u64;
+        Ok(results)
+    }
+
+    /// Loss and accuracy over all test images, with running statistics. Images that cannot be read are left out if the
+    /// data set was opened so.
+    ///
+    /// # Errors
+    /// Those of images that cannot be read; [`Error::Data`] if none can; what the device reported.
+    pub fn evaluate(&mut self) -> Result<Evaluation> {
+        let size = self.test_batch();
+        let [c, h, w] = self.format.image;
+        let program = match &mut self.evaluation {
+            Some(program) => program,
+            none => {
+                let loss: &dyn RowLoss = &*self.options.loss;
+                let graph = evaluation_step(self.forward.model(), loss, [size, c, h, w])?;
+                let options = CompileOptions::default();
+                none.insert(Program::compile(&graph, &mut self.store, options)?)
+            }
+        };
+        let mut loader = self.data.test_loader(size)?;
+        let first = program.steps_done();
+        let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
+        let mut add = |lens: &[usize], outputs: Outputs| {
+            // Those of an evaluation that ended in an error come first.
+            let number = outputs.step.checked_sub(first);
+            let len = number.and_then(|i| lens.get(i as usize)).copied();
+            let len = len.unwrap_or(0);
+            let sum = |name: &str| -> f64 {
+                let values = outputs.values.get(name).map_or(&[][..], Vec::as_slice);
+                values.iter().take(len).map(|&v| f64::from(v)).sum()
+            };
+            loss += sum("losses");
+            hits += sum("hits");
+        };
+        while let Some(batch) = loader.next_batch()? {
+            lens.push(batch.len);
+            program.step(&[("images", &batch.images), ("labels", &batch.labels)])?;
+            loader.recycle(batch);
+            for outputs in program.collect()? {
+                add(&lens, outputs);
+            }
+        }
+        for outputs in program.finish()? {
+            add(&lens, outputs);
+        }
+        let images: usize = lens.iter().sum();
+        if images == 0 {
+            let message = "none of the test images can be read";
+            return Err(Error::data(&self.data.test.name, message));
+        }
+        let count = images as f64;
+        Ok(Evaluation {
+            loss: loss / count,
+            top1: hits / count,
+            images,
+        })
+    }
+
+    fn test_batch(&self) -> usize {
+        let part = self.options.batch_size / self.options.accumulate;
+        part.min(self.data.test.len())
+    }
+
+    /// Logits [N, classes] of `images` [N, C, H, W], both row-major, with running statistics. Values are as those of the
+    /// data set before normalisation: floats as they are, bytes divided by 255.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the values are no whole images; what the device reported.
+    pub fn predict(&mut self, images: &[f32]) -> Result<Vec<f32>> {
+        self.forward.predict(&mut self.store, &self.format, images)
+    }
+
+    /// Writes a safetensors file with all that training depends on from here: parameters and running statistics under
+    /// PyTorch's names, the optimiser's states, the step, the seed, how images are normalised. The file is whole or, after a
+    /// crash, the one from before.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path; [`Error::Diverged`] if a value is no number, and nothing is written; what the device
+    /// reported.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let tensors = checkpoint::from_store(&self.store, &ROLES)?;
+        if let Some(name) = not_finite(&tensors) {
+            let step = self.submitted;
+            return Err(Error::Diverged(format!(
+                "{name} has values that are no numbers after step {step}: it is not saved"
+            )));
+        }
+        let metadata = BTreeMap::from([
+            (STEP.into(), self.submitted.to_string()),
+            (SEED.into(), self.options.seed.to_string()),
+            self.format.entry()?,
+        ]);
+        checkpoint::save(path.as_ref(), &tensors, &metadata)
+    }
+
+    /// Takes over what [`Trainer::save`] wrote, its step and its seed too. A trainer of the same network, data and options
+    /// then goes on to the same bits as the one that saved.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Checkpoint`] if the file is damaged, none of a trainer's, of other images, or does not fit the
+    /// network or the optimiser: the trainer is then as it was.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let (tensors, metadata) = checkpoint::load(path)?;
+        let fail = |message: String| Error::checkpoint(path, message);
+        let format = Format::of_file(path, &metadata)?;
+        if format != self.format {
+            let mine = &self.format;
+            return Err(fail(format!(
+                "is of other images: {format:?}, here {mine:?}"
+            )));
+        }
+        let number = |key: &str| -> Result<u64> {
+            let text = metadata.get(key);
+            let number = text.and_then(|text| text.parse().ok());
+            number.ok_or_else(|| fail(format!("its `{key}` is no number: {text:?}")))
+        };
+        let (step, seed) = (number(STEP)?, number(SEED)?);
+        let loader = self
+            .data
+            .train_loader(self.options.batch_size, seed, step)?;
+        // Steps under way are not to write over it, nor to be counted.
+        self.stepper.take(true)?;
+        checkpoint::to_store(path, &tensors, &self.store, &ROLES)?;
+        self.loader = loader;
+        self.options.seed = seed;
+        (self.submitted, self.done) = (step, step);
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.submitted
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.loader.batches_per_epoch() as u64
+    }
+
+    /// The images.
+    pub fn data(&self) -> &DataSet {
+        &self.data
+    }
+
+    /// The options. The seed is that of the file that was loaded last.
+    pub fn options(&self) -> &TrainerOptions {
+        &self.options
+    }
+
+    /// Parameters, running statistics and the optimiser's states by name.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// As [`Trainer::store`], to compile programs for.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Bytes of device memory that it takes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let evaluation = self.evaluation.iter().map(|p| p.memory().other);
+        self.store.size_bytes() + self.stepper.other_bytes() + evaluation.sum::<u64>()
+    }
+}
+
+/// Keys of a checkpoint's metadata.
+const STEP: &str = "step";
+const SEED: &str = "seed";
+
+/// A loss beyond this is no loss any more, though its bits may be a number.
+const ABSURD: f64 = 1e12;
+
+/// Whether a loss is a number that training can go on from.
+pub(super) fn is_sane(loss: f64) -> bool {
+    loss.abs() < ABSURD
+}
+
+/// The first tensor with a value that is not finite.
+pub(super) fn not_finite(tensors: &Tensors) -> Option<&str> {
+    let bad = |data: &[f32]| data.iter().any(|v| !v.is_finite());
+    let found = tensors.iter().find(|(_, tensor)| bad(&tensor.data));
+    found.map(|(name, _)| name.as_str())
+}
+
+fn mean((count, loss, top1): (u32, f64, f64)) -> StepResult {
+    let count = f64::from(count.max(1));
+    StepResult {
+        loss: (loss / count) as f32,
+        top1: (top1 / count) as f32,
+    }
+}
+
+/// Fails if `model` does not make as many logits as there are classes, of batches of `count` images.
+fn check_classes(model: &dyn Layer, format: &Format, count: usize) -> Result<()> {
+    let g = Graph::new();
+    let [c, h, w] = format.image;
+    let logits = model.forward(g.input("images", [count, c, h, w]), Mode::Eval);
+    g.check()?;
+    let (given, classes) = (logits.shape(), format.classes);
+    if given.dims() != [count, classes] {
+        let message = format!(
+            "it gives {given} for {count} images {:?}: of {classes} classes, [{count}, {classes}] is wanted",
+            format.image
+        );
+        return Err(Error::shape("network", message));
+    }
+    Ok(())
+}
