@@ -152,6 +152,11 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
             }),
         ),
         (
+            "init",
+            &["--init", "somewhere"],
+            Resolves(|c| c.options.init.as_deref() == Some(Path::new("somewhere"))),
+        ),
+        (
             "data",
             &["--data", "cifar100"],
             Resolves(|c| c.data == "cifar100"),

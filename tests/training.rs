@@ -13,7 +13,7 @@ use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Loss, Mode};
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, Live, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions,
+    Event, Live, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions, checkpoint,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -228,7 +228,7 @@ fn live_steps_are_those_of_a_run() {
         run(of(run_live.norm, &out)).unwrap();
         let of_run: Vec<f32> = losses(&out).iter().map(|&v| v as f32).collect();
         assert_eq!(of_run, run_live.losses, "{name}");
-        let load = |path: &Path| decorr::train::checkpoint::load(path).unwrap().0;
+        let load = |path: &Path| checkpoint::load(path).unwrap().0;
         let of_run = load(&out.join("model.safetensors"));
         let of_live = load(&dir.path().join("live").join(name));
         assert_eq!(
@@ -306,8 +306,7 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
         error.contains("--lr") && error.contains("model.safetensors"),
         "{error}"
     );
-    let (tensors, metadata) =
-        decorr::train::checkpoint::load(&out.join("model.safetensors")).unwrap();
+    let (tensors, metadata) = checkpoint::load(&out.join("model.safetensors")).unwrap();
     assert_eq!(metadata["step"], (bad.step - 1).to_string());
     let finite = tensors
         .values()
@@ -365,7 +364,7 @@ fn stopping_saves() {
         "{}",
         summary.steps
     );
-    let (_, metadata) = decorr::train::checkpoint::load(&summary.checkpoint).unwrap();
+    let (_, metadata) = checkpoint::load(&summary.checkpoint).unwrap();
     assert_eq!(metadata["step"], summary.steps.to_string());
     assert_eq!(summary.test.images, 1000);
 }
@@ -420,4 +419,88 @@ fn frozen_steps_run_in_turn_with_others() {
     })
     .unwrap();
     assert_eq!(losses(&out).len(), 24);
+}
+
+/// `--init`: what fits is taken, a last layer for other classes is new, and what does not fit is an error that leaves no folder.
+#[test]
+fn a_run_begins_with_the_weights_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let of = |out: &Path, init: Option<&Path>, steps: u64, lr: f32| TrainOptions {
+        model: Some("cnn".into()),
+        width: Some(0.25),
+        norm: Some(NormName::Deconv),
+        block: Some(8),
+        batch_size: Some(16),
+        test_images: Some(16),
+        steps: Some(steps),
+        lr: Some(lr),
+        init: init.map(Path::to_path_buf),
+        ..options(out)
+    };
+    let weights = |out: &Path| checkpoint::load(&out.join("model.safetensors")).unwrap().0;
+    run(of(&path("first"), None, 12, 0.05)).unwrap();
+    let first = weights(&path("first"));
+
+    // So small a step changes no weight; a folder means its model.safetensors.
+    run(of(&path("next"), Some(&path("first")), 1, 1e-30)).unwrap();
+    let next = weights(&path("next"));
+    for (name, tensor) in &first {
+        let is_learned = name.ends_with("weight") || name.ends_with("bias");
+        assert!(!is_learned || next[name].data == tensor.data, "{name}");
+    }
+    run(of(&path("fresh"), None, 1, 1e-30)).unwrap();
+    assert!(losses(&path("next"))[0] < 0.9 * losses(&path("fresh"))[0]);
+
+    let changed = |name: &str, shape: &[usize]| {
+        let mut tensors = first.clone();
+        let tensor = tensors.get_mut(name).unwrap();
+        tensor.data.resize(shape.iter().product(), 0.5);
+        tensor.shape = shape.to_vec();
+        tensors
+    };
+    let save = |tensors: &checkpoint::Tensors| {
+        let file = path("changed.safetensors");
+        checkpoint::save(&file, tensors, &Default::default()).unwrap();
+        file
+    };
+    let shape = first["fc.weight"].shape.clone();
+    let mut of_five = changed("fc.weight", &[5, shape[1]]);
+    of_five.insert(
+        "fc.bias".into(),
+        changed("fc.bias", &[5])["fc.bias"].clone(),
+    );
+    let config = of(&path("tuned"), Some(&save(&of_five)), 1, 1e-30);
+    let config = TrainConfig::resolve(config).unwrap();
+    let mut notices = String::new();
+    let stop = AtomicBool::new(false);
+    train(&support::gpu(), &config, Start::New, &stop, |event| {
+        if let Event::Notice(text) = event {
+            notices += text;
+        }
+    })
+    .unwrap();
+    assert!(
+        notices.contains("the number of classes is another: fc.bias; fc.weight"),
+        "{notices}"
+    );
+    let tuned = weights(&path("tuned"));
+    assert_eq!(tuned["fc.weight"].shape, shape);
+    assert_eq!(tuned["conv1.weight"].data, first["conv1.weight"].data);
+
+    let of_three = save(&changed("conv1.weight", &[4, 3, 3, 3]));
+    let error = run(of(&path("none"), Some(&of_three), 1, 0.1))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("conv1.weight is [4, 3, 3, 3]"), "{error}");
+    let strange = checkpoint::Tensors::from([("a.weight".to_string(), first["fc.bias"].clone())]);
+    let error = run(of(&path("none"), Some(&save(&strange)), 1, 0.1))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no tensor of this network"), "{error}");
+    let error = run(of(&path("none"), Some(&path("not there")), 1, 0.1))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("not there"), "{error}");
+    assert!(!path("none").exists());
 }

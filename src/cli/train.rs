@@ -53,6 +53,10 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
                     .into(),
             ));
         }
+        if options.init.is_some() {
+            let message = "--resume goes on with the weights of the run, so that --init would change nothing: leave it out";
+            return Err(Error::Config(message.into()));
+        }
         let saved = Saved::latest(&options.out_or_default())?;
         for damaged in &saved.damaged {
             note(format_args!("passed over: {damaged}"));

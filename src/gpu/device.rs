@@ -17,8 +17,11 @@ const SOFTWARE_PATIENCE: Duration = Duration::from_secs(3600);
 /// Bytes that may be on their way to the device outside of the step.
 const UPLOAD_BYTES: u64 = 64 << 20;
 
+/// One of a device's limits.
+type Limit = fn(&wgpu::Limits) -> u32;
+
 /// Limits that must be no less than wgpu's defaults.
-const NEEDED_LIMITS: [(&str, fn(&wgpu::Limits) -> u32); 5] = [
+const NEEDED_LIMITS: [(&str, Limit); 5] = [
     ("max_storage_buffers_per_shader_stage", |l| {
         l.max_storage_buffers_per_shader_stage
     }),

@@ -254,6 +254,60 @@ pub fn part_to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Rol
     write(path, tensors, store, wholes(store, roles), Vec::new())
 }
 
+/// What `--init` did with the tensors of a file.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// Of the model, taken from the file.
+    pub(super) taken: usize,
+    /// Of the model's last layer, which has another number of classes in the file.
+    pub(super) anew: Vec<String>,
+    /// Of the model, and not in the file.
+    pub(super) missing: Vec<String>,
+    /// In the file, and not of the model.
+    pub(super) unused: Vec<String>,
+}
+
+/// Gives the store's parameters and running statistics the values of those tensors that have their names, for a training
+/// that begins with another network. The layer `last` keeps its own first values where its shape is another.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming every other tensor of another shape, or if none has the name of a parameter.
+pub(super) fn begin_with(
+    path: &Path,
+    tensors: &Tensors,
+    store: &Store,
+    last: Option<&str>,
+) -> Result<Begun> {
+    let mut wanted = wholes(store, &MODEL);
+    let is_unused = |name: &&String| !wanted.contains_key(*name);
+    let mut begun = Begun {
+        unused: tensors.keys().filter(is_unused).cloned().collect(),
+        ..Begun::default()
+    };
+    wanted.retain(|name, whole| {
+        let is_of_last = name.rsplit_once('.').map(|(layer, _)| layer) == last;
+        match tensors.get(name) {
+            Some(tensor) if tensor.shape != whole.shape && is_of_last => {
+                begun.anew.push(name.clone());
+                false
+            }
+            Some(_) => true,
+            None => {
+                begun.missing.push(name.clone());
+                false
+            }
+        }
+    });
+    begun.taken = wanted.len();
+    if wanted.is_empty() {
+        let message =
+            "has no tensor of this network: name the --model, --form and --norm that it is of";
+        return Err(Error::checkpoint(path, message));
+    }
+    write(path, tensors, store, wanted, Vec::new())?;
+    Ok(begun)
+}
+
 fn write(
     path: &Path,
     tensors: &Tensors,

@@ -129,6 +129,7 @@ macro_rules! options {
 }
 
 options! {
+    init: PathBuf = None, "Begin with the weights of another network, for fine-tuning: the folder of a run, a checkpoint, or a state dict of torchvision as safetensors. A last layer with another number of classes begins anew";
     preset: String = None, "Settings of the paper as defaults: DATA-MODEL-NORM, for example cifar10-vgg11-deconv, cifar100-resnet50-batch or imagenet-resnet18-none (with --data-dir); an unknown name lists all. Other options override it";
     #[arg(value_parser = data_name_parser())]
     data: String = Some("fashion-mnist".into()), "Data set [default: fashion-mnist]";

@@ -8,6 +8,7 @@ mod export;
 mod fitting;
 mod fold;
 mod foreign;
+mod init;
 mod live;
 mod metrics;
 mod predictor;

@@ -10,6 +10,7 @@ use super::config::TrainConfig;
 use super::curves::{Over, draw_curves};
 use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
+use super::init::Weights;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
 use super::stepper::StepResult;
@@ -132,6 +133,10 @@ pub fn train(
             config.out.display()
         )));
     }
+    let weights = match &config.options.init {
+        Some(from) if saved.is_none() => Some(Weights::read(from)?),
+        _ => None,
+    };
     let lock = lock_out(&config.out)?;
     prepare_out(&config.out, may_be_there)?;
 
@@ -161,6 +166,9 @@ pub fn train(
     let made = made.and_then(|mut trainer| {
         let store = trainer.store_mut();
         let evaluator = Evaluator::new(store, &model, config.loss, &set, test_batch)?;
+        if let Some(weights) = weights {
+            tell(Event::Notice(&weights.give(store)?));
+        }
         Ok((trainer, evaluator))
     });
     let (trainer, evaluator) = match made {

@@ -791,6 +791,16 @@ fn last_layer(tensors: &Tensors) -> Option<(&'static str, usize)> {
     LAST_LAYERS.iter().find_map(found)
 }
 
+/// Which of the layers with these states is the last.
+pub(super) fn last_layer_of(states: &[&str]) -> Option<&'static str> {
+    let is_there = |weight: &&&'static str| {
+        let has = |name: &&str| part_of_weight(name).map_or(*name, |(whole, _)| whole) == **weight;
+        states.iter().any(has)
+    };
+    let weight = LAST_LAYERS.iter().find(is_there)?;
+    weight.strip_suffix(".weight")
+}
+
 /// Name and weight [O, C, k, k].
 fn stem(tensors: &Tensors) -> Option<(&'static str, &HostTensor)> {
     let found = |name: &&'static str| Some((*name, tensors.get(*name)?));
