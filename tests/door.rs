@@ -107,7 +107,8 @@ fn each_hears_of_its_own_errors() {
 
 #[test]
 fn a_device_that_allows_too_little_is_refused_by_the_name_of_the_limit() {
-    let lower: [(&str, fn(&mut wgpu::Limits)); 3] = [
+    type Change = fn(&mut wgpu::Limits);
+    let lower: [(&str, Change); 3] = [
         ("max_storage_buffers_per_shader_stage 4", |l| {
             l.max_storage_buffers_per_shader_stage = 4;
         }),
