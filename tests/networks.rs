@@ -604,7 +604,7 @@ fn channel_networks_of_linear_layers_fold_too(from: &Path, out: &Path) {
             let values = tensor.data.iter_mut().zip(random);
             match name.rsplit('.').next().unwrap() {
                 "running_mean" | "running_rest_mean" => {
-                    values.for_each(|(v, u)| *v = 0.2 * u as f32)
+                    values.for_each(|(v, u)| *v = 0.2 * u as f32);
                 }
                 "running_deconv" => values.for_each(|(v, u)| *v += 0.1 * u as f32),
                 "running_rest_var" => values.for_each(|(v, u)| *v = 1.0 + 0.5 * u as f32),
