@@ -8,8 +8,7 @@ use super::step::evaluation_step;
 use super::trained::Trained;
 use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
-use crate::models::Model;
-use crate::nn::Loss;
+use crate::nn::{Layer, RowLoss};
 use crate::program::{CompileOptions, Outputs, Program, Store};
 use crate::{Error, Result};
 
@@ -39,8 +38,8 @@ impl Evaluator {
     /// As [`Program::compile`].
     pub fn new(
         store: &mut Store,
-        model: &Model,
-        loss: Loss,
+        model: &dyn Layer,
+        loss: impl RowLoss,
         data: &DataSet,
         batch_size: usize,
     ) -> Result<Self> {
@@ -66,9 +65,14 @@ impl Evaluator {
     /// What the device reported, and those of images that cannot be read; [`Error::Data`] if none can.
     pub fn run(&mut self, mut skipped: impl FnMut(&str)) -> Result<Evaluation> {
         let mut loader = self.data.test_loader(self.batch_size)?;
+        // Steps are numbered over the program's life.
+        let first = self.program.steps_done();
         let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
         let mut add = |lens: &[usize], outputs: Outputs| {
-            let len = lens.get(outputs.step as usize).copied().unwrap_or(0);
+            // Those of an evaluation that ended in an error come first.
+            let number = outputs.step.checked_sub(first);
+            let len = number.and_then(|i| lens.get(i as usize)).copied();
+            let len = len.unwrap_or(0);
             let sum = |name: &str| -> f64 {
                 let values = outputs.values.get(name).map_or(&[][..], Vec::as_slice);
                 values.iter().take(len).map(|&v| f64::from(v)).sum()
@@ -76,9 +80,6 @@ impl Evaluator {
             loss += sum("losses");
             hits += sum("hits");
         };
-        let first = self.program.steps_done();
-        // Steps are numbered over the program's life; lens by batch of this run.
-        lens.resize(first as usize, 0);
         while let Some(batch) = loader.next_batch()? {
             lens.push(batch.len);
             for why in &batch.skipped {

@@ -6,17 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::{self, Tensors};
-use super::evaluate::Evaluation;
+use super::evaluate::{Evaluation, Evaluator};
 use super::predictor::{Format, Forward};
 use super::saved::ROLES;
-use super::step::evaluation_step;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::nn::{Layer, Loss, Mode, RowLoss};
 use crate::optim::{Optimizer, Schedule, Sgd};
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::Store;
 use crate::{Error, Result};
 
 /// How a [`Trainer`] trains. Methods change one option each.
@@ -183,7 +182,7 @@ pub struct Trainer {
     options: TrainerOptions,
     store: Store,
     stepper: Stepper,
-    evaluation: Option<Program>,
+    evaluator: Option<Evaluator>,
     loader: Loader,
     /// Steps given to the device.
     submitted: u64,
@@ -243,7 +242,7 @@ impl Trainer {
             options,
             store,
             stepper,
-            evaluation: None,
+            evaluator: None,
             loader,
             submitted: start,
             done: start,
@@ -335,59 +334,18 @@ impl Trainer {
     /// # Errors
     /// Those of images that cannot be read; [`Error::Data`] if none can; what the device reported.
     pub fn evaluate(&mut self) -> Result<Evaluation> {
-        let size = self.test_batch();
-        let [c, h, w] = self.format.image;
-        let program = match &mut self.evaluation {
-            Some(program) => program,
+        let evaluator = match &mut self.evaluator {
+            Some(evaluator) => evaluator,
             none => {
+                let part = self.options.batch_size / self.options.accumulate;
+                let size = part.min(self.data.test.len());
+                let model = self.forward.model();
                 let loss: &dyn RowLoss = &*self.options.loss;
-                let graph = evaluation_step(self.forward.model(), loss, [size, c, h, w])?;
-                let options = CompileOptions::default();
-                none.insert(Program::compile(&graph, &mut self.store, options)?)
+                let store = &mut self.store;
+                none.insert(Evaluator::new(store, model, loss, &self.data, size)?)
             }
         };
-        let mut loader = self.data.test_loader(size)?;
-        let first = program.steps_done();
-        let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
-        let mut add = |lens: &[usize], outputs: Outputs| {
-            // Those of an evaluation that ended in an error come first.
-            let number = outputs.step.checked_sub(first);
-            let len = number.and_then(|i| lens.get(i as usize)).copied();
-            let len = len.unwrap_or(0);
-            let sum = |name: &str| -> f64 {
-                let values = outputs.values.get(name).map_or(&[][..], Vec::as_slice);
-                values.iter().take(len).map(|&v| f64::from(v)).sum()
-            };
-            loss += sum("losses");
-            hits += sum("hits");
-        };
-        while let Some(batch) = loader.next_batch()? {
-            lens.push(batch.len);
-            program.step(&[("images", &batch.images), ("labels", &batch.labels)])?;
-            loader.recycle(batch);
-            for outputs in program.collect()? {
-                add(&lens, outputs);
-            }
-        }
-        for outputs in program.finish()? {
-            add(&lens, outputs);
-        }
-        let images: usize = lens.iter().sum();
-        if images == 0 {
-            let message = "none of the test images can be read";
-            return Err(Error::data(&self.data.test.name, message));
-        }
-        let count = images as f64;
-        Ok(Evaluation {
-            loss: loss / count,
-            top1: hits / count,
-            images,
-        })
-    }
-
-    fn test_batch(&self) -> usize {
-        let part = self.options.batch_size / self.options.accumulate;
-        part.min(self.data.test.len())
+        evaluator.run(|_| {})
     }
 
     /// Logits [N, classes] of `images` [N, C, H, W], both row-major, with running statistics. Values are as those of the
@@ -489,8 +447,8 @@ impl Trainer {
 
     /// Bytes of device memory that it takes.
     pub(super) fn size_bytes(&self) -> u64 {
-        let evaluation = self.evaluation.iter().map(|p| p.memory().other);
-        self.store.size_bytes() + self.stepper.other_bytes() + evaluation.sum::<u64>()
+        let evaluation = self.evaluator.as_ref().map_or(0, Evaluator::other_bytes);
+        self.store.size_bytes() + self.stepper.other_bytes() + evaluation
     }
 }
 
