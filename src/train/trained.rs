@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::checkpoint::{self, CLASS_NAMES, HostTensor, Tensors};
 use super::config::{NormName, TrainConfig, TrainOptions};
 use super::fold;
+use super::step::prediction_step;
 use crate::data::{self, DataSet, Transform};
 use crate::decode::{self, Room};
 use crate::gpu::{AdapterChoice, Gpu};
@@ -583,9 +584,7 @@ impl Trained {
         let mut batch = wanted;
         let (store, program) = loop {
             let [channels, height, width] = self.transform.shape;
-            let g = Graph::new();
-            let images = g.input("images", [batch, channels, height, width]);
-            g.output("logits", self.model.forward(images, Mode::Eval));
+            let graph = prediction_step(&self.model, [batch, channels, height, width])?;
             // Those weights that an earlier program has are the store's already.
             let mut store = match self.predictor.take() {
                 Some(predictor) => predictor.store,
@@ -595,7 +594,7 @@ impl Trained {
             if !gpu.is_software() {
                 self.config.choose_kernels(&mut store)?;
             }
-            match Program::compile(&g, &mut store, CompileOptions::default()) {
+            match Program::compile(&graph, &mut store, CompileOptions::default()) {
                 Ok(program) => break (store, program),
                 Err(Error::Limit(_) | Error::OutOfMemory(_)) if batch > 1 => batch /= 2,
                 Err(error) => return Err(error),
