@@ -17,16 +17,16 @@ const CHUNK: usize = 32;
 
 #[derive(Debug, Args)]
 pub(super) struct PredictArgs {
-    /// Folder of a run, a checkpoint of one, or a state dict of torchvision's as safetensors
+    /// Folder of a run, a checkpoint of one, or a state dict of torchvision as safetensors
     #[arg(long, value_name = "RUN|FILE")]
     checkpoint: PathBuf,
     /// Pictures, and folders of them with all that is below
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
-    /// Print so many classes, the most probable first [default: 5, or all if there are fewer]
+    /// Print this number of classes, the most probable first [default: 5, or all if there are fewer]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     top: Option<usize>,
-    /// Name pictures that cannot be read and go on without them
+    /// Report pictures that cannot be read and continue without them
     #[arg(long)]
     skip_bad: bool,
     /// Print one JSON array of objects: file, predictions: class (null if it has no name), index, probability
@@ -45,7 +45,7 @@ pub(super) struct PredictArgs {
     /// as for ImageNet; cifar10 or cifar100 for the form of CIFAR; fashion-mnist for networks without forms]
     #[arg(long, value_parser = data_name_parser())]
     data: Option<String>,
-    /// Rows and columns that pictures are brought to [default: those of the training; 224 for the form of ImageNet]
+    /// Rows and columns to which pictures are scaled [default: those of the training; 224 for the form of ImageNet]
     #[arg(long)]
     image_size: Option<usize>,
     #[command(flatten)]

@@ -111,9 +111,9 @@ impl Evaluator {
 
 /// Evaluates a checkpoint written by training on the test images of a data set.
 ///
-/// Model and loss are read from the checkpoint's metadata; `options` may name other data. A file
-/// that has none, PyTorch's say, is opened as [`Trained::read`] does it, by what `options` name. A folder is that of a run. `tell` is told of images
-/// that are left out, and of what else the user should know.
+/// Model and loss are read from the checkpoint's metadata; `options` may name other data. A file without metadata, of PyTorch
+/// for example, is opened by what `options` name, as [`Trained::read`] does. A folder is that of a run. `tell` is told of
+/// images that are left out, and of what else the user should know.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the file is damaged or does not fit, and those of data and device.

@@ -40,9 +40,9 @@ impl Weights {
         } = checkpoint::begin_with(&self.file, &self.tensors, store, last)?;
         let mut text = format!("begins with {taken} tensors of {}", self.file.display());
         for (names, what) in [
-            (anew, "new, since the number of classes is another"),
-            (missing, "new, since the file lacks them"),
-            (unused, "left out, since this network lacks them"),
+            (anew, "New, since the number of classes is another"),
+            (missing, "New, since the file lacks them"),
+            (unused, "Left out, since this network lacks them"),
         ] {
             if !names.is_empty() {
                 text += &format!(". {what}: {}", first_of(&names));
