@@ -195,7 +195,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Config`] for a batch size that makes no batch or that `accumulate` does not divide, or no modes;
-    /// [`Error::Shape`] or [`Error::Graph`] if network or loss do not fit the data; as [`Program::compile`].
+    /// [`Error::Shape`] or [`Error::Graph`] if network or loss do not fit the data; as [`crate::program::Program::compile`].
     pub fn new(
         gpu: &Arc<Gpu>,
         model: impl Layer + Send + Sync + 'static,
