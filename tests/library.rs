@@ -522,19 +522,26 @@ fn wrong_files_are_named_and_change_nothing() {
         checkpoint::save(&file(name), &tensors, metadata).unwrap();
     };
     save("plain", &BTreeMap::new());
-    assert_says(trainer.load(file("plain")), &["format", "Trainer::save"]);
+    assert_says(
+        trainer.load(file("plain")),
+        &["input_shape", "not written by decorr"],
+    );
     metadata.insert("step".into(), "many".into());
     save("step", &metadata);
     assert_says(trainer.load(file("step")), &["step", "many"]);
-    metadata.insert(
-        "format".into(),
-        r#"{"image":[0,6,5],"classes":3,"mean":[],"std":[]}"#.into(),
-    );
-    save("format", &metadata);
-    assert_says(
-        Predictor::open(&gpu, small("fc"), file("format")),
-        &["format", "damaged"],
-    );
+    for (key, text) in [
+        ("input_shape", "[0, 6, 5]"),
+        ("input_shape", "[2, 6]"),
+        ("mean", "[0.5]"),
+        ("std", "[1.0, 0.0]"),
+        ("std", "some"),
+    ] {
+        let mut metadata = metadata.clone();
+        metadata.insert(key.into(), text.into());
+        save("damaged", &metadata);
+        let opened = Predictor::open(&gpu, small("fc"), file("damaged"));
+        assert_says(opened, &[key, "damaged"]);
+    }
     // After all of that the trainer is as it was.
     trainer.save(file("again")).unwrap();
     assert!(std::fs::read(file("again")).unwrap() == whole);

@@ -9,11 +9,12 @@ use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
 use decorr::Picture;
-use decorr::data::Source;
+use decorr::data::{DataSet, Images, Source};
+use decorr::models::{Model, Norm};
 use decorr::train::checkpoint::{self, HostTensor, Tensors};
 use decorr::train::{
-    Live, NormName, Prediction, Start, TrainConfig, TrainOptions, Trained, evaluate_checkpoint,
-    train,
+    Live, NormName, Prediction, Predictor, Start, TrainConfig, TrainOptions, Trained, Trainer,
+    TrainerOptions, evaluate_checkpoint, train,
 };
 use image::{DynamicImage, ImageBuffer, Luma, Rgb, RgbImage};
 
@@ -476,6 +477,57 @@ fn a_folder_is_its_model() {
     ] {
         refused(args, &["without a model.safetensors"]);
     }
+}
+
+/// A run's network in a program of one's own, and a trainer's in the commands: all files say alike what images they are for.
+#[test]
+fn files_of_trainers_and_of_commands_are_of_one_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let gpu = support::gpu();
+    let options = TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(NormName::None),
+        data: Some("fashion-mnist".into()),
+        ..TrainOptions::default()
+    };
+    let pixels = |n: usize| -> Vec<u8> { (0..784).map(|p| (p * n % 251) as u8).collect() };
+    let pictures: Vec<Picture> = (1..4).map(|n| picture(&pixels(n), 1, 28)).collect();
+    let values: Vec<f32> = pictures.iter().flat_map(|p| p.data.clone()).collect();
+    let logits_of = |mut trained: Trained| -> Vec<f32> {
+        let found = trained.predict(&pictures).unwrap();
+        found.into_iter().flat_map(|p| p.logits).collect()
+    };
+    let model = Model::new("linear", Norm::None, 10).unwrap();
+
+    let run = trained(TrainOptions {
+        steps: Some(2),
+        batch_size: Some(8),
+        test_images: Some(20),
+        out: Some(dir.path().join("run")),
+        ..options.clone()
+    });
+    let mut own = Predictor::open(&gpu, model, &run).unwrap();
+    assert_eq!((own.image_shape(), own.classes()), ([1, 28, 28], 10));
+    assert_eq!(own.class_names()[9], "Ankle boot");
+    let of_run = logits_of(Trained::open(&gpu, &run).unwrap());
+    assert_eq!(own.predict(&values).unwrap(), of_run);
+
+    let images = |n: usize| {
+        let bytes: Vec<u8> = (1..=n).flat_map(pixels).collect();
+        Images::new(bytes, [1, 28, 28], vec![0; n], 10).unwrap()
+    };
+    let mut set = DataSet::new(images(8), images(2), &[0.25], &[0.5]).unwrap();
+    set.class_names = (0..10).map(|n| format!("kind {n}")).collect();
+    let of_trainer = TrainerOptions::default().batch_size(4);
+    let mut trainer = Trainer::new(&gpu, model, set, of_trainer).unwrap();
+    trainer.step().unwrap();
+    let file = dir.path().join("own.safetensors");
+    trainer.save(&file).unwrap();
+    let read = Trained::open_with(&gpu, &file, options).unwrap();
+    assert_eq!(read.class_names()[3], "kind 3");
+    let of_file = logits_of(read);
+    assert_eq!(trainer.predict(&values).unwrap(), of_file);
+    assert!(support::relative_error(&of_file, &of_run).0 > 0.1);
 }
 
 /// A network that is learning is the one in the file that is written of it then.

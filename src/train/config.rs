@@ -7,8 +7,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::interface::Interface;
 use super::presets::preset;
-use super::trained::Interface;
 use crate::data::{self, DataOptions, DataSet};
 use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Form, Model, Norm, networks};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::checkpoint;
 use super::config::{NormName, TrainConfig, TrainOptions};
 use super::curves::{Over, draw_curves};
+use super::interface::Interface;
 use super::metrics::{Record, Split};
 use super::stepper::{Recipe, Stepper};
-use super::trained::{Interface, Trained};
+use super::trained::Trained;
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
@@ -148,7 +149,7 @@ impl Live {
             let norm = Norm::from(run.norm).name();
             let name = format!("{norm}.safetensors");
             let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
-            let interface = Interface::of(&run.config, &self.data);
+            let interface = Interface::of(&self.data);
             let metadata = run.config.metadata(self.step, &interface)?;
             checkpoint::save(&dir.join(&name), &tensors, &metadata)?;
             names.push(name);
@@ -165,7 +166,7 @@ impl Live {
     /// # Errors
     /// What the device reported.
     pub fn trained(&self, run: &LiveRun) -> Result<Trained> {
-        let interface = Interface::of(&run.config, &self.data);
+        let interface = Interface::of(&self.data);
         Trained::of_store(&run.store, &run.model, &run.config, interface)
     }
 

@@ -9,6 +9,7 @@ mod fitting;
 mod fold;
 mod foreign;
 mod init;
+mod interface;
 mod live;
 mod metrics;
 mod predictor;

@@ -11,10 +11,10 @@ use super::curves::{Over, draw_curves};
 use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
 use super::init::Weights;
+use super::interface::Interface;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::saved::{self, Saved};
 use super::stepper::StepResult;
-use super::trained::Interface;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
@@ -215,7 +215,7 @@ pub fn train(
     let mut run = Run {
         metrics: MetricsWriter::over(&metrics, &records)?,
         config,
-        interface: Interface::of(config, &set),
+        interface: Interface::of(&set),
         trainer,
         evaluator,
         checkpoint: config.out.join("model.safetensors"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Tensors};
 use super::config::{TrainConfig, TrainOptions};
-use super::trained::Interface;
+use super::interface::Interface;
 use crate::files::remove_if_there;
 use crate::graph::Role;
 use crate::program::Store;

@@ -1,42 +1,33 @@
 //! A trained network: whose weights these are, what images it takes, and what it says of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
-use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
-use super::checkpoint::{self, CLASS_NAMES, HostTensor, Tensors};
+use super::checkpoint::{self, HostTensor, Tensors};
 use super::config::{NormName, TrainConfig, TrainOptions};
 use super::fold;
-use super::step::prediction_step;
-use crate::data::{self, DataSet, Transform};
+use super::interface::Interface;
+use super::predictor::Forward;
+use crate::data::{self, Transform};
 use crate::decode::{self, Room};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::graph::{Graph, Init, Kind, Role, Tensor};
 use crate::models::{ConvInput, Form, Model, Network, Norm, network, networks};
 use crate::nn::{DeconvOptions, Mode, part_of_weight};
 use crate::picture::Picture;
-use crate::program::{CompileOptions, Program, Store};
+use crate::program::Store;
 use crate::{Error, Result};
-
-/// Entries of a file's metadata, each a JSON text.
-const INPUT_SHAPE: &str = "input_shape";
-const MEAN: &str = "mean";
-const STD: &str = "std";
-const VERSION: &str = "decorr_version";
 
 /// Pictures that go through the network together.
 const MOST: usize = 32;
 
 /// Bytes of a pixel that is resized.
 const OF_RGB: u64 = 3;
-
-/// Images with a longer side are no input of a network here.
-const LONGEST_SIDE: usize = 1 << 16;
 
 /// The last layer of each network, of which a file has one.
 const LAST_LAYERS: [&str; 4] = [
@@ -48,106 +39,6 @@ const LAST_LAYERS: [&str; 4] = [
 
 /// The first convolution of each network, likewise.
 const STEMS: [&str; 3] = ["features.0.weight", "features.conv0.weight", "conv1.weight"];
-
-/// What a network takes and gives.
-#[derive(Clone, Debug)]
-pub(super) struct Interface {
-    pub(super) transform: Transform,
-    /// In the order of their numbers; none if they are not known.
-    pub(super) class_names: Vec<String>,
-}
-
-impl Interface {
-    /// Of a network that is trained on `set` by `config`.
-    pub(super) fn of(config: &TrainConfig, set: &DataSet) -> Self {
-        let images = &set.train;
-        Self {
-            transform: Transform {
-                shape: [images.channels, images.height, images.width],
-                mean: set.mean.clone(),
-                std: set.std.clone(),
-                crops: config.data == data::FOLDER,
-            },
-            class_names: set.class_names.clone(),
-        }
-    }
-
-    /// What the metadata of a file says of it.
-    ///
-    /// # Errors
-    /// None but bugs.
-    pub(super) fn write(&self, metadata: &mut BTreeMap<String, String>) -> Result<()> {
-        let mut add = |key: &str, value: serde_json::Result<String>| {
-            let text = value.map_err(|e| Error::bug(format!("{key} cannot be written: {e}")))?;
-            metadata.insert(key.into(), text);
-            Ok(())
-        };
-        add(INPUT_SHAPE, serde_json::to_string(&self.transform.shape))?;
-        add(MEAN, serde_json::to_string(&self.transform.mean))?;
-        add(STD, serde_json::to_string(&self.transform.std))?;
-        add(VERSION, serde_json::to_string(env!("CARGO_PKG_VERSION")))?;
-        if !self.class_names.is_empty() {
-            add(CLASS_NAMES, serde_json::to_string(&self.class_names))?;
-        }
-        Ok(())
-    }
-
-    /// What the file at `path` says; what it does not say is as `config` has it.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] for what makes no sense.
-    fn read(
-        path: &Path,
-        metadata: &BTreeMap<String, String>,
-        config: &TrainConfig,
-    ) -> Result<Self> {
-        let set = data::find_set(&config.data)?;
-        let (shape, _) = data::shape(&config.data, None, config.data_options.image_size)?;
-        let of_set = |names: &[&str]| names.iter().map(|n| (*n).to_string()).collect();
-        let class_names = checkpoint::class_names(path, metadata)?;
-        let transform = Transform {
-            shape: entry(path, metadata, INPUT_SHAPE)?.unwrap_or(shape),
-            mean: entry(path, metadata, MEAN)?.unwrap_or(set.mean.to_vec()),
-            std: entry(path, metadata, STD)?.unwrap_or(set.std.to_vec()),
-            crops: config.data == data::FOLDER,
-        };
-        let [channels, height, width] = transform.shape;
-        let sides = 1..=LONGEST_SIDE;
-        let is_mean = |v: &f32| v.is_finite();
-        let is_std = |v: &f32| v.is_finite() && *v > 0.0;
-        let makes_sense = matches!(channels, 1 | 3)
-            && sides.contains(&height)
-            && sides.contains(&width)
-            && transform.mean.len() == channels
-            && transform.std.len() == channels
-            && transform.mean.iter().all(is_mean)
-            && transform.std.iter().all(is_std);
-        if !makes_sense {
-            let message = format!(
-                "its `{INPUT_SHAPE}` {:?}, `{MEAN}` {:?} and `{STD}` {:?} are damaged: [C, H, W] with 1 or 3 channels, and \
-                 a number for each channel",
-                transform.shape, transform.mean, transform.std
-            );
-            return Err(Error::checkpoint(path, message));
-        }
-        Ok(Self {
-            transform,
-            class_names: class_names.unwrap_or_else(|| of_set(set.class_names)),
-        })
-    }
-}
-
-fn entry<T: DeserializeOwned>(
-    path: &Path,
-    metadata: &BTreeMap<String, String>,
-    key: &str,
-) -> Result<Option<T>> {
-    let read = |text: &String| {
-        serde_json::from_str(text)
-            .map_err(|e| Error::checkpoint(path, format!("its `{key}` is damaged: {e}")))
-    };
-    metadata.get(key).map(read).transpose()
-}
 
 /// A trained network: its weights, in host memory, and what has to be known to use them.
 ///
@@ -183,18 +74,8 @@ pub struct Trained {
     transform: Transform,
     class_names: Arc<[String]>,
     gpu: Option<Arc<Gpu>>,
-    predictor: Option<Predictor>,
-}
-
-/// A network on a device.
-#[derive(Debug)]
-struct Predictor {
-    store: Store,
-    program: Program,
-    /// Pictures of a step.
-    batch: usize,
-    /// Whether no more fit.
-    is_largest: bool,
+    /// The network on a device, with these weights.
+    on_device: Option<(Store, Forward)>,
 }
 
 impl Trained {
@@ -252,12 +133,23 @@ impl Trained {
         };
         let config = TrainConfig::resolve(options.over(below));
         let config = config.map_err(|e| Error::checkpoint(path, e.to_string()))?;
-        let mut interface = Interface::read(path, &metadata, &config)?;
-        let [_, height, width] = &mut interface.transform.shape;
-        let of_set = data::find_set(&config.data)?.classes;
+        let set = data::find_set(&config.data)?;
+        let (shape, _) = data::shape(&config.data, None, config.data_options.image_size)?;
+        let below = Interface {
+            shape,
+            mean: set.mean.to_vec(),
+            std: set.std.to_vec(),
+            class_names: set.class_names.iter().map(|n| (*n).to_string()).collect(),
+        };
+        let mut interface = Interface::read(path, &metadata, Some(below))?;
+        let [channels, height, width] = &mut interface.shape;
+        if !matches!(channels, 1 | 3) {
+            let message = format!("is for images of {channels} channels: pictures have 1 or 3");
+            return Err(Error::checkpoint(path, message));
+        }
         let classes = match last_layer(&tensors) {
             Some((_, classes)) => classes,
-            None => of_set,
+            None => set.classes,
         };
         let mut model = config.model(classes);
         // The images that are looked at may have another size than those it was trained on.
@@ -270,15 +162,15 @@ impl Trained {
         }
         Ok(Self {
             path: path.to_path_buf(),
-            is_state: metadata.contains_key("seconds"),
+            is_state: checkpoint::is_state(&metadata),
             tensors,
             model,
+            transform: transform(&interface, &config),
             config,
             written,
-            transform: interface.transform,
             class_names: interface.class_names.into(),
             gpu: None,
-            predictor: None,
+            on_device: None,
         })
     }
 
@@ -289,7 +181,7 @@ impl Trained {
         config: &TrainConfig,
         interface: Interface,
     ) -> Result<Self> {
-        let [_, height, width] = interface.transform.shape;
+        let [_, height, width] = interface.shape;
         Ok(Self {
             path: PathBuf::from("the network in memory"),
             tensors: checkpoint::from_store(store, &checkpoint::MODEL)?,
@@ -300,10 +192,10 @@ impl Trained {
             },
             config: config.clone(),
             written: Some(config.options.clone()),
-            transform: interface.transform,
+            transform: transform(&interface, config),
             class_names: interface.class_names.into(),
             gpu: Some(Arc::clone(store.gpu())),
-            predictor: None,
+            on_device: None,
         })
     }
 
@@ -361,7 +253,7 @@ impl Trained {
             transform: self.transform.clone(),
             class_names: Arc::clone(&self.class_names),
             gpu: self.gpu.clone(),
-            predictor: None,
+            on_device: None,
         };
         Ok((trained, count))
     }
@@ -541,73 +433,51 @@ impl Trained {
         if inputs.is_empty() {
             return Ok(predictions);
         }
-        self.compile(inputs.len().min(MOST))?;
-        let Some(Predictor { program, batch, .. }) = &mut self.predictor else {
-            return Err(Error::bug("there is no program to predict with"));
+        let (mut store, mut forward) = match self.on_device.take() {
+            Some(there) => there,
+            None => self.to_device(inputs.len())?,
         };
-        let mut images = Vec::new();
-        for inputs in inputs.chunks(*batch) {
-            images.clear();
-            inputs.iter().for_each(|input| images.extend(input));
-            images.resize(*batch * len, 0.0);
-            let outputs = program.run(&[("images", &images)])?;
-            let logits = outputs.values.get("logits").map_or(&[][..], Vec::as_slice);
-            for logits in logits
-                .chunks_exact(self.model.classes.max(1))
-                .take(inputs.len())
-            {
-                if logits.iter().any(|v| !v.is_finite()) {
-                    let message = "gives no numbers for an image: it is damaged, or did not learn";
-                    return Err(Error::checkpoint(&self.path, message));
-                }
-                predictions.push(Prediction {
-                    logits: logits.to_vec(),
-                    class_names: Arc::clone(&self.class_names),
-                });
+        let logits = forward.predict_normalised(&mut store, self.transform.shape, &inputs.concat());
+        self.on_device = Some((store, forward));
+        for logits in logits?.chunks_exact(self.model.classes.max(1)) {
+            if logits.iter().any(|v| !v.is_finite()) {
+                let message = "gives no numbers for an image: it is damaged, or did not learn";
+                return Err(Error::checkpoint(&self.path, message));
             }
+            predictions.push(Prediction {
+                logits: logits.to_vec(),
+                class_names: Arc::clone(&self.class_names),
+            });
         }
         Ok(predictions)
     }
 
-    /// Makes a program for `wanted` pictures at once, or as many as fit, unless there is one.
-    fn compile(&mut self, wanted: usize) -> Result<()> {
-        if let Some(there) = &self.predictor
-            && (there.batch >= wanted || there.is_largest)
-        {
-            return Ok(());
-        }
+    /// The network with its weights on a device, compiled for `count` pictures at once or as many as fit.
+    fn to_device(&mut self, count: usize) -> Result<(Store, Forward)> {
         self.check_channels()?;
         let gpu = match &self.gpu {
             Some(gpu) => Arc::clone(gpu),
             None => Arc::clone(self.gpu.insert(Gpu::open(&AdapterChoice::default())?)),
         };
-        let mut batch = wanted;
-        let (store, program) = loop {
-            let [channels, height, width] = self.transform.shape;
-            let graph = prediction_step(&self.model, [batch, channels, height, width])?;
-            // Those weights that an earlier program has are the store's already.
-            let mut store = match self.predictor.take() {
-                Some(predictor) => predictor.store,
-                None => Store::new(&gpu, 1),
-            };
-            // Those of a training on a GPU would take minutes to compile for a CPU.
-            if !gpu.is_software() {
-                self.config.choose_kernels(&mut store)?;
-            }
-            match Program::compile(&graph, &mut store, CompileOptions::default()) {
-                Ok(program) => break (store, program),
-                Err(Error::Limit(_) | Error::OutOfMemory(_)) if batch > 1 => batch /= 2,
-                Err(error) => return Err(error),
-            }
-        };
+        let mut store = Store::new(&gpu, 1);
+        // Those of a training on a GPU would take minutes to compile for a CPU.
+        if !gpu.is_software() {
+            self.config.choose_kernels(&mut store)?;
+        }
+        let mut forward = Forward::new(Arc::new(self.model), MOST);
+        forward.prepare(&mut store, self.transform.shape, count)?;
         self.fill_whole(&store)?;
-        self.predictor = Some(Predictor {
-            store,
-            program,
-            batch,
-            is_largest: batch < wanted,
-        });
-        Ok(())
+        Ok((store, forward))
+    }
+}
+
+/// How a picture becomes the input of a network that was trained by `config`.
+fn transform(interface: &Interface, config: &TrainConfig) -> Transform {
+    Transform {
+        shape: interface.shape,
+        mean: interface.mean.clone(),
+        std: interface.std.clone(),
+        crops: config.data == data::FOLDER,
     }
 }
 

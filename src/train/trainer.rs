@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
-use super::predictor::{Format, Forward};
+use super::interface::Interface;
+use super::predictor::{Forward, MOST};
 use super::saved::ROLES;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
@@ -178,7 +179,7 @@ where
 pub struct Trainer {
     forward: Forward,
     data: DataSet,
-    format: Format,
+    interface: Interface,
     options: TrainerOptions,
     store: Store,
     stepper: Stepper,
@@ -225,20 +226,20 @@ impl Trainer {
         if options.modes.all.is_empty() {
             return Err(Error::Config("no mode is given to train in".into()));
         }
-        let format = Format::of(&data);
-        check_classes(&*model, &format, batch / parts)?;
+        let interface = Interface::of(&data);
+        check_classes(&*model, &data, batch / parts)?;
         let recipe = Recipe {
             model: &*model,
             loss: &*options.loss,
             optimizer: &options.optimizer,
             parts,
         };
-        let [c, h, w] = format.image;
+        let [c, h, w] = interface.shape;
         let stepper = Stepper::new(&mut store, recipe, [batch, c, h, w], &options.modes.all)?;
         Ok(Self {
-            forward: Forward::new(model),
+            forward: Forward::new(model, MOST),
             data,
-            format,
+            interface,
             options,
             store,
             stepper,
@@ -354,7 +355,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::Shape`] if the values are no whole images; what the device reported.
     pub fn predict(&mut self, images: &[f32]) -> Result<Vec<f32>> {
-        self.forward.predict(&mut self.store, &self.format, images)
+        let (store, interface) = (&mut self.store, &self.interface);
+        self.forward.predict(store, interface, images)
     }
 
     /// Writes a safetensors file with all that training depends on from here: parameters and running statistics under
@@ -372,11 +374,11 @@ impl Trainer {
                 "{name} has values that are no numbers after step {step}: it is not saved"
             )));
         }
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             (STEP.into(), self.submitted.to_string()),
             (SEED.into(), self.options.seed.to_string()),
-            self.format.entry()?,
         ]);
+        self.interface.write(&mut metadata)?;
         checkpoint::save(path.as_ref(), &tensors, &metadata)
     }
 
@@ -390,11 +392,11 @@ impl Trainer {
         let path = path.as_ref();
         let (tensors, metadata) = checkpoint::load(path)?;
         let fail = |message: String| Error::checkpoint(path, message);
-        let format = Format::of_file(path, &metadata)?;
-        if format != self.format {
-            let mine = &self.format;
+        let interface = Interface::read(path, &metadata, None)?;
+        if interface != self.interface {
+            let mine = &self.interface;
             return Err(fail(format!(
-                "is of other images: {format:?}, here {mine:?}"
+                "is of other images: {interface:?}, here {mine:?}"
             )));
         }
         let number = |key: &str| -> Result<u64> {
@@ -480,16 +482,17 @@ fn mean((count, loss, top1): (u32, f64, f64)) -> StepResult {
 }
 
 /// Fails if `model` does not make as many logits as there are classes, of batches of `count` images.
-fn check_classes(model: &dyn Layer, format: &Format, count: usize) -> Result<()> {
+fn check_classes(model: &dyn Layer, data: &DataSet, count: usize) -> Result<()> {
     let g = Graph::new();
-    let [c, h, w] = format.image;
+    let images = &data.train;
+    let shape = [images.channels, images.height, images.width];
+    let [c, h, w] = shape;
     let logits = model.forward(g.input("images", [count, c, h, w]), Mode::Eval);
     g.check()?;
-    let (given, classes) = (logits.shape(), format.classes);
+    let (given, classes) = (logits.shape(), images.classes);
     if given.dims() != [count, classes] {
         let message = format!(
-            "it gives {given} for {count} images {:?}: of {classes} classes, [{count}, {classes}] is wanted",
-            format.image
+            "it gives {given} for {count} images {shape:?}: of {classes} classes, [{count}, {classes}] is wanted"
         );
         return Err(Error::shape("network", message));
     }
