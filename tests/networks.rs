@@ -20,6 +20,7 @@ use decorr::train::checkpoint::{self, Tensors};
 use decorr::train::{TrainOptions, Trained, evaluate_checkpoint, training_step};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 const CE: Loss = Loss::CrossEntropy { smoothing: 0.0 };
@@ -507,6 +508,98 @@ fn narrow_models() -> Vec<(Model, [usize; 4])> {
 fn step_graph(model: &Model, images: [usize; 4], mode: Mode) -> Graph {
     let sgd = Optimizer::Sgd(Sgd::default());
     training_step(model, CE, &sgd, images, mode).unwrap()
+}
+
+/// A training of `steps.json`, which make.py wrote.
+#[derive(Deserialize)]
+struct Training {
+    model: String,
+    form: Form,
+    norm: String,
+    width: f32,
+    classes: usize,
+    images: Vec<usize>,
+    lr: f32,
+    momentum: f32,
+    weight_decay: f32,
+    batches: usize,
+    losses: Vec<f64>,
+}
+
+/// The losses of the training with decorr.
+fn losses(training: &Training) -> Vec<f32> {
+    let norm = Norm::ALL.into_iter().find(|n| n.name() == training.norm);
+    let model = Model {
+        form: Some(training.form),
+        width: training.width,
+        ..Model::new(&training.model, norm.unwrap(), training.classes).unwrap()
+    };
+    let shape = &training.images;
+    let g = Graph::new();
+    let logits = model.forward(g.input("images", shape.clone()), Mode::Train);
+    let loss = CE
+        .per_row(logits, g.input("labels", [shape[0]]))
+        .mean_to([1]);
+    g.output("loss", loss);
+    let sgd = Sgd::default().momentum(training.momentum);
+    let optimizer = Optimizer::from(sgd.weight_decay(training.weight_decay));
+    let parameters = g.parameters();
+    optimizer.update(
+        &parameters,
+        &gradients(loss, &parameters),
+        g.input("lr", [1]),
+    );
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
+    let mut states = checkpoint::from_store(&store, &checkpoint::MODEL).unwrap();
+    for (name, tensor) in &mut states {
+        tensor.data = value(name, &tensor.shape);
+    }
+    checkpoint::to_store(Path::new("steps"), &states, &store, &checkpoint::MODEL).unwrap();
+    let labels: Vec<f32> = (0..shape[0])
+        .map(|i| (i % training.classes) as f32)
+        .collect();
+    let step = |step: usize| {
+        let images = noise(
+            &format!("batch {}", step % training.batches),
+            shape.iter().product(),
+        );
+        let images: Vec<f32> = images.into_iter().map(|v| v as f32).collect();
+        let inputs = [
+            ("images", &*images),
+            ("labels", &*labels),
+            ("lr", &[training.lr]),
+        ];
+        program.run(&inputs).unwrap().values["loss"][0]
+    };
+    (0..training.losses.len()).map(step).collect()
+}
+
+/// Networks that train as torch's do: each of 40 losses, in float64 there, within half a percent.
+#[test]
+fn forty_steps_are_torchs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/networks/steps.json");
+    let trainings: Vec<Training> =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(trainings.len(), 2);
+    for training in &trainings {
+        let name = format!("{} with {}", training.model, training.norm);
+        assert_eq!(training.losses.len(), 40, "{name}");
+        let mut worst: f64 = 0.0;
+        for (step, (ours, wanted)) in losses(training)
+            .into_iter()
+            .zip(&training.losses)
+            .enumerate()
+        {
+            let error = (f64::from(ours) / wanted - 1.0).abs();
+            assert!(
+                error < 0.005,
+                "{name}: step {step} has {ours}, not {wanted}"
+            );
+            worst = worst.max(error);
+        }
+        support::report(&format!("{name}: 40 losses within {worst:.1e} of torch's"));
+    }
 }
 
 /// Without deconvolution and with folded weights, every network gives the same logits.

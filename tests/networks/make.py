@@ -3,6 +3,7 @@
 
     apt-get install python3-torch python3-torchvision     # 1.13 and 0.14 made the committed files
     python3 tests/networks/make.py                         # writes tests/networks/*.safetensors
+    python3 tests/networks/make.py --steps                 # writes tests/networks/steps.json
     python3 tests/networks/make.py --full DIR              # full-size ones, with the state dicts
     DECORR_NETWORKS=DIR cargo test --release --test networks full_size
     python3 tests/networks/make.py --load DIR              # what that test saved, into torchvision
@@ -309,6 +310,46 @@ def make(case, out):
           f"float32 is off by {errors['logits']:.1e} (logits) to {errors[worst]:.1e} ({worst})")
 
 
+# Networks that train: 40 steps of SGD on eight batches in turn. Case, learning rate.
+TRAININGS = [
+    (("vgg11", "cifar", "batch", 1 / 8, 10, [8, 3, 32, 32]), 0.005),
+    (("resnet18", "cifar", "deconv", 1 / 16, 10, [8, 3, 16, 16]), 0.004),
+]
+STEPS, BATCHES, MOMENTUM, WEIGHT_DECAY = 40, 8, 0.9, 1e-3
+
+
+def losses(case, lr, dtype):
+    name, form, norm, width, classes, shape = case
+    model = network(name, form, norm, width, classes).to(dtype)
+    fill(model)
+    sgd = torch.optim.SGD(model.parameters(), lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    labels = torch.arange(shape[0]) % classes
+    found = []
+    for step in range(STEPS):
+        images = noise(f"batch {step % BATCHES}", int(np.prod(shape))).reshape(shape)
+        loss = nn.functional.cross_entropy(model.train()(torch.from_numpy(images).to(dtype)), labels)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        found.append(float(loss.detach()))
+    return found
+
+
+def steps(path):
+    cases = []
+    for case, lr in TRAININGS:
+        exact, single = (losses(case, lr, dtype) for dtype in [torch.float64, torch.float32])
+        error = max(abs(a / b - 1) for a, b in zip(single, exact))
+        name, form, norm, width, classes, shape = case
+        cases.append({
+            "model": name, "form": form, "norm": norm, "width": width, "classes": classes, "images": shape,
+            "lr": lr, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "batches": BATCHES,
+            "losses": exact, "f32_rel_err": error,
+        })
+        print(name, norm, [round(loss, 4) for loss in exact], f"float32 is off by {error:.1e}")
+    path.write_text(json.dumps(cases, indent=1) + "\n")
+
+
 def full(out):
     """Full-size networks of torchvision with random weights: state dict and logits."""
     for name, norm in [("vgg11", "none"), ("vgg11_bn", "batch"), ("resnet18", "batch"),
@@ -376,9 +417,12 @@ def read(path):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--steps", action="store_true")
     parser.add_argument("--load", type=pathlib.Path, metavar="DIR")
     arguments = parser.parse_args()
-    if arguments.full:
+    if arguments.steps:
+        steps(HERE / "steps.json")
+    elif arguments.full:
         full(arguments.full)
     elif arguments.load:
         load(arguments.load)
