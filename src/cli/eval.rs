@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use decorr::models::Form;
-use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
+use decorr::train::{LossName, Norm, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
 use super::{AdapterArgs, note, print, print_json};
@@ -19,7 +19,7 @@ pub(super) struct EvalArgs {
     model: Option<String>,
     /// Its norm [default: by its running statistics]
     #[arg(long)]
-    norm: Option<NormName>,
+    norm: Option<Norm>,
     /// Its stem and head, if it has two [default: by its tensors]
     #[arg(long)]
     form: Option<Form>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use decorr::data::pictures_below;
 use decorr::models::Form;
-use decorr::train::{Guess, NormName, TrainOptions, Trained, data_name_parser};
+use decorr::train::{Guess, Norm, TrainOptions, Trained, data_name_parser};
 use decorr::{Error, Result};
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ pub(super) struct PredictArgs {
     model: Option<String>,
     /// Its norm [default: by its running statistics]
     #[arg(long)]
-    norm: Option<NormName>,
+    norm: Option<Norm>,
     /// Its stem and head [default: by its tensors]
     #[arg(long)]
     form: Option<Form>,

@@ -13,7 +13,6 @@ mod resnet;
 mod summary;
 mod vgg;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Tensor};
@@ -52,7 +51,8 @@ pub struct Network {
 type Forward = for<'g> fn(&mut Layers<'g, '_>, Tensor<'g>) -> Tensor<'g>;
 
 /// What a network is cut out for: its stem and its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// Images of 32 x 32 pixels: no reduction before the first block, one linear layer.
@@ -72,7 +72,9 @@ impl Form {
 }
 
 /// What normalises the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
 pub enum Norm {
     /// Nothing.
     None,
@@ -169,6 +171,9 @@ impl Network {
 }
 
 impl DeconvSettings {
+    /// Default of `first_n_iter`.
+    pub const FIRST_N_ITER: usize = 15;
+
     /// The defaults of the paper's code.
     pub fn new(network: &Network, norm: Norm) -> Self {
         let layer = DeconvOptions::default();
@@ -181,7 +186,7 @@ impl DeconvSettings {
             block,
             eps,
             n_iter: layer.n_iter,
-            first_n_iter: 15,
+            first_n_iter: Self::FIRST_N_ITER,
             momentum: layer.momentum,
             sampling_stride: layer.sampling_stride,
             refresh: layer.refresh,

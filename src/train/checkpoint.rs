@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::config::TrainOptions;
 use super::foreign;
+use super::options::TrainOptions;
 use crate::files::write_atomically;
 use crate::graph::Role;
 use crate::nn::part_of_weight;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint;
-use super::config::{NormName, TrainConfig, TrainOptions};
+use super::config::TrainConfig;
 use super::curves::{Over, draw_curves};
 use super::metrics::{Record, Split};
+use super::options::TrainOptions;
 use super::stepper::{Recipe, Stepper};
 use super::trained::{Interface, Trained};
 use crate::data::{DataSet, Loader};
@@ -31,7 +32,7 @@ pub struct Live {
 #[derive(Debug)]
 pub struct LiveRun {
     /// What normalises it.
-    pub norm: NormName,
+    pub norm: Norm,
     /// Losses of the steps that are done.
     pub losses: Vec<f32>,
     /// Shares of hits in their batches.
@@ -47,7 +48,7 @@ impl Live {
     ///
     /// # Errors
     /// As [`super::train`].
-    pub fn new(gpu: &Arc<Gpu>, options: &TrainOptions, norms: &[NormName]) -> Result<Self> {
+    pub fn new(gpu: &Arc<Gpu>, options: &TrainOptions, norms: &[Norm]) -> Result<Self> {
         let mut runs: Vec<LiveRun> = Vec::new();
         let mut opened = None;
         for &norm in norms {
@@ -102,7 +103,7 @@ impl Live {
     /// [`Error::Diverged`] once a loss is no number, those of the data, what the device reported.
     pub fn step(&mut self) -> Result<()> {
         for run in &self.runs {
-            let norm = Norm::from(run.norm).name();
+            let norm = run.norm.name();
             if let Some(step) = run.losses.iter().position(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged(format!(
                     "the loss of step {} with --norm {norm} is no number",
@@ -145,7 +146,7 @@ impl Live {
         let mut names = Vec::new();
         let mut curves = Vec::new();
         for run in &self.runs {
-            let norm = Norm::from(run.norm).name();
+            let norm = run.norm.name();
             let name = format!("{norm}.safetensors");
             let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
             let interface = Interface::of(&run.config, &self.data);

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Tensors};
-use super::config::{TrainConfig, TrainOptions};
+use super::config::TrainConfig;
+use super::options::TrainOptions;
 use super::trained::Interface;
 use crate::files::remove_if_there;
 use crate::graph::Role;

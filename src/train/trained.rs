@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
 use super::checkpoint::{self, CLASS_NAMES, HostTensor, Tensors};
-use super::config::{NormName, TrainConfig, TrainOptions};
+use super::config::TrainConfig;
 use super::fold;
+use super::options::TrainOptions;
 use super::step::prediction_step;
 use crate::data::{self, DataSet, Transform};
 use crate::decode::{self, Room};
@@ -702,7 +703,7 @@ fn found_in(path: &Path, tensors: &Tensors, options: &TrainOptions) -> Result<Tr
     let form = options.form.or(form_of(tensors));
     let chosen = match &options.model {
         Some(name) => Some(network(name)?),
-        None => network_of(tensors, norm.into(), form),
+        None => network_of(tensors, norm, form),
     };
     let Some(network) = chosen else {
         return Err(Error::checkpoint(
@@ -729,16 +730,16 @@ fn found_in(path: &Path, tensors: &Tensors, options: &TrainOptions) -> Result<Tr
 }
 
 /// By the running statistics.
-fn norm_of(tensors: &Tensors) -> NormName {
+fn norm_of(tensors: &Tensors) -> Norm {
     let mut layers = tensors
         .keys()
         .filter_map(|name| name.strip_suffix(".running_deconv"));
     match layers.next() {
         // Channel deconvolution is a layer without weights of its own.
-        Some(layer) if tensors.contains_key(&format!("{layer}.weight")) => NormName::Deconv,
-        Some(_) => NormName::Channel,
-        None if tensors.keys().any(|name| name.ends_with(".running_var")) => NormName::Batch,
-        None => NormName::None,
+        Some(layer) if tensors.contains_key(&format!("{layer}.weight")) => Norm::Deconv,
+        Some(_) => Norm::Channel,
+        None if tensors.keys().any(|name| name.ends_with(".running_var")) => Norm::Batch,
+        None => Norm::None,
     }
 }
 
