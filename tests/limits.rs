@@ -59,7 +59,7 @@ fn a_batch_that_does_not_fit_names_the_largest_that_does() {
     let text = error.to_string();
     let largest = text.split("At most ").nth(1).unwrap();
     let largest: usize = largest.split(' ').next().unwrap().parse().unwrap();
-    assert!(text.contains("--accumulate 2 for"), "{text}");
+    assert!(text.contains("`accumulate` 2 for"), "{text}");
     support::report(&format!("largest batch of the cnn: {largest}"));
     let fits = |images| {
         let config = TrainConfig::resolve(TrainOptions {

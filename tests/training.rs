@@ -303,7 +303,7 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
         "{error}"
     );
     assert!(
-        error.contains("--lr") && error.contains("model.safetensors"),
+        error.contains("`lr`") && error.contains("model.safetensors"),
         "{error}"
     );
     let (tensors, metadata) = checkpoint::load(&out.join("model.safetensors")).unwrap();

@@ -10,7 +10,7 @@ use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, TuneChoice, note, print, tune};
+use super::{AdapterArgs, TuneChoice, note, print, tune, with_flags};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -188,7 +188,7 @@ fn say(bar: &ProgressBar, text: &str) {
     if bar.is_hidden() {
         note(text);
     } else {
-        bar.println(text);
+        bar.println(with_flags(text));
     }
 }
 

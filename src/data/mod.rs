@@ -199,7 +199,7 @@ pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Resul
             (found.train, found.test, found.notices)
         }
         ("folder", None) => {
-            let message = "--data folder needs a --data-dir with train/CLASS/* and val/CLASS/*";
+            let message = "`data` folder needs a `data_dir` with train/CLASS/* and val/CLASS/*";
             return Err(Error::Config(message.into()));
         }
         _ => with_nothing_to_say(mnist::open(set, &places(set, data_dir))?),
@@ -299,7 +299,7 @@ fn not_found(set: &Set, wanted: &str, tried: &[PathBuf]) -> Error {
     let place = tried.first().map_or(Path::new(DIR), PathBuf::as_path);
     let message = format!(
         "no {wanted} in {}. `decorr data fetch {}` downloads it into {DIR}/; files from elsewhere: \
-         give their folder as --data-dir",
+         give their folder as `data_dir`",
         names.join(" or "),
         set.name
     );

@@ -184,7 +184,7 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "folder",
-        about: "pictures in train/CLASS/* and val/CLASS/*, as ImageNet's; needs --data-dir",
+        about: "pictures in train/CLASS/* and val/CLASS/* of your own folder, as ImageNet's",
         shape: None,
         classes: 1000,
         class_names: &[],

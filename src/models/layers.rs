@@ -270,7 +270,7 @@ impl<'g, 'm> Layers<'g, 'm> {
         let [_, _, h, w] = x.dims();
         if h.min(w) < pool.kernel_size.saturating_sub(2 * pool.padding) {
             let why = "are too small for it: nothing is left of them to pool. Choose a smaller \
-                       network (--model cnn, or linear for any size) or larger images";
+                       network (`model` cnn, or linear for any size) or larger images";
             self.refuse(x, why);
         }
     }

@@ -93,7 +93,7 @@ fn seven_by_seven<'g>(layers: &Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
         }
         _ => {
             let why = "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small \
-                       images choose --form cifar";
+                       images choose `form` cifar";
             layers.refuse(x, why);
             x
         }

@@ -301,7 +301,7 @@ pub(super) fn begin_with(
     begun.taken = wanted.len();
     if wanted.is_empty() {
         let message =
-            "has no tensor of this network: name the --model, --form and --norm that it is of";
+            "has no tensor of this network: name the `model`, `form` and `norm` that it is of";
         return Err(Error::checkpoint(path, message));
     }
     write(path, tensors, store, wanted, Vec::new())?;

@@ -106,7 +106,7 @@ impl Live {
             let norm = run.norm.name();
             if let Some(step) = run.losses.iter().position(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged(format!(
-                    "the loss of step {} with --norm {norm} is no number",
+                    "the loss of step {} with `norm` {norm} is no number",
                     step + 1
                 )));
             }

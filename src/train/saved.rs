@@ -53,8 +53,8 @@ impl Saved {
             }
         }
         let message = match damaged.as_slice() {
-            [] => "there is no checkpoints/step-N.safetensors to resume from; --resume goes on with the \
-                   run that is in --out"
+            [] => "there is no checkpoints/step-N.safetensors to resume from; `resume` goes on with the \
+                   run that is in `out`"
                 .to_string(),
             _ => format!("no checkpoint is whole: {}", damaged.join("; ")),
         };
@@ -119,7 +119,7 @@ impl Saved {
             Err(_) => "is damaged".to_string(),
         };
         Some(format!(
-            "{} {what}; --resume goes by the checkpoint and the command line, and writes the file anew",
+            "{} {what}; `resume` goes by the checkpoint and the command line, and writes the file anew",
             config.display()
         ))
     }

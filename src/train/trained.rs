@@ -374,8 +374,8 @@ impl Trained {
     pub(super) fn refuse_other(&self, name: &str, channels: usize, classes: usize) -> Result<()> {
         let fail = |what: &str, tensor: &str, shape: &[usize], own: usize, other: usize| {
             let message = format!(
-                "is of {own} {what} by its {tensor} {shape:?}, and --data {name} has {other}. Name the data that it is for: \
-                 --data, and with --data folder, as for ImageNet, --data-dir DIR"
+                "is of {own} {what} by its {tensor} {shape:?}, and `data` {name} has {other}. Name the data that it is for: \
+                 `data`, and with `data` folder, as for ImageNet, `data_dir` DIR"
             );
             Err(Error::checkpoint(&self.path, message))
         };
@@ -399,7 +399,7 @@ impl Trained {
         match stem(&self.tensors) {
             Some((name, tensor)) if tensor.shape[1] != channels => {
                 let message = format!(
-                    "takes images of {} channels by its {name} {:?}, and those of --data {} have {channels}: name the --data \
+                    "takes images of {} channels by its {name} {:?}, and those of `data` {} have {channels}: name the `data` \
                      that it was trained on",
                     tensor.shape[1], tensor.shape, self.config.data
                 );
@@ -440,7 +440,7 @@ impl Trained {
                 let [_, _, h, w] = image.dims();
                 let message = format!(
                     "has {w} x {h} pixels, of which nothing is left before convolution {n}: take a larger image, or \
-                     an earlier --layer"
+                     an earlier `layer`"
                 );
                 Error::shape(op, message)
             }
@@ -683,14 +683,14 @@ fn refuse_others(path: &Path, options: &TrainOptions, written: &TrainOptions) ->
         given.is_some() && given != written
     }
     let other = [
-        ("--model", is_other(&options.model, &written.model)),
-        ("--norm", is_other(&options.norm, &written.norm)),
-        ("--form", is_other(&options.form, &written.form)),
-        ("--data", is_other(&options.data, &written.data)),
+        ("model", is_other(&options.model, &written.model)),
+        ("norm", is_other(&options.norm, &written.norm)),
+        ("form", is_other(&options.form, &written.form)),
+        ("data", is_other(&options.data, &written.data)),
     ];
     match other.iter().find(|(_, is_other)| *is_other) {
         Some((name, _)) => {
-            let message = format!("says itself what it is of: leave {name} out");
+            let message = format!("says itself what it is of: leave `{name}` out");
             Err(Error::checkpoint(path, message))
         }
         None => Ok(()),
@@ -709,7 +709,7 @@ fn found_in(path: &Path, tensors: &Tensors, options: &TrainOptions) -> Result<Tr
         return Err(Error::checkpoint(
             path,
             "does not say which network it is of, as those of decorr do, and has not the tensors of a VGG, ResNet or \
-             DenseNet: name --model, --norm and, if it has two, --form",
+             DenseNet: name `model`, `norm` and, if it has two, `form`",
         ));
     };
     let form = form.filter(|_| !network.forms.is_empty());
