@@ -9,6 +9,7 @@ mod densenet;
 mod layers;
 mod linear;
 mod mlp;
+mod norm;
 mod resnet;
 mod summary;
 mod vgg;
@@ -16,10 +17,11 @@ mod vgg;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Layer, Mode};
+use crate::nn::{DeconvOptions, FreezeCounter, Layer, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
 use layers::{Conventions, Layers};
+pub use norm::Norm;
 pub use summary::{Summary, summaries};
 
 /// Every network, by family.
@@ -67,36 +69,6 @@ impl Form {
         match self {
             Self::Cifar => "cifar",
             Self::Imagenet => "imagenet",
-        }
-    }
-}
-
-/// What normalises the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum Norm {
-    /// Nothing.
-    None,
-    /// Batch normalisation where the original network has it; of the input for `linear`.
-    Batch,
-    /// Channel deconvolution before each layer.
-    Channel,
-    /// Every layer deconvolves its input.
-    Deconv,
-}
-
-impl Norm {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::None, Self::Batch, Self::Channel, Self::Deconv];
-
-    /// What `--norm` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Batch => "batch",
-            Self::Channel => "channel",
-            Self::Deconv => "deconv",
         }
     }
 }
@@ -210,11 +182,6 @@ impl DeconvSettings {
     /// For a first convolution, which may be frozen.
     fn first_conv(&self) -> DeconvOptions {
         self.layer().n_iter(self.first_n_iter).freeze(true)
-    }
-
-    /// Channel deconvolution of `channels` channels.
-    fn channel(&self, channels: usize) -> ChannelDeconv {
-        ChannelDeconv::new(channels, self.block).options(self.layer())
     }
 }
 
