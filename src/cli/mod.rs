@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod checkpoint;
 mod compare;
 mod data;
 mod describe;
