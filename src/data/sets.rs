@@ -244,7 +244,7 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "folder",
-        about: "pictures in train/CLASS/* and val/CLASS/* of your own folder, as ImageNet's",
+        about: "pictures in train/CLASS/* and val/CLASS/* of a folder that you name, as ImageNet's",
         shape: None,
         classes: 1000,
         class_names: &[],

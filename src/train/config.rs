@@ -422,91 +422,31 @@ mod tests {
 
     #[test]
     fn impossible_values_name_the_option() {
-        let refuse = |options: TrainOptions, name: &str| {
+        let cases: [(&str, fn(&mut TrainOptions)); 14] = [
+            ("`lr` NaN", |o| o.lr = Some(f32::NAN)),
+            ("`batch_size`", |o| o.batch_size = Some(0)),
+            ("`batch_size`", |o| o.batch_size = Some(usize::MAX)),
+            ("`accumulate` 3", |o| o.accumulate = Some(3)),
+            ("`eps`", |o| o.eps = Some(0.0)),
+            ("`refresh`", |o| {
+                (o.norm, o.refresh) = (Some(Norm::Batch), Some(8))
+            }),
+            ("`refresh`", |o| o.refresh = Some(0)),
+            ("`refresh_after`", |o| o.refresh_after = Some(1)),
+            ("`block`", |o| o.block = Some(0)),
+            ("`momentum`", |o| o.momentum = Some(1.0)),
+            ("vgg11", |o| o.model = Some("vgg12".into())),
+            ("`form`", |o| o.form = Some(Form::Imagenet)),
+            ("`width`", |o| o.width = Some(f32::NAN)),
+            ("`nesterov`", |o| {
+                (o.momentum, o.nesterov) = (Some(0.0), Some(true))
+            }),
+        ];
+        for (name, give) in cases {
+            let mut options = TrainOptions::default();
+            give(&mut options);
             let text = TrainConfig::resolve(options).unwrap_err().to_string();
             assert!(text.contains(name), "{text}");
-        };
-        let none = TrainOptions::default;
-        refuse(
-            TrainOptions {
-                lr: Some(f32::NAN),
-                ..none()
-            },
-            "`lr`",
-        );
-        refuse(
-            TrainOptions {
-                batch_size: Some(0),
-                ..none()
-            },
-            "`batch_size`",
-        );
-        refuse(
-            TrainOptions {
-                eps: Some(0.0),
-                ..none()
-            },
-            "`eps`",
-        );
-        let norm = Some(Norm::Batch);
-        refuse(
-            TrainOptions {
-                norm,
-                refresh: Some(8),
-                ..none()
-            },
-            "`refresh`",
-        );
-        refuse(
-            TrainOptions {
-                refresh: Some(0),
-                ..none()
-            },
-            "`refresh`",
-        );
-        refuse(
-            TrainOptions {
-                block: Some(0),
-                ..none()
-            },
-            "`block`",
-        );
-        refuse(
-            TrainOptions {
-                momentum: Some(1.0),
-                ..none()
-            },
-            "`momentum`",
-        );
-        refuse(
-            TrainOptions {
-                model: Some("vgg12".into()),
-                ..none()
-            },
-            "vgg11",
-        );
-        refuse(
-            TrainOptions {
-                form: Some(Form::Imagenet),
-                ..none()
-            },
-            "`form`",
-        );
-        refuse(
-            TrainOptions {
-                width: Some(f32::NAN),
-                ..none()
-            },
-            "`width`",
-        );
-        let nesterov = Some(true);
-        refuse(
-            TrainOptions {
-                momentum: Some(0.0),
-                nesterov,
-                ..none()
-            },
-            "`nesterov`",
-        );
+        }
     }
 }
