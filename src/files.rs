@@ -28,11 +28,11 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
         return Err(Error::Config(match *name {
             "config.toml" => {
                 format!(
-                    "{dir} holds an earlier run; give another --out, or --force to overwrite it"
+                    "{dir} holds an earlier run; give another `out`, or `force` to overwrite it"
                 )
             }
             name => format!(
-                "{dir} holds {name} but no config.toml, so no run of decorr made it; give another --out, or --force to \
+                "{dir} holds {name} but no config.toml, so no run of decorr made it; give another `out`, or `force` to \
                  overwrite it"
             ),
         }));
@@ -74,7 +74,7 @@ pub fn lock_out(dir: &Path) -> Result<OutLock> {
         let file = options.open(&path).map_err(|e| Error::io(&path, e))?;
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(Error::Config(format!(
-                "another run is writing to {}; wait for its end, or give another --out",
+                "another run is writing to {}; wait for its end, or give another `out`",
                 dir.display()
             )));
         }
@@ -84,7 +84,7 @@ pub fn lock_out(dir: &Path) -> Result<OutLock> {
         }
     }
     Err(Error::Config(format!(
-        "{} cannot be locked for this run, its file .lock is another each time; give another --out",
+        "{} cannot be locked for this run, its file .lock is another each time; give another `out`",
         dir.display()
     )))
 }
@@ -225,7 +225,7 @@ mod tests {
         prepare_out(&out, false).unwrap();
         write_atomically(&out.join("config.toml"), b"x").unwrap();
         let text = prepare_out(&out, false).unwrap_err().to_string();
-        assert!(text.contains("--force"), "{text}");
+        assert!(text.contains("`force`"), "{text}");
         prepare_out(&out, true).unwrap();
         let lock = lock_out(&out).unwrap();
         let text = lock_out(&out).unwrap_err().to_string();
@@ -239,7 +239,7 @@ mod tests {
             fs::create_dir(&out).unwrap();
             fs::write(out.join(foreign), b"y").unwrap();
             let text = prepare_out(&out, false).unwrap_err().to_string();
-            assert!(text.contains(foreign) && text.contains("--force"), "{text}");
+            assert!(text.contains(foreign) && text.contains("`force`"), "{text}");
             prepare_out(&out, true).unwrap();
         }
     }

@@ -146,7 +146,7 @@ impl Picture {
     /// [`Error::Config`] for a side of 0.
     pub fn scaled_down(&self, side: usize) -> Result<Self> {
         if side == 0 {
-            return Err(Error::Config("--max-side must be at least 1".into()));
+            return Err(Error::Config("`max_side` must be at least 1".into()));
         }
         let longer = self.height.max(self.width);
         if longer <= side {
@@ -182,7 +182,7 @@ impl Picture {
 const WHOLE: Room = Room {
     each: 12,
     pixels: u64::MAX,
-    advice: "; --max-side N scales it down as it is read, which takes less",
+    advice: "; `max_side` N scales it down as it is read, which takes less",
 };
 /// Bytes a pixel of one plane beside what it is scaled down to.
 const OF_ONE_PLANE: u64 = 8;

@@ -76,7 +76,7 @@ fn judge(adapter: &str, what: &str, found: &[f32], right: &[f32]) -> Result<()> 
     };
     Err(Error::Adapter(format!(
         "{adapter} failed a small test, {why} (element {i} of a {what} is {wrong}, not {}). Its driver may be broken \
-         or too old; `decorr devices` lists other adapters and backends, --adapter and --backend choose one",
+         or too old; `decorr devices` lists other adapters and backends, `adapter` and `backend` choose one",
         right[i]
     )))
 }
@@ -105,7 +105,7 @@ mod tests {
         assert!(text(&vec![0.0; product.len()]).contains("computes nothing"));
         let mut off = product.clone();
         *off.last_mut().unwrap() += 1.0;
-        assert!(text(&off).contains("wrong") && text(&off).contains("--adapter"));
+        assert!(text(&off).contains("wrong") && text(&off).contains("`adapter`"));
         assert!(text(&product[1..]).contains("GPU"));
     }
 }

@@ -8,9 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use decorr::train::{
-    NormName, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train,
-};
+use decorr::train::{Norm, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -101,7 +99,7 @@ fn loss_and_top1_of_written_images_in_float64() {
     let evaluate = |change: fn(&mut TrainOptions)| {
         let mut options = TrainOptions {
             model: Some("linear".into()),
-            norm: Some(NormName::None),
+            norm: Some(Norm::None),
             data: Some("cifar10".into()),
             data_dir: Some(dir.path().to_path_buf()),
             batch_size: Some(4),
@@ -176,7 +174,7 @@ fn a_folder_may_have_its_test_pictures_only() {
     fs::write(&checkpoint, safetensors::serialize(tensors, None).unwrap()).unwrap();
     let options = TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         data: Some("folder".into()),
         data_dir: Some(dir.path().join("pictures")),
         image_size: Some(8),
@@ -217,7 +215,7 @@ fn classes_are_known_by_their_names() {
     folder(&at("french"), &["abeille", "chat", "fourmi"]);
     let options = |data: &str| TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         data: Some("folder".into()),
         data_dir: Some(at(data)),
         image_size: Some(8),
@@ -288,7 +286,7 @@ fn every_option_of_eval_does_what_it_says() {
     folder(&at("two"), &["ant", "bee"]);
     let options = TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         data: Some("folder".into()),
         data_dir: Some(at("all")),
         image_size: Some(8),

@@ -14,7 +14,7 @@ use decorr::figures::{
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{Live, NormName, TrainOptions, Trained};
+use decorr::train::{Live, Norm, TrainOptions, Trained};
 use image::RgbImage;
 use support::gpu;
 use support::reference::{self, Geometry, Tensor};
@@ -559,7 +559,7 @@ fn figure_9_of_a_state_dict() {
     let g = Graph::new();
     let model = decorr::train::TrainConfig::resolve(TrainOptions {
         model: Some("vgg11".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         data: Some("folder".into()),
         ..options.clone()
     })
@@ -880,7 +880,7 @@ fn an_inspector_paints_the_first_kernels_of_its_store() {
         batch_size: Some(16),
         ..TrainOptions::default()
     };
-    let mut live = Live::new(&gpu(), &options, &[NormName::Batch, NormName::Deconv]).unwrap();
+    let mut live = Live::new(&gpu(), &options, &[Norm::Batch, Norm::Deconv]).unwrap();
     let test = &live.data().test;
     let shape = [test.channels, test.height, test.width];
     let image = live.data().test_loader(1).unwrap().next_batch().unwrap();

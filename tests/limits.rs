@@ -10,7 +10,7 @@ use decorr::gpu::Gpu;
 use decorr::graph::{Graph, Init};
 use decorr::nn::{BatchNorm, Layer, Mode};
 use decorr::program::{CompileOptions, Program, Store};
-use decorr::train::{Event, NormName, Start, TrainConfig, TrainOptions, train, training_step};
+use decorr::train::{Event, Norm, Start, TrainConfig, TrainOptions, train, training_step};
 
 fn compile(g: &Graph) -> Result<Program, Error> {
     Program::compile(
@@ -45,7 +45,7 @@ fn a_batch_that_does_not_fit_names_the_largest_that_does() {
     let dir = tempfile::tempdir().unwrap();
     let go = |batch_size| {
         let config = TrainConfig::resolve(TrainOptions {
-            norm: Some(NormName::None),
+            norm: Some(Norm::None),
             batch_size: Some(batch_size),
             steps: Some(1),
             out: Some(dir.path().join(batch_size.to_string())),
@@ -59,11 +59,11 @@ fn a_batch_that_does_not_fit_names_the_largest_that_does() {
     let text = error.to_string();
     let largest = text.split("At most ").nth(1).unwrap();
     let largest: usize = largest.split(' ').next().unwrap().parse().unwrap();
-    assert!(text.contains("--accumulate 2 for"), "{text}");
+    assert!(text.contains("`accumulate` 2 for"), "{text}");
     support::report(&format!("largest batch of the cnn: {largest}"));
     let fits = |images| {
         let config = TrainConfig::resolve(TrainOptions {
-            norm: Some(NormName::None),
+            norm: Some(Norm::None),
             batch_size: Some(images),
             ..TrainOptions::default()
         })
@@ -81,7 +81,7 @@ fn planned_memory_is_what_the_adapter_reports() {
     // A device of its own: other tests allocate on theirs.
     let gpu = Gpu::open(&support::choice()).unwrap();
     let config = TrainConfig::resolve(TrainOptions {
-        norm: Some(NormName::Deconv),
+        norm: Some(Norm::Deconv),
         block: Some(16),
         batch_size: Some(64),
         ..TrainOptions::default()
@@ -110,7 +110,7 @@ fn planned_memory_is_what_the_adapter_reports() {
 /// What `decorr train` prints before the first step. Nothing is run: the memory is only taken.
 #[test]
 fn memory_of_vgg11_and_resnet50_at_batch_128_is_what_the_adapter_reports() {
-    for (model, norm) in [("vgg11", NormName::Deconv), ("resnet50", NormName::Batch)] {
+    for (model, norm) in [("vgg11", Norm::Deconv), ("resnet50", Norm::Batch)] {
         let dir = tempfile::tempdir().unwrap();
         cifar10(dir.path());
         let config = TrainConfig::resolve(TrainOptions {

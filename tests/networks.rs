@@ -261,8 +261,8 @@ fn state_dicts_say_what_they_are_of() {
         for part in [
             "is of 3 channels",
             ".weight",
-            "--data fashion-mnist has 1",
-            "--data-dir",
+            "`data` fashion-mnist has 1",
+            "`data_dir`",
         ] {
             assert!(wrong.contains(part), "{name}: no {part:?} in: {wrong}");
         }
@@ -832,8 +832,8 @@ fn images_that_do_not_fit_are_refused_with_advice() {
             assert!(text.contains(part), "no {part:?} in: {text}");
         }
     };
-    refuse("vgg11", None, 28, &["vgg11", "28 x 28", "--model cnn"]);
-    refuse("vgg11", Some(Form::Imagenet), 32, &["224", "--form cifar"]);
+    refuse("vgg11", None, 28, &["vgg11", "28 x 28", "`model` cnn"]);
+    refuse("vgg11", Some(Form::Imagenet), 32, &["224", "`form` cifar"]);
     refuse("vgg16", None, 200, &["224"]);
     refuse("densenet121", None, 4, &["densenet121", "4 x 4"]);
     refuse("cnn", None, 4, &["cnn", "4 x 4"]);

@@ -14,7 +14,7 @@ use decorr::models::Form;
 use decorr::nn::{Loss, Mode};
 use decorr::optim::Optimizer;
 use decorr::train::{
-    Event, NormName, Record, Split, Start, TrainConfig, TrainOptions, read_metrics, train,
+    Event, Norm, Record, Split, Start, TrainConfig, TrainOptions, read_metrics, train,
     training_step,
 };
 
@@ -132,7 +132,7 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
             Resolves(|c| {
                 c.data == "cifar10"
                     && c.model(10).network.name == "vgg11"
-                    && c.options.norm == Some(NormName::Batch)
+                    && c.options.norm == Some(Norm::Batch)
             }),
         ),
         (
@@ -147,7 +147,7 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
             ],
             // What is given wins over it.
             Resolves(|c| {
-                (c.options.norm, c.lr) == (Some(NormName::None), 0.75)
+                (c.options.norm, c.lr) == (Some(Norm::None), 0.75)
                     && c.model(10).network.name == "vgg11"
             }),
         ),

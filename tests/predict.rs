@@ -13,7 +13,7 @@ use decorr::data::{DataSet, Images, Source};
 use decorr::models::{Model, Norm};
 use decorr::train::checkpoint::{self, HostTensor, Tensors};
 use decorr::train::{
-    Live, NormName, Prediction, Predictor, Start, TrainConfig, TrainOptions, Trained, Trainer,
+    Live, Prediction, Predictor, Start, TrainConfig, TrainOptions, Trained, Trainer,
     TrainerOptions, evaluate_checkpoint, train,
 };
 use image::{DynamicImage, ImageBuffer, Luma, Rgb, RgbImage};
@@ -122,7 +122,7 @@ fn the_hits_are_those_of_an_evaluation() {
     let options = TrainOptions {
         model: Some("cnn".into()),
         width: Some(0.25),
-        norm: Some(NormName::Deconv),
+        norm: Some(Norm::Deconv),
         block: Some(8),
         steps: Some(12),
         batch_size: Some(32),
@@ -347,7 +347,7 @@ fn the_command_says_what_is_on_pictures() {
     }
     let run = trained(TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::Deconv),
+        norm: Some(Norm::Deconv),
         block: Some(16),
         data: Some("folder".into()),
         data_dir: Some(at("set")),
@@ -541,7 +541,7 @@ fn a_network_in_memory_needs_no_file() {
         batch_size: Some(8),
         ..TrainOptions::default()
     };
-    let norms = [NormName::Batch, NormName::Deconv];
+    let norms = [Norm::Batch, Norm::Deconv];
     let mut live = Live::new(&support::gpu(), &options, &norms).unwrap();
     live.step().unwrap();
     live.collect(true).unwrap();

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Result;
 use decorr::train::{
-    Event, NormName, OptimizerName, Record, Saved, ScheduleName, Split, Start, Summary,
-    TrainConfig, TrainOptions, read_metrics, train,
+    Event, Norm, OptimizerName, Record, Saved, ScheduleName, Split, Start, Summary, TrainConfig,
+    TrainOptions, read_metrics, train,
 };
 
 /// A small network with everything that has a memory: momenta, running statistics, a first layer
@@ -16,7 +16,7 @@ use decorr::train::{
 fn options(out: &Path) -> TrainOptions {
     TrainOptions {
         model: Some("cnn".into()),
-        norm: Some(NormName::Deconv),
+        norm: Some(Norm::Deconv),
         block: Some(8),
         batch_size: Some(16),
         accumulate: Some(2),
@@ -231,7 +231,7 @@ fn a_step_in_parts_is_the_step_as_a_whole() {
             .map(|r| (r.top1.unwrap(), r.loss.unwrap()))
             .collect::<Vec<_>>()
     };
-    let (whole, parts) = (run("1", NormName::None, 1), run("3", NormName::None, 3));
+    let (whole, parts) = (run("1", Norm::None, 1), run("3", Norm::None, 3));
     let mut worst: f64 = 0.0;
     for ((hits_a, a), (hits_b, b)) in whole.iter().zip(&parts) {
         assert!((hits_a - hits_b).abs() < 1e-6, "top1 {hits_a} {hits_b}");
@@ -241,7 +241,7 @@ fn a_step_in_parts_is_the_step_as_a_whole() {
         "accumulation: largest difference of a loss {worst:.1e}"
     ));
     assert!(worst < 1e-5, "{whole:?} {parts:?}");
-    let (whole, parts) = (run("b1", NormName::Batch, 1), run("b3", NormName::Batch, 3));
+    let (whole, parts) = (run("b1", Norm::Batch, 1), run("b3", Norm::Batch, 3));
     assert!(
         (whole[0].1 - parts[0].1).abs() > 1e-4,
         "statistics are of a part"
@@ -255,7 +255,7 @@ fn a_damaged_log_never_keeps_a_run_from_going_on() {
     let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
     let short = |out: &Path| TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         block: None,
         accumulate: None,
         steps: Some(60),
@@ -326,7 +326,7 @@ fn a_run_that_lacks_its_curves_only_gets_them() {
     let out = dir.path().join("out");
     let linear = TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         block: None,
         accumulate: None,
         ..options(&out)

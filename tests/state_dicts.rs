@@ -5,7 +5,7 @@ mod support;
 use std::collections::HashMap;
 use std::path::Path;
 
-use decorr::train::{Evaluation, NormName, TrainOptions, evaluate_checkpoint};
+use decorr::train::{Evaluation, Norm, TrainOptions, evaluate_checkpoint};
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +62,7 @@ fn write(path: &Path, tensors: &[Raw]) {
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-fn evaluated(path: &Path, model: &str, norm: NormName) -> decorr::Result<Evaluation> {
+fn evaluated(path: &Path, model: &str, norm: Norm) -> decorr::Result<Evaluation> {
     let options = TrainOptions {
         model: Some(model.into()),
         norm: Some(norm),
@@ -78,7 +78,7 @@ fn types_and_prefixes_change_nothing_but_rounding() {
     let path = dir.path().join("linear.safetensors");
     let loss = |tensors: &[Raw]| {
         write(&path, tensors);
-        evaluated(&path, "linear", NormName::None).unwrap().loss
+        evaluated(&path, "linear", Norm::None).unwrap().loss
     };
     let plain = loss(&linear(Dtype::F32, "", |_| ()));
     for prefix in ["module.", "_orig_mod.", "module._orig_mod."] {
@@ -100,7 +100,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("linear.safetensors");
     let refusal = || {
-        evaluated(&path, "linear", NormName::None)
+        evaluated(&path, "linear", Norm::None)
             .unwrap_err()
             .to_string()
     };
@@ -121,7 +121,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     for bytes in [&b"PK\x03\x04archive/data.pkl"[..], b"\x80\x02}q\x00."] {
         let pth = dir.path().join("resnet.pth");
         std::fs::write(&pth, bytes).unwrap();
-        let text = evaluated(&pth, "linear", NormName::None)
+        let text = evaluated(&pth, "linear", Norm::None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -137,7 +137,7 @@ fn long_lists_are_cut() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("linear.safetensors");
     write(&path, &linear(Dtype::F32, "", |_| ()));
-    let text = evaluated(&path, "cnn", NormName::Batch)
+    let text = evaluated(&path, "cnn", Norm::Batch)
         .unwrap_err()
         .to_string();
     assert!(text.contains(" more") && text.len() < 500, "{text}");
@@ -172,7 +172,7 @@ fn batch_norms_counters_and_variances() {
     add("fc.weight", &[10, 128 * 9], 0.0);
     add("fc.bias", &[10], 0.0);
     write(&path, &tensors);
-    let plain = evaluated(&path, "cnn", NormName::Batch).unwrap();
+    let plain = evaluated(&path, "cnn", Norm::Batch).unwrap();
     for (dtype, bytes) in [(Dtype::I64, 8), (Dtype::I32, 4), (Dtype::U8, 1)] {
         let mut with_count = tensors.clone();
         with_count.push(Raw {
@@ -183,7 +183,7 @@ fn batch_norms_counters_and_variances() {
         });
         write(&path, &with_count);
         assert_eq!(
-            evaluated(&path, "cnn", NormName::Batch).unwrap(),
+            evaluated(&path, "cnn", Norm::Batch).unwrap(),
             plain,
             "{dtype:?}"
         );
@@ -194,7 +194,7 @@ fn batch_norms_counters_and_variances() {
         .unwrap();
     tensors[variance].bytes[4..8].copy_from_slice(&(-0.25f32).to_le_bytes());
     write(&path, &tensors);
-    let text = evaluated(&path, "cnn", NormName::Batch)
+    let text = evaluated(&path, "cnn", Norm::Batch)
         .unwrap_err()
         .to_string();
     assert!(

@@ -13,7 +13,7 @@ use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Loss, Mode};
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, Live, LossName, NormName, Split, Start, Summary, TrainConfig, TrainOptions, checkpoint,
+    Event, Live, LossName, Split, Start, Summary, TrainConfig, TrainOptions, checkpoint,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -44,7 +44,7 @@ fn losses(out: &Path) -> Vec<f64> {
 }
 
 /// Figure 4(a): linear regression, L2, batch 512, constant learning rate, no momentum.
-fn figure_4a(dir: &Path, norm: NormName, lr: f32) -> Vec<f64> {
+fn figure_4a(dir: &Path, norm: Norm, lr: f32) -> Vec<f64> {
     let out = dir.join(format!("{norm:?}"));
     run(TrainOptions {
         model: Some("linear".into()),
@@ -64,9 +64,9 @@ fn figure_4a(dir: &Path, norm: NormName, lr: f32) -> Vec<f64> {
 #[test]
 fn figure_4a_deconvolution_is_far_ahead_of_plain_descent() {
     let dir = tempfile::tempdir().unwrap();
-    let deconv = figure_4a(dir.path(), NormName::Deconv, 1.0);
-    let plain = figure_4a(dir.path(), NormName::None, 0.01);
-    let batch = figure_4a(dir.path(), NormName::Batch, 0.004);
+    let deconv = figure_4a(dir.path(), Norm::Deconv, 1.0);
+    let plain = figure_4a(dir.path(), Norm::None, 0.01);
+    let batch = figure_4a(dir.path(), Norm::Batch, 0.004);
     support::report(&format!(
         "iteration 5 and 20: deconv {:.3} {:.3}, plain {:.3} {:.3}, batch {:.3} {:.3}",
         deconv[4], deconv[19], plain[4], plain[19], batch[4], batch[19]
@@ -202,7 +202,7 @@ fn the_same_seed_gives_the_same_bits_and_another_does_not() {
 fn live_steps_are_those_of_a_run() {
     const STEPS: u64 = 4;
     let dir = tempfile::tempdir().unwrap();
-    let of = |norm: NormName, out: &Path| TrainOptions {
+    let of = |norm: Norm, out: &Path| TrainOptions {
         model: Some("cnn".into()),
         norm: Some(norm),
         block: Some(16),
@@ -213,8 +213,8 @@ fn live_steps_are_those_of_a_run() {
         steps: Some(STEPS),
         ..options(out)
     };
-    let norms = [NormName::Batch, NormName::Deconv];
-    let live_options = of(NormName::Deconv, dir.path());
+    let norms = [Norm::Batch, Norm::Deconv];
+    let live_options = of(Norm::Deconv, dir.path());
     let mut live = Live::new(&support::gpu(), &live_options, &norms).unwrap();
     for _ in 0..STEPS {
         live.step().unwrap();
@@ -247,7 +247,7 @@ fn a_run_leaves_its_files_and_its_checkpoint_evaluates_the_same() {
     let out = dir.path().join("run");
     let summary = run(TrainOptions {
         model: Some("mlp".into()),
-        norm: Some(NormName::Batch),
+        norm: Some(Norm::Batch),
         epochs: Some(2),
         ..options(&out)
     })
@@ -286,7 +286,7 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
     let out = dir.path().join("run");
     let wild = TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         loss: Some(LossName::L2),
         lr: Some(1e6),
         save_every: Some(1),
@@ -303,7 +303,7 @@ fn a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint() 
         "{error}"
     );
     assert!(
-        error.contains("--lr") && error.contains("model.safetensors"),
+        error.contains("`lr`") && error.contains("model.safetensors"),
         "{error}"
     );
     let (tensors, metadata) = checkpoint::load(&out.join("model.safetensors")).unwrap();
@@ -323,7 +323,7 @@ fn ruined_weights_are_not_saved_and_an_earlier_run_is_not_mistaken_for_this_one(
     let out = dir.path().join("run");
     let once = |lr| TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         lr: Some(lr),
         steps: Some(1),
         ..options(&out)
@@ -347,7 +347,7 @@ fn stopping_saves() {
     let out = dir.path().join("run");
     let config = TrainConfig::resolve(TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         lr: Some(0.01),
         ..options(&out)
     })
@@ -429,7 +429,7 @@ fn a_run_begins_with_the_weights_of_another() {
     let of = |out: &Path, init: Option<&Path>, steps: u64, lr: f32| TrainOptions {
         model: Some("cnn".into()),
         width: Some(0.25),
-        norm: Some(NormName::Deconv),
+        norm: Some(Norm::Deconv),
         block: Some(8),
         batch_size: Some(16),
         test_images: Some(16),

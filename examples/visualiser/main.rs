@@ -4,6 +4,8 @@
 //! no display; `cargo run --release --example visualiser -- --window photo.jpg` opens a window.
 
 mod files;
+#[path = "../../src/cli/flags.rs"]
+mod flags;
 mod options;
 mod window;
 
@@ -51,8 +53,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without what a terminal would take for commands, out of the names of files.
-            let text = error
-                .to_string()
+            let text = flags::with_flags(&error.to_string(), &Cli::command())
                 .replace(|c: char| c.is_control() && c != '\n', "?");
             let _ = writeln!(std::io::stderr(), "error: {text}");
             ExitCode::FAILURE

@@ -7,7 +7,7 @@ use clap::Args;
 use decorr::Result;
 use decorr::figures::{Picture, Statistics};
 use decorr::gpu::{AdapterChoice, Gpu};
-use decorr::train::{NormName, TrainOptions, Trained};
+use decorr::train::{Norm, TrainOptions, Trained};
 
 /// Name of the picture that is looked at if no other is given.
 pub(crate) const BUNDLED: &str = "astronaut.png";
@@ -85,7 +85,7 @@ pub(crate) struct NetworkArgs {
     pub(crate) model: Option<String>,
     /// Its norm [default: by its running statistics]
     #[arg(long)]
-    pub(crate) norm: Option<NormName>,
+    pub(crate) norm: Option<Norm>,
 }
 
 impl NetworkArgs {

@@ -423,11 +423,11 @@ fn good_for(images_per_s: f64, cifar_hours: f64, imagenet_hours: f64) -> String 
         ..1.0 => ", for the paper's experiments on CIFAR while you wait",
         ..16.0 => ", and for one of the paper's experiments on CIFAR in a night",
         ..100.0 => {
-            "; the paper's experiments on CIFAR take days: begin with trials (--width 0.25 --steps 300)"
+            "; the paper's experiments on CIFAR take days: begin with trials (`width` 0.25 `steps` 300)"
         }
         _ => {
             "; the paper's experiments on CIFAR are too much for it: make trials of them \
-             (--width 0.25 --steps 300)"
+             (`width` 0.25 `steps` 300)"
         }
     };
     line += match imagenet_hours {

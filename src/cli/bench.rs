@@ -8,7 +8,7 @@ use decorr::graph::op::Variants;
 use decorr::{Error, Result};
 
 use super::times::print_times;
-use super::{AdapterArgs, TuneChoice, note, print, print_json};
+use super::{AdapterArgs, TuneChoice, note, print, print_json, with_flags};
 
 /// The end of `decorr bench --help`.
 const EXAMPLES: &str = "\
@@ -165,7 +165,7 @@ fn print_report(report: &Report) {
     if let Some(summary) = &report.summary {
         print("");
         for line in &summary.words {
-            print(line);
+            print(with_flags(line));
         }
     }
     if let Some(comparison) = &report.comparison {

@@ -3,26 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use decorr::models::Form;
-use decorr::train::{LossName, NormName, TrainOptions, data_name_parser, evaluate_checkpoint};
+use decorr::train::{LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
+use super::checkpoint::CheckpointArgs;
 use super::{AdapterArgs, note, print, print_json};
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
-    /// Folder of a run, a checkpoint of one, or a state dict of PyTorch as safetensors
-    #[arg(long, value_name = "RUN|FILE")]
-    checkpoint: PathBuf,
-    /// Network of a file that does not say it, see `decorr models` [default: the VGG, ResNet or DenseNet whose tensors it has]
-    #[arg(long)]
-    model: Option<String>,
-    /// Its norm [default: by its running statistics]
-    #[arg(long)]
-    norm: Option<NormName>,
-    /// Its stem and head, if it has two [default: by its tensors]
-    #[arg(long)]
-    form: Option<Form>,
+    #[command(flatten)]
+    network: CheckpointArgs,
     /// Data set [default: that of the training]
     #[arg(long, value_parser = data_name_parser())]
     data: Option<String>,
@@ -58,9 +48,6 @@ pub(super) struct EvalArgs {
 pub(super) fn run(args: EvalArgs) -> Result<()> {
     let gpu = args.adapter.open_to_run()?;
     let options = TrainOptions {
-        model: args.model,
-        norm: args.norm,
-        form: args.form,
         data: args.data,
         data_dir: args.data_dir,
         image_size: args.image_size,
@@ -69,9 +56,9 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         workers: args.workers,
         loss: args.loss,
         batch_size: args.batch_size,
-        ..TrainOptions::default()
+        ..args.network.options()
     };
-    let result = evaluate_checkpoint(&gpu, &args.checkpoint, options, |text| {
+    let result = evaluate_checkpoint(&gpu, &args.network.checkpoint, options, |text| {
         note(text);
     })?;
     if args.json {
@@ -89,5 +76,5 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         "the loss is {}: the network gives no numbers for some images",
         result.loss
     );
-    Err(Error::checkpoint(&args.checkpoint, message))
+    Err(Error::checkpoint(&args.network.checkpoint, message))
 }

@@ -1,12 +1,14 @@
 //! The command line.
 
 mod bench;
+mod checkpoint;
 mod compare;
 mod data;
 mod describe;
 mod devices;
 mod eval;
 mod export;
+mod flags;
 mod models;
 mod predict;
 mod profile;
@@ -19,7 +21,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::graph::op::Variants;
 use decorr::graph::tiles::Tiles;
@@ -147,11 +149,19 @@ fn print(line: impl Display) {
 }
 
 /// Prints a line to standard error, without what a terminal would take for commands: names of strangers' files are in it. One
-/// that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing.
+/// that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing. Options that the library names are flags.
 pub(crate) fn note(line: impl Display) {
     let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
-    let line = line.to_string().replace(is_command, "?");
+    let line = with_flags(&line.to_string()).replace(is_command, "?");
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What the library says, with flags of this program.
+fn with_flags(text: &str) -> String {
+    match text.contains('`') {
+        true => flags::with_flags(text, &Cli::command()),
+        false => text.into(),
+    }
 }
 
 /// Prints `value` as JSON in a line, for --json.

@@ -3,7 +3,7 @@
 use clap::Args;
 use decorr::Result;
 use decorr::models::{Form, summaries};
-use decorr::train::NormName;
+use decorr::train::Norm;
 
 use super::{print, print_json};
 
@@ -11,7 +11,7 @@ use super::{print, print_json};
 pub(super) struct ModelsArgs {
     /// Only with this norm
     #[arg(long)]
-    norm: Option<NormName>,
+    norm: Option<Norm>,
     /// Only in this form
     #[arg(long)]
     form: Option<Form>,
@@ -21,7 +21,7 @@ pub(super) struct ModelsArgs {
 }
 
 pub(super) fn run(args: &ModelsArgs) -> Result<()> {
-    let all = summaries(args.form, args.norm.map(Into::into))?;
+    let all = summaries(args.form, args.norm)?;
     if args.json {
         return print_json(&all);
     }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use decorr::data::pictures_below;
-use decorr::models::Form;
-use decorr::train::{Guess, NormName, TrainOptions, Trained, data_name_parser};
+use decorr::train::{Guess, TrainOptions, Trained, data_name_parser};
 use decorr::{Error, Result};
 use serde::Serialize;
 
+use super::checkpoint::CheckpointArgs;
 use super::{AdapterArgs, note, print, print_json};
 
 /// Pictures that are read before they go through the network together.
@@ -17,9 +17,8 @@ const CHUNK: usize = 32;
 
 #[derive(Debug, Args)]
 pub(super) struct PredictArgs {
-    /// Folder of a run, a checkpoint of one, or a state dict of torchvision as safetensors
-    #[arg(long, value_name = "RUN|FILE")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    network: CheckpointArgs,
     /// Pictures, and folders of them with all that is below
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
@@ -32,15 +31,6 @@ pub(super) struct PredictArgs {
     /// Print one JSON array of objects: file, predictions: class (null if it has no name), index, probability
     #[arg(long)]
     json: bool,
-    /// Network of a state dict [default: the VGG, ResNet or DenseNet whose tensors it has]
-    #[arg(long)]
-    model: Option<String>,
-    /// Its norm [default: by its running statistics]
-    #[arg(long)]
-    norm: Option<NormName>,
-    /// Its stem and head [default: by its tensors]
-    #[arg(long)]
-    form: Option<Form>,
     /// Data set that a state dict is for, which says how pictures are normalised and what classes are called [default: folder,
     /// as for ImageNet; cifar10 or cifar100 for the form of CIFAR; fashion-mnist for networks without forms]
     #[arg(long, value_parser = data_name_parser())]
@@ -66,14 +56,11 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     let files = files_of(&args.images)?;
     let gpu = args.adapter.open_to_run()?;
     let options = TrainOptions {
-        model: args.model,
-        norm: args.norm,
-        form: args.form,
         data: args.data,
         image_size: args.image_size,
-        ..TrainOptions::default()
+        ..args.network.options()
     };
-    let mut trained = Trained::open_with(&gpu, &args.checkpoint, options)?;
+    let mut trained = Trained::open_with(&gpu, &args.network.checkpoint, options)?;
     let classes = trained.model().classes;
     let top = match args.top {
         Some(top) if top > classes => {

@@ -1,16 +1,17 @@
 //! `decorr train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use decorr::gpu::Gpu;
 use decorr::graph::op::Variants;
-use decorr::train::{Event, Saved, Start, TrainConfig, TrainOptions, train};
+use decorr::train::{Event, Progress, Saved, Start, Summary, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, TuneChoice, note, print, tune};
+use super::{AdapterArgs, TuneChoice, note, print, tune, with_flags};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -34,63 +35,91 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(args: TrainArgs) -> Result<()> {
-    let mut options = args.options;
-    if let Some(path) = &args.config {
-        if options.preset.is_some() {
-            return Err(Error::Config(
-                "--preset and --config both say where to begin, and a config.toml has a value for \
-                 everything: give one of them"
-                    .into(),
-            ));
-        }
-        options = options.over(TrainOptions::read(path)?);
-    }
-    let start = if args.resume {
-        if options.preset.is_some() {
-            return Err(Error::Config(
-                "--resume takes every option from the run, so that --preset would change nothing: leave it out, and give the \
-                 options that are to change"
-                    .into(),
-            ));
-        }
-        if options.init.is_some() {
-            let message = "--resume goes on with the weights of the run, so that --init would change nothing: leave it out";
-            return Err(Error::Config(message.into()));
-        }
-        let saved = Saved::latest(&options.out_or_default())?;
-        for damaged in &saved.damaged {
-            note(format_args!("passed over: {damaged}"));
-        }
-        note(format_args!(
-            "resuming after step {} from {}",
-            saved.step,
-            saved.path.display()
-        ));
-        options = options.over(saved.options.clone());
-        Start::Resume(Box::new(saved))
-    } else if args.force {
-        Start::Over
-    } else {
-        Start::New
+    let TrainArgs {
+        options,
+        config,
+        force,
+        resume,
+        tune,
+        adapter,
+    } = args;
+    let options = with_file(options, config.as_deref())?;
+    let (mut options, start) = match (resume, force) {
+        (true, _) => resumed(options)?,
+        (false, true) => (options, Start::Over),
+        (false, false) => (options, Start::New),
     };
     // These are known only once the adapter is.
     let measured = options.kernels.take_if(|kernels| kernels == "measured");
     let mut config = TrainConfig::resolve(options)?;
-    let gpu = args.adapter.open_to_run()?;
-    if measured.is_some() {
-        config.set_kernels(Variants::tiled(tune::measured(&gpu)?));
-    } else if config.kernels.is_none()
-        && let Some(variants) = args.tune.variants(&gpu)?
-    {
+    let gpu = adapter.open_to_run()?;
+    let variants = match (measured, config.kernels) {
+        (Some(_), _) => Some(Variants::tiled(tune::measured(&gpu)?)),
+        (None, None) => tune.variants(&gpu)?,
+        (None, Some(_)) => None,
+    };
+    if let Some(variants) = variants {
         config.set_kernels(variants);
     }
+    tell_before(&gpu, &config);
+    let stop = stop_on_signal();
+    let display = Display::new(config.log_every);
+    let summary = train(&gpu, &config, start, &stop, |event| display.show(event));
+    display.bar.finish_and_clear();
+    tell_after(&config, &summary);
+    report(&config, &summary?);
+    Ok(())
+}
+
+/// `options` over those of the file of --config.
+fn with_file(options: TrainOptions, file: Option<&Path>) -> Result<TrainOptions> {
+    match file {
+        Some(_) if options.preset.is_some() => Err(Error::Config(
+            "--preset and --config both say where to begin, and a config.toml has a value for \
+             everything: give one of them"
+                .into(),
+        )),
+        Some(path) => Ok(options.over(TrainOptions::read(path)?)),
+        None => Ok(options),
+    }
+}
+
+/// `options` over those of the run that is in their folder, and where it goes on.
+fn resumed(options: TrainOptions) -> Result<(TrainOptions, Start)> {
+    if options.preset.is_some() {
+        return Err(Error::Config(
+            "--resume takes every option from the run, so that --preset would change nothing: leave it out, and give the \
+             options that are to change"
+                .into(),
+        ));
+    }
+    if options.init.is_some() {
+        let message = "--resume goes on with the weights of the run, so that --init would change nothing: leave it out";
+        return Err(Error::Config(message.into()));
+    }
+    let saved = Saved::latest(&options.out_or_default())?;
+    for damaged in &saved.damaged {
+        note(format_args!("passed over: {damaged}"));
+    }
+    note(format_args!(
+        "resuming after step {} from {}",
+        saved.step,
+        saved.path.display()
+    ));
+    Ok((
+        options.over(saved.options.clone()),
+        Start::Resume(Box::new(saved)),
+    ))
+}
+
+/// What the user should know of the run before it begins.
+fn tell_before(gpu: &Gpu, config: &TrainConfig) {
     if gpu.is_software() && config.kernels.is_some_and(|variants| !variants.direct) {
         note(format_args!(
             "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
             gpu.name()
         ));
     }
-    let stop = stop_on_signal();
     if config.options.data_dir.is_none()
         && let Some(dir) = data::whole_set(&config.data)
     {
@@ -100,68 +129,31 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
             config.data
         ));
     }
-
     note(config.summary());
-    let bar = ProgressBar::new(0);
-    // The template is a constant of this file and valid.
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
-        bar.set_style(style);
-    }
-    // Without a terminal the bar is silent, and logged steps are lines.
-    let lines = bar.is_hidden();
-    let log_every = config.log_every;
-    let summary = train(&gpu, &config, start, &stop, |event| match event {
-        Event::Begin(what) => bar.set_message(format!("{what} ...")),
-        Event::Memory(planned, used) => {
-            let used = used.map(|b| format!(" ({} MiB reported by the adapter)", b >> 20));
-            let planned = planned >> 20;
-            let used = used.unwrap_or_default();
-            say(&bar, &format!("memory: {planned} MiB planned{used}"));
-        }
-        Event::Notice(text) => say(&bar, text),
-        Event::Step(p) => {
-            bar.set_length(p.total_steps);
-            bar.set_position(p.step);
-            let message = format!(
-                "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
-                p.epoch,
-                p.loss,
-                p.top1,
-                p.images_per_second,
-                duration(p.seconds_left)
-            );
-            if lines && (p.step == 1 || p.step.is_multiple_of(log_every) || p.step == p.total_steps)
-            {
-                note(format_args!("{}/{} {message}", p.step, p.total_steps));
-            }
-            bar.set_message(message);
-        }
-        Event::Test(step, test) => {
-            let text = format!(
-                "step {step}: test loss {:.4}, top1 {:.4}",
-                test.loss, test.top1
-            );
-            say(&bar, &text);
-        }
-    });
-    bar.finish_and_clear();
+}
+
+/// What is saved of a run that ended early, and how it goes on.
+fn tell_after(config: &TrainConfig, summary: &Result<Summary>) {
     let out = config.out.display();
-    if let Err(Error::Io { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_)) = &summary
-        && let Ok(saved) = Saved::latest(&config.out)
-    {
-        note(format_args!(
-            "step {} is saved whole in {}; `decorr train --resume --out {out}` goes on from there",
-            saved.step,
-            saved.path.display()
-        ));
-    }
-    let summary = summary?;
-    if summary.interrupted {
-        note(format_args!(
+    match summary {
+        Err(Error::Io { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_)) => {
+            if let Ok(saved) = Saved::latest(&config.out) {
+                note(format_args!(
+                    "step {} is saved whole in {}; `decorr train --resume --out {out}` goes on from there",
+                    saved.step,
+                    saved.path.display()
+                ));
+            }
+        }
+        Ok(summary) if summary.interrupted => note(format_args!(
             "stopped after step {}; all is saved; `decorr train --resume --out {out}` goes on",
             summary.steps
-        ));
+        )),
+        _ => {}
     }
+}
+
+fn report(config: &TrainConfig, summary: &Summary) {
     if summary.skipped > 0 {
         note(format_args!(
             "skipped {} times an image that could not be read",
@@ -178,17 +170,72 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         summary.test.top1
     ));
     print(format_args!(
-        "wrote {out}/model.safetensors, metrics.jsonl, config.toml and curves.png"
+        "wrote {}/model.safetensors, metrics.jsonl, config.toml and curves.png",
+        config.out.display()
     ));
-    Ok(())
 }
 
-/// A line above the bar, or where there is no terminal, a line.
-fn say(bar: &ProgressBar, text: &str) {
-    if bar.is_hidden() {
-        note(text);
-    } else {
-        bar.println(text);
+/// What the terminal shows of a run: a bar, and lines above it. Without a terminal the bar is silent, and logged steps are
+/// lines.
+struct Display {
+    bar: ProgressBar,
+    log_every: u64,
+}
+
+impl Display {
+    fn new(log_every: u64) -> Self {
+        let bar = ProgressBar::new(0);
+        // The template is a constant of this file and valid.
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, log_every }
+    }
+
+    fn show(&self, event: Event<'_>) {
+        match event {
+            Event::Begin(what) => self.bar.set_message(format!("{what} ...")),
+            Event::Memory(planned, used) => {
+                let used = used.map(|b| format!(" ({} MiB reported by the adapter)", b >> 20));
+                let planned = planned >> 20;
+                let used = used.unwrap_or_default();
+                self.say(&format!("memory: {planned} MiB planned{used}"));
+            }
+            Event::Notice(text) => self.say(text),
+            Event::Step(progress) => self.show_step(&progress),
+            Event::Test(step, test) => self.say(&format!(
+                "step {step}: test loss {:.4}, top1 {:.4}",
+                test.loss, test.top1
+            )),
+        }
+    }
+
+    fn show_step(&self, p: &Progress) {
+        self.bar.set_length(p.total_steps);
+        self.bar.set_position(p.step);
+        let message = format!(
+            "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
+            p.epoch,
+            p.loss,
+            p.top1,
+            p.images_per_second,
+            duration(p.seconds_left)
+        );
+        let is_logged =
+            p.step == 1 || p.step.is_multiple_of(self.log_every) || p.step == p.total_steps;
+        if self.bar.is_hidden() && is_logged {
+            note(format_args!("{}/{} {message}", p.step, p.total_steps));
+        }
+        self.bar.set_message(message);
+    }
+
+    /// A line above the bar, or where there is no terminal, a line.
+    fn say(&self, text: &str) {
+        if self.bar.is_hidden() {
+            note(text);
+        } else {
+            self.bar.println(with_flags(text));
+        }
     }
 }
 

@@ -36,18 +36,18 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
         return Err(Error::data(dir, "is no folder"));
     }
     let Some(set) = detect(dir) else {
-        let files: Vec<&str> = SETS.iter().flat_map(signature).copied().collect();
+        let files: Vec<&str> = SETS.iter().flat_map(|set| set.signature).copied().collect();
         let message = format!("holds no data set: there is none of {}", files.join(", "));
         return Err(Error::data(dir, message));
     };
     let data = open(set.name, Some(dir), &DataOptions::default())?;
     let counts = [data.train.len(), data.test.len()];
     let per_class = per_class(&data.train);
-    // The files of both MNISTs have the same names. Of the articles there are as many in each class, of the digits not.
-    let name = match (set.name, set.counts == Some(counts), per_class) {
-        ("mnist" | "fashion-mnist", true, [6000, 6000]) => "fashion-mnist",
-        ("mnist" | "fashion-mnist", true, _) => "mnist",
-        (name, ..) => name,
+    let is_balanced = per_class[0] == per_class[1];
+    let twin = twins(set).find(|twin| twin.balanced == is_balanced);
+    let name = match set.counts == Some(counts) {
+        true => twin.unwrap_or(set).name,
+        false => set.name,
     };
     let mut remarks = data.notices.clone();
     if let Some(wanted) = set.counts
@@ -74,33 +74,21 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
 
 fn detect(dir: &Path) -> Option<&'static Set> {
     let lies_here = |set: &&Set| {
-        let mut files = signature(set).iter();
         let places = places(set, Some(dir));
-        files.any(|file| places.iter().any(|place| place.join(file).exists()))
+        places.iter().any(|place| set.lies_in(place))
     };
     let set = SETS.iter().find(lies_here)?;
-    // The files of both MNISTs have the same names; the folder's tells them apart if there are not all.
-    let is_mnist = set.name == "fashion-mnist"
-        && (dir.ends_with("mnist") || dir.ends_with("MNIST") || dir.join("MNIST").is_dir());
-    SETS.iter().find(|other| match is_mnist {
-        true => other.name == "mnist",
-        false => other.name == set.name,
-    })
+    let is_named = |twin: &&Set| {
+        let by_torchvision = |name| dir.ends_with(name) || dir.join(name).is_dir();
+        dir.ends_with(twin.name) || twin.torchvision.is_some_and(by_torchvision)
+    };
+    twins(set).filter(is_named).last().or(Some(set))
 }
 
-/// Files and folders by which a set is told from the others.
-fn signature(set: &Set) -> &'static [&'static str] {
-    match set.name {
-        "cifar10" => &["data_batch_1.bin", "test_batch.bin"],
-        "cifar100" => &["train.bin", "test.bin"],
-        "folder" => &["train", "val"],
-        _ => &[
-            "train-images-idx3-ubyte",
-            "train-images-idx3-ubyte.gz",
-            "train-images.idx3-ubyte",
-            "train-images.idx3-ubyte.gz",
-        ],
-    }
+/// The sets whose files have the same names: both MNISTs. The folder's name tells them apart, or if there are all images, how
+/// many each class has.
+fn twins(set: &Set) -> impl Iterator<Item = &'static Set> {
+    SETS.iter().filter(|twin| twin.signature == set.signature)
 }
 
 fn per_class(images: &Images) -> [usize; 2] {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Images, Set, Source, not_found};
+use super::{Found, Images, Set, Source, not_found, places};
 use crate::{Error, Result};
 
 /// Bytes of an image.
@@ -12,29 +12,30 @@ const PIXELS: usize = 3 * 32 * 32;
 /// Coarse classes of CIFAR-100.
 const COARSE: u8 = 20;
 
+/// The files of one of them.
+pub(super) struct Files {
+    pub(super) train: &'static [&'static str],
+    pub(super) test: &'static str,
+    /// Of a record, before its pixels.
+    pub(super) label_bytes: usize,
+}
+
 /// Training and test images, and what is missing. Part of the training files is enough, in order
 /// from the first one, so that trials need not have all.
 ///
 /// # Errors
 /// [`Error::Data`] naming file and byte, [`Error::Io`].
-pub(super) fn open(set: &Set, places: &[PathBuf]) -> Result<(Images, Images, Vec<String>)> {
-    let (train, test): (&[&str], &str) = match set.name {
-        "cifar10" => (
-            &[
-                "data_batch_1.bin",
-                "data_batch_2.bin",
-                "data_batch_3.bin",
-                "data_batch_4.bin",
-                "data_batch_5.bin",
-            ],
-            "test_batch.bin",
-        ),
-        _ => (&["train.bin"], "test.bin"),
-    };
+pub(super) fn open(set: &Set, data_dir: Option<&Path>, files: &Files) -> Result<Found> {
+    let places = places(set, data_dir);
+    let Files {
+        train,
+        test,
+        label_bytes,
+    } = *files;
     let has = |dir: &Path, file: &str| dir.join(file).exists();
     let any = |dir: &&PathBuf| has(dir, test) || train.iter().any(|file| has(dir, file));
     let Some(dir) = places.iter().find(any) else {
-        return Err(not_found(set, train[0], places));
+        return Err(not_found(set, train[0], &places));
     };
     let there = train.iter().take_while(|file| has(dir, file)).count();
     if there == 0 || train[there..].iter().any(|file| has(dir, file)) {
@@ -44,16 +45,19 @@ pub(super) fn open(set: &Set, places: &[PathBuf]) -> Result<(Images, Images, Vec
     let mut notices = Vec::new();
     let wanted = [counts[0] / train.len(), counts[1]];
     let images = [
-        read(set, dir, train, there, wanted[0], &mut notices)?,
-        read(set, dir, &[test], 1, wanted[1], &mut notices)?,
+        read(set, label_bytes, dir, train, there, wanted[0], &mut notices)?,
+        read(set, label_bytes, dir, &[test], 1, wanted[1], &mut notices)?,
     ];
-    let [train, test] = images;
-    Ok((train, test, notices))
+    Ok(Found {
+        notices,
+        ..Found::new(images)
+    })
 }
 
 /// The first `there` of `files`, with a notice of those that have not the `wanted` number of images.
 fn read(
     set: &Set,
+    label_bytes: usize,
     dir: &Path,
     files: &[&str],
     there: usize,
@@ -67,7 +71,7 @@ fn read(
         if i < there {
             let path = dir.join(file);
             let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-            parse(set, &path, &bytes, &mut pixels, &mut labels)?;
+            parse(set, label_bytes, &path, &bytes, &mut pixels, &mut labels)?;
         }
         if labels.len() - before != wanted {
             short.push(format!("{file} {}", labels.len() - before));
@@ -97,13 +101,13 @@ fn read(
 /// Appends the records of a file.
 fn parse(
     set: &Set,
+    label_bytes: usize,
     path: &Path,
     bytes: &[u8],
     pixels: &mut Vec<u8>,
     labels: &mut Vec<u16>,
 ) -> Result<()> {
-    let label_len = if set.name == "cifar100" { 2 } else { 1 };
-    let record_len = label_len + PIXELS;
+    let record_len = label_bytes + PIXELS;
     let (count, rest) = (bytes.len() / record_len, bytes.len() % record_len);
     if rest != 0 || count == 0 {
         let message = format!(
@@ -116,9 +120,9 @@ fn parse(
     }
     pixels.reserve(count * PIXELS);
     for (i, record) in bytes.chunks_exact(record_len).enumerate() {
-        let (label, image) = record.split_at(label_len);
+        let (label, image) = record.split_at(label_bytes);
         for (at, &value) in label.iter().enumerate() {
-            let is_coarse = label_len == 2 && at == 0;
+            let is_coarse = label_bytes == 2 && at == 0;
             let classes = if is_coarse {
                 COARSE.into()
             } else {
@@ -133,7 +137,7 @@ fn parse(
                 return Err(Error::data(path, message));
             }
         }
-        labels.push(label[label_len - 1].into());
+        labels.push(label[label_bytes - 1].into());
         pixels.extend(image);
     }
     Ok(())

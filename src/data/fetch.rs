@@ -272,8 +272,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::Augment;
     use super::*;
+    use crate::data::{FOLDER, find_set};
 
     /// Serves `file` under any name for as long as the test runs, ranges too. The first `cuts`
     /// answers end after a third of what they promise. Returns the address.
@@ -327,17 +327,9 @@ mod tests {
         };
         Set {
             name: "test",
-            about: "",
-            shape: None,
-            classes: 1,
-            class_names: &[],
-            counts: None,
-            mean: &[],
-            std: &[],
-            augment: Augment::None,
-            folder: None,
             address: "http://127.0.0.1:1/",
             downloads: vec![download].leak(),
+            ..*find_set(FOLDER).unwrap()
         }
     }
 

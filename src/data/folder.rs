@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{DataOptions, Images, Source};
+use super::{DataOptions, Found, Images, Source};
 use crate::{Error, Result};
 
 /// Endings of picture files, in any case.
@@ -19,21 +19,15 @@ const ENDINGS: &[&str] = &[
 /// Folders in folders that are entered; a link to a folder above would have no end.
 const DEEPEST: usize = 32;
 
-/// What a folder holds.
-pub(super) struct Found {
-    pub(super) train: Images,
-    pub(super) test: Images,
-    /// In the order of their numbers.
-    pub(super) class_names: Vec<String>,
-    /// If the former have to serve as the latter, and of files that are no pictures.
-    pub(super) notices: Vec<String>,
-}
-
 /// Training and test images.
 ///
 /// # Errors
 /// [`Error::Data`] naming a class without pictures, or one that train/ or the network has not, [`Error::Io`].
-pub(super) fn open(root: &Path, options: &DataOptions) -> Result<Found> {
+pub(super) fn open(root: Option<&Path>, options: &DataOptions) -> Result<Found> {
+    let Some(root) = root else {
+        let message = "`data` folder needs a `data_dir` with train/CLASS/* and val/CLASS/*";
+        return Err(Error::Config(message.into()));
+    };
     let held_out = ["val", "test"].map(|name| root.join(name));
     let held_out = held_out.iter().find(|dir| dir.is_dir());
     let mut notices = Vec::new();
@@ -75,7 +69,7 @@ pub(super) fn open(root: &Path, options: &DataOptions) -> Result<Found> {
     Ok(Found {
         train,
         test,
-        class_names: names_of(&classes),
+        class_names: Some(names_of(&classes)),
         notices,
     })
 }

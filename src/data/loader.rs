@@ -131,7 +131,7 @@ impl Loader {
         };
         if config.batch_size == 0 || per_epoch == 0 {
             return Err(Error::Config(format!(
-                "no batch of {} can be made of {} images; choose a --batch-size between 1 and {}",
+                "no batch of {} can be made of {} images; choose a `batch_size` between 1 and {}",
                 config.batch_size,
                 images.len(),
                 images.len()

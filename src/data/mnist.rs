@@ -2,25 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Images, Set, idx, not_found};
+use super::{DataOptions, Found, Images, Set, idx, not_found, places};
 use crate::{Error, Result};
 
-/// Training and test images from the first of `places` that has any of them.
+/// Files by which they are known.
+pub(super) const SIGNATURE: &[&str] = &[
+    "train-images-idx3-ubyte",
+    "train-images-idx3-ubyte.gz",
+    "train-images.idx3-ubyte",
+    "train-images.idx3-ubyte.gz",
+];
+
+/// Training and test images from the first place that has any of them.
 ///
 /// # Errors
 /// [`Error::Data`] naming file and byte, [`Error::Io`].
-pub(super) fn open(set: &Set, places: &[PathBuf]) -> Result<[Images; 2]> {
-    let Some(dir) = find_folder(places) else {
-        return Err(not_found(set, "train-images-idx3-ubyte[.gz]", places));
-    };
-    Ok([read_pair(&dir, "train")?, read_pair(&dir, "t10k")?])
-}
-
-/// The first of `places` with a file of images.
-pub(super) fn find_folder(places: &[PathBuf]) -> Option<PathBuf> {
+pub(super) fn open(set: &Set, data_dir: Option<&Path>, _: &DataOptions) -> Result<Found> {
+    let places = places(set, data_dir);
     let has = |dir: &Path, stem: &str| find(dir, stem, "idx3").is_some();
     let found = |dir: &&PathBuf| has(dir, "train-images") || has(dir, "t10k-images");
-    places.iter().find(found).cloned()
+    let Some(dir) = places.iter().find(found) else {
+        return Err(not_found(set, "train-images-idx3-ubyte[.gz]", &places));
+    };
+    let images = [read_pair(dir, "train")?, read_pair(dir, "t10k")?];
+    Ok(Found::new(images))
 }
 
 /// `STEM-idx3-ubyte`, with a dot instead of the second dash, or gzipped.

@@ -189,21 +189,16 @@ const SYSTEM: &str = "/usr/share/datasets";
 /// [`Error::Data`] naming file and byte, [`Error::Io`], [`Error::Config`] for an unknown name.
 pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Result<DataSet> {
     let set = find_set(name)?;
-    let mut class_names: Vec<String> = set.class_names.iter().map(|n| (*n).to_string()).collect();
-    let (train, test, notices) = match (set.name, data_dir) {
-        ("fashion-mnist", None) => with_nothing_to_say(builtin::fashion_mnist()?),
-        ("cifar10" | "cifar100", _) => cifar::open(set, &places(set, data_dir))?,
-        ("folder", Some(dir)) => {
-            let found = folder::open(dir, options)?;
-            class_names = found.class_names;
-            (found.train, found.test, found.notices)
-        }
-        ("folder", None) => {
-            let message = "--data folder needs a --data-dir with train/CLASS/* and val/CLASS/*";
-            return Err(Error::Config(message.into()));
-        }
-        _ => with_nothing_to_say(mnist::open(set, &places(set, data_dir))?),
+    let Found {
+        train,
+        test,
+        class_names,
+        notices,
+    } = match (set.builtin, data_dir) {
+        (Some(builtin), None) => Found::new(builtin()?),
+        _ => (set.open)(set, data_dir, options)?,
     };
+    let of_set = || set.class_names.iter().map(|n| (*n).to_string()).collect();
     let size = |i: &Images| (i.channels, i.height, i.width);
     if size(&train) != size(&test) {
         let (a, b) = (size(&train), size(&test));
@@ -223,15 +218,33 @@ pub fn open(name: &str, data_dir: Option<&Path>, options: &DataOptions) -> Resul
             true => set.augment,
             false => Augment::None,
         },
-        class_names,
+        class_names: class_names.unwrap_or_else(of_set),
         notices,
         workers: options.workers,
         skip_bad: options.skip_bad,
     })
 }
 
-fn with_nothing_to_say([train, test]: [Images; 2]) -> (Images, Images, Vec<String>) {
-    (train, test, Vec::new())
+/// What the files of a set hold.
+struct Found {
+    train: Images,
+    test: Images,
+    /// In the order of their numbers, where the files name them.
+    class_names: Option<Vec<String>>,
+    /// See [`DataSet::notices`].
+    notices: Vec<String>,
+}
+
+impl Found {
+    /// Images of which there is nothing to say.
+    fn new([train, test]: [Images; 2]) -> Self {
+        Self {
+            train,
+            test,
+            class_names: None,
+            notices: Vec::new(),
+        }
+    }
 }
 
 /// Shape [C, H, W] of an image and number of classes, without opening the images: for a folder,
@@ -258,9 +271,9 @@ pub fn shape(
 /// Where the system has the whole of `name`, of which [`open`] without `data_dir` would take the
 /// built-in subset.
 pub fn whole_set(name: &str) -> Option<PathBuf> {
-    let set = find_set("fashion-mnist").ok()?;
-    let found = mnist::find_folder(&places(set, None))?;
-    (name == set.name).then_some(found)
+    let set = find_set(name).ok().filter(|set| set.builtin.is_some())?;
+    let mut places = places(set, None).into_iter();
+    places.find(|dir| set.lies_in(dir))
 }
 
 /// Folders in which the files of `set` may be.
@@ -270,14 +283,11 @@ fn places(set: &Set, data_dir: Option<&Path>) -> Vec<PathBuf> {
         None => vec![Path::new(DIR), Path::new(SYSTEM)],
     };
     // Where archives unpack to, and where torchvision puts files.
-    let inside: &[&str] = match set.name {
-        "mnist" => &["", "raw", "MNIST/raw"],
-        "fashion-mnist" => &["", "raw", "FashionMNIST/raw"],
-        _ => match &set.folder {
-            Some(folder) => &["", folder],
-            None => &[""],
-        },
-    };
+    let mut inside = vec![PathBuf::new()];
+    inside.extend(set.folder.map(PathBuf::from));
+    if let Some(folder) = set.torchvision {
+        inside.extend(["raw".into(), Path::new(folder).join("raw")]);
+    }
     let mut places = Vec::new();
     for root in roots {
         for dir in [root.to_path_buf(), root.join(set.name)] {
@@ -299,7 +309,7 @@ fn not_found(set: &Set, wanted: &str, tried: &[PathBuf]) -> Error {
     let place = tried.first().map_or(Path::new(DIR), PathBuf::as_path);
     let message = format!(
         "no {wanted} in {}. `decorr data fetch {}` downloads it into {DIR}/; files from elsewhere: \
-         give their folder as --data-dir",
+         give their folder as `data_dir`",
         names.join(" or "),
         set.name
     );

@@ -1,6 +1,9 @@
-//! The table of data sets: all that differs between them but their file formats.
+//! The table of data sets: all that differs between them. Formats of files are in files of their own.
 
-use super::Augment;
+use std::path::Path;
+
+use super::cifar::{self, Files};
+use super::{Augment, DataOptions, Found, Images, builtin, folder, mnist};
 use crate::{Error, Result};
 
 /// A data set as `--data` names it.
@@ -22,14 +25,31 @@ pub struct Set {
     pub mean: &'static [f32],
     /// Per channel.
     pub std: &'static [f32],
+    /// Whether every class has the same number of training images.
+    pub balanced: bool,
     /// What training does to images unless told otherwise.
     pub augment: Augment,
     /// Folder that its archive unpacks to.
     pub folder: Option<&'static str>,
+    /// Folder in which torchvision has a folder `raw` of its files.
+    pub torchvision: Option<&'static str>,
+    /// Files and folders, any of which tells it from other sets.
+    pub signature: &'static [&'static str],
+    /// Reads its files, which lie in this folder or in one of [`super::places`].
+    pub(super) open: fn(&Set, Option<&Path>, &DataOptions) -> Result<Found>,
+    /// What it is where no folder is named.
+    pub(super) builtin: Option<fn() -> Result<[Images; 2]>>,
     /// Official address of the files, ending with a slash.
     pub address: &'static str,
     /// Files at that address.
     pub downloads: &'static [Download],
+}
+
+impl Set {
+    /// Whether files of it, or of a set with the same names of files, lie in `dir` itself.
+    pub(super) fn lies_in(&self, dir: &Path) -> bool {
+        self.signature.iter().any(|file| dir.join(file).exists())
+    }
 }
 
 /// A file to download.
@@ -93,8 +113,13 @@ pub const SETS: &[Set] = &[
         counts: Some([60_000, 10_000]),
         mean: &[0.0],
         std: &[1.0],
+        balanced: true,
         augment: Augment::None,
         folder: None,
+        torchvision: Some("FashionMNIST"),
+        signature: mnist::SIGNATURE,
+        open: mnist::open,
+        builtin: Some(builtin::fashion_mnist),
         // Amazon serves this bucket without TLS only; the checksums are what is trusted.
         address: "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         downloads: &[
@@ -125,8 +150,13 @@ pub const SETS: &[Set] = &[
         counts: Some([60_000, 10_000]),
         mean: &[0.1307],
         std: &[0.3081],
+        balanced: false,
         augment: Augment::None,
         folder: None,
+        torchvision: Some("MNIST"),
+        signature: mnist::SIGNATURE,
+        open: mnist::open,
+        builtin: None,
         // The authors' own server no longer gives the files out; this is PyTorch's copy.
         address: "https://ossci-datasets.s3.amazonaws.com/mnist/",
         downloads: &[
@@ -157,8 +187,26 @@ pub const SETS: &[Set] = &[
         counts: Some([50_000, 10_000]),
         mean: &[0.4914, 0.4822, 0.4465],
         std: &[0.2023, 0.1994, 0.2010],
+        balanced: true,
         augment: Augment::CropFlip,
         folder: Some("cifar-10-batches-bin"),
+        torchvision: None,
+        signature: &["data_batch_1.bin", "test_batch.bin"],
+        open: |set, dir, _| {
+            let files = Files {
+                train: &[
+                    "data_batch_1.bin",
+                    "data_batch_2.bin",
+                    "data_batch_3.bin",
+                    "data_batch_4.bin",
+                    "data_batch_5.bin",
+                ],
+                test: "test_batch.bin",
+                label_bytes: 1,
+            };
+            cifar::open(set, dir, &files)
+        },
+        builtin: None,
         address: "https://www.cs.toronto.edu/~kriz/",
         downloads: &[download(
             "cifar-10-binary.tar.gz",
@@ -174,8 +222,20 @@ pub const SETS: &[Set] = &[
         counts: Some([50_000, 10_000]),
         mean: &[0.5071, 0.4865, 0.4409],
         std: &[0.2009, 0.1984, 0.2023],
+        balanced: true,
         augment: Augment::CropFlip,
         folder: Some("cifar-100-binary"),
+        torchvision: None,
+        signature: &["train.bin", "test.bin"],
+        open: |set, dir, _| {
+            let files = Files {
+                train: &["train.bin"],
+                test: "test.bin",
+                label_bytes: 2,
+            };
+            cifar::open(set, dir, &files)
+        },
+        builtin: None,
         address: "https://www.cs.toronto.edu/~kriz/",
         downloads: &[download(
             "cifar-100-binary.tar.gz",
@@ -184,15 +244,20 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "folder",
-        about: "pictures in train/CLASS/* and val/CLASS/*, as ImageNet's; needs --data-dir",
+        about: "pictures in train/CLASS/* and val/CLASS/* of a folder that you name, as ImageNet's",
         shape: None,
         classes: 1000,
         class_names: &[],
         counts: None,
         mean: &[0.485, 0.456, 0.406],
         std: &[0.229, 0.224, 0.225],
+        balanced: false,
         augment: Augment::ResizedCropFlip,
         folder: None,
+        torchvision: None,
+        signature: &["train", "val"],
+        open: |_, dir, options| folder::open(dir, options),
+        builtin: None,
         address: "",
         downloads: &[],
     },

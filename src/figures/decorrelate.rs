@@ -59,16 +59,16 @@ impl Statistics {
         } = *self;
         if !(1..=MAX_N_ITER).contains(&n_iter) {
             return Err(Error::Config(format!(
-                "--n-iter {n_iter} is not from 1 to {MAX_N_ITER}"
+                "`n_iter` {n_iter} is not from 1 to {MAX_N_ITER}"
             )));
         }
         if !(eps > 0.0 && eps <= MAX_EPS) {
-            let message = format!("--eps {eps} is not a positive number up to {MAX_EPS}");
+            let message = format!("`eps` {eps} is not a positive number up to {MAX_EPS}");
             return Err(Error::Config(message));
         }
         if !(1..=MAX_SAMPLING_STRIDE).contains(&sampling_stride) {
             return Err(Error::Config(format!(
-                "--sampling-stride {sampling_stride} is not from 1 to {MAX_SAMPLING_STRIDE}"
+                "`sampling_stride` {sampling_stride} is not from 1 to {MAX_SAMPLING_STRIDE}"
             )));
         }
         Ok(())
@@ -153,11 +153,11 @@ pub(super) fn check_options(
     let fail = |message: String| Err(Error::Config(message));
     if kernel_size.is_multiple_of(2) || kernel_size > 15 {
         return fail(format!(
-            "--kernel-size {kernel_size} must be odd (a patch has a centre) and at most 15"
+            "`kernel_size` {kernel_size} must be odd (a patch has a centre) and at most 15"
         ));
     }
     if block == 0 {
-        return fail("--block 0 must be at least 1".into());
+        return fail("`block` 0 must be at least 1".into());
     }
     statistics.check()
 }

@@ -107,16 +107,16 @@ pub fn fig9(
     if options.running && trained.model().norm != Norm::Deconv {
         let norm = trained.model().norm.name();
         return Err(Error::Config(format!(
-            "--running: the network was trained with --norm {norm} and has no running D"
+            "`running`: the network was trained with `norm` {norm} and has no running D"
         )));
     }
     if options.running && options.statistics != Statistics::default() {
-        let message = "--running: the network's D is taken as it is; leave --eps, --n-iter and --sampling-stride out";
+        let message = "`running`: the network's D is taken as it is; leave `eps`, `n_iter` and `sampling_stride` out";
         return Err(Error::Config(message.into()));
     }
     if options.running && options.block.is_some_and(|block| block != trained.block()) {
         return Err(Error::Config(format!(
-            "--running: the network's D is of blocks of {}; leave --block out",
+            "`running`: the network's D is of blocks of {}; leave `block` out",
             trained.block()
         )));
     }

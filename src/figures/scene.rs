@@ -71,7 +71,7 @@ impl SceneOptions {
         if !(0.0..=MAX_BLUR).contains(&self.blur) {
             let blur = self.blur;
             return Err(Error::Config(format!(
-                "--blur {blur} is not a standard deviation from 0 to {MAX_BLUR} pixels"
+                "`blur` {blur} is not a standard deviation from 0 to {MAX_BLUR} pixels"
             )));
         }
         Ok(())
@@ -354,7 +354,7 @@ pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()>
     let (width, height) = (picture.width, picture.height);
     if width.max(height) > MAX_SIDE {
         return Err(Error::Limit(format!(
-            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}: --max-side {MAX_SIDE} \
+            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}: `max_side` {MAX_SIDE} \
              scales it down"
         )));
     }
@@ -366,7 +366,7 @@ pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()>
     }
     if padded as u64 <= most {
         return Err(Error::Limit(format!(
-            "the {width} patches of {k} x {k} of a row do not fit one tensor of {}: take a smaller --kernel-size, or \
+            "the {width} patches of {k} x {k} of a row do not fit one tensor of {}: take a smaller `kernel_size`, or \
              a narrower image",
             gpu.name()
         )));
@@ -374,7 +374,7 @@ pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()>
     let side = ((most as f64 / picture.channels as f64).sqrt() as usize).saturating_sub(k) / 100;
     Err(Error::Limit(format!(
         "the image has {width} x {height} pixels; {} holds about {} million of {} channels in one tensor. \
-         --max-side {} scales it down",
+         `max_side` {} scales it down",
         gpu.name(),
         most / picture.channels as u64 / 1_000_000,
         picture.channels,

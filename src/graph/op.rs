@@ -177,7 +177,7 @@ impl FromStr for Variants {
                 let (found, wanted) = (names.len(), Class::COUNT);
                 return Err(Error::Config(format!(
                     "kernels {text:?} have {found} tiles, and this version has {wanted} classes: they are \
-                     another version's; --kernels tiled or a new measurement take their place"
+                     another version's; `kernels` tiled or a new measurement take their place"
                 )));
             }
             let mut tiles = Tiles::default();

@@ -44,7 +44,7 @@ fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>, blocks: [usize; 4]) -
             h = layers.avg_pool(h, HALVE);
         }
     }
-    h = layers.batch_norm("features.norm5", h).relu();
+    h = layers.norm_after("features.norm5", h).relu();
     h = global_means(h);
     layers.linear("classifier", "classifier.norm", h, layers.model.classes)
 }
@@ -59,7 +59,7 @@ fn stem<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
                 kernel_size: 3,
                 stride: 1,
             };
-            let h = layers.channel_deconv(norm, x);
+            let h = layers.norm_before(norm, x);
             layers.bare_conv(name, h, conv)
         }
         Form::Imagenet => {

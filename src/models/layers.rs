@@ -1,11 +1,10 @@
 //! Layers as the norm of a model wants them, so that a network says only what it is made of.
 
-use super::{Form, Model, Norm};
+use super::norm::Place;
+use super::{Form, Model};
 use crate::Error;
 use crate::graph::{Init, Tensor};
-use crate::nn::{
-    BatchNorm, Conv2d, DeconvConv2d, DeconvLinear, Dropout, Flatten, Layer, Linear, Mode,
-};
+use crate::nn::{Conv2d, DeconvConv2d, DeconvLinear, Dropout, Flatten, Layer, Linear, Mode};
 use crate::ops::Pool2d;
 
 /// What torchvision does in one way or another from family to family.
@@ -71,6 +70,7 @@ pub struct ConvInput<'g> {
 pub(super) struct Layers<'g, 'm> {
     pub(super) model: &'m Model,
     pub(super) form: Form,
+    pub(super) norm: Place,
     mode: Mode,
     /// Height and width of the images, for messages.
     image: [usize; 2],
@@ -97,6 +97,7 @@ impl<'g, 'm> Layers<'g, 'm> {
         let [_, _, h, w] = x.dims();
         Self {
             form: model.form(h, w),
+            norm: model.norm.place(),
             model,
             mode,
             image: [h, w],
@@ -120,12 +121,12 @@ impl<'g, 'm> Layers<'g, 'm> {
 
     /// A convolution, and before or after it what the norm puts there, called `norm`.
     pub(super) fn conv(&mut self, name: &str, norm: &str, x: Tensor<'g>, conv: Conv) -> Tensor<'g> {
-        let x = self.channel_deconv(norm, x);
+        let x = self.norm_before(norm, x);
         let y = self.bare_conv(name, x, conv);
-        self.batch_norm(norm, y)
+        self.norm_after(norm, y)
     }
 
-    /// Batch norm, `ReLU`, convolution, in this order; without batch norm `ReLU` and convolution.
+    /// A norm that elsewhere follows convolutions, `ReLU`, convolution, in this order; with other norms `ReLU` and convolution.
     pub(super) fn norm_relu_conv(
         &mut self,
         norm: &str,
@@ -133,24 +134,32 @@ impl<'g, 'm> Layers<'g, 'm> {
         x: Tensor<'g>,
         conv: Conv,
     ) -> Tensor<'g> {
-        let x = self.batch_norm(norm, x).relu();
-        let x = self.channel_deconv(norm, x);
+        let x = self.norm_after(norm, x).relu();
+        let x = self.norm_before(norm, x);
         self.bare_conv(name, x, conv)
     }
 
-    /// Batch norm, if that is the norm.
-    pub(super) fn batch_norm(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
-        match self.model.norm {
-            Norm::Batch => self.append(name, &BatchNorm::new(x.size(1)), x),
+    /// What the norm puts after a convolution or hidden layer.
+    pub(super) fn norm_after(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        match self.norm {
+            Place::After(layer) => self.append(name, &layer(x.size(1), true), x),
             _ => x,
         }
     }
 
-    /// Channel deconvolution, if that is the norm.
-    pub(super) fn channel_deconv(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
-        match self.model.norm {
-            Norm::Channel => self.append(name, &self.model.deconv.channel(x.size(1)), x),
+    /// What the norm puts before a convolution or linear layer.
+    pub(super) fn norm_before(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        match self.norm {
+            Place::Before(layer) => self.append(name, &layer(x.size(1), &self.model.deconv), x),
             _ => x,
+        }
+    }
+
+    /// The norm of a network with a single layer: it is before that one, and leaves scale and bias to it.
+    pub(super) fn norm_of_input(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+        match self.norm {
+            Place::After(layer) => self.append(name, &layer(x.size(1), false), x),
+            _ => self.norm_before(name, x),
         }
     }
 
@@ -172,7 +181,7 @@ impl<'g, 'm> Layers<'g, 'm> {
             });
         }
         let deconv = self.model.deconv;
-        if self.model.norm == Norm::Deconv {
+        if let Place::Inside = self.norm {
             let options = match is_first {
                 true => deconv.first_conv(),
                 false => deconv.layer(),
@@ -187,7 +196,7 @@ impl<'g, 'm> Layers<'g, 'm> {
         let layer = Conv2d::new(in_channels, out_channels, kernel_size)
             .stride(stride)
             .padding(kernel_size / 2)
-            .bias(conventions.bias_before_batch_norm || self.model.norm != Norm::Batch);
+            .bias(conventions.bias_before_batch_norm || !matches!(self.norm, Place::After(_)));
         let fan = match conventions.imagenet_init.fan {
             Fan::In => in_channels,
             Fan::Out => out_channels,
@@ -196,8 +205,7 @@ impl<'g, 'm> Layers<'g, 'm> {
         self.append_with_init(name, &layer, x, Some(std), true)
     }
 
-    /// A linear layer, which deconvolves its input if that is the norm: 512 features together, in the
-    /// ImageNet form a 32nd of all (paper section 4).
+    /// A linear layer that ends a network, or a part of it, and what the norm puts before it, called `norm`.
     pub(super) fn linear(
         &self,
         name: &str,
@@ -205,17 +213,48 @@ impl<'g, 'm> Layers<'g, 'm> {
         x: Tensor<'g>,
         out_features: usize,
     ) -> Tensor<'g> {
+        self.bare_linear(name, self.norm_before(norm, x), out_features, true)
+    }
+
+    /// A linear layer, and before or after it what the norm puts there, called `norm`.
+    pub(super) fn hidden_linear(
+        &self,
+        name: &str,
+        norm: &str,
+        x: Tensor<'g>,
+        out_features: usize,
+    ) -> Tensor<'g> {
+        let x = self.norm_before(norm, x);
+        // The bias of the norm makes the layer's one idle.
+        let has_bias = !matches!(self.norm, Place::After(_));
+        let y = self.bare_linear(name, x, out_features, has_bias);
+        self.norm_after(norm, y)
+    }
+
+    /// A linear layer, which deconvolves its input if that is the norm, and nothing else. Those of a convolutional network
+    /// deconvolve 512 features together, in the ImageNet form a 32nd of all (paper section 4).
+    pub(super) fn bare_linear(
+        &self,
+        name: &str,
+        x: Tensor<'g>,
+        out_features: usize,
+        bias: bool,
+    ) -> Tensor<'g> {
         let in_features = x.size(1);
-        let x = self.channel_deconv(norm, x);
-        if self.model.norm == Norm::Deconv {
-            let options = self.model.deconv.layer().block(match self.form {
-                Form::Cifar => 512,
-                Form::Imagenet => (in_features / 32).max(1),
-            });
+        if let Place::Inside = self.norm {
+            let options = self.model.deconv.layer();
+            let options = match (self.model.network.convolutional, self.form) {
+                (false, _) => options,
+                (true, Form::Cifar) => options.block(512),
+                (true, Form::Imagenet) => options.block((in_features / 32).max(1)),
+            };
             let layer = DeconvLinear::new(in_features, out_features).options(options);
             return self.append(name, &layer, x);
         }
-        let layer = Linear::new(in_features, out_features);
+        let layer = Linear {
+            bias,
+            ..Linear::new(in_features, out_features)
+        };
         let init = self.model.network.conventions.imagenet_init;
         self.append_with_init(name, &layer, x, init.linear_std, init.linear_bias_zero)
     }
@@ -270,7 +309,7 @@ impl<'g, 'm> Layers<'g, 'm> {
         let [_, _, h, w] = x.dims();
         if h.min(w) < pool.kernel_size.saturating_sub(2 * pool.padding) {
             let why = "are too small for it: nothing is left of them to pool. Choose a smaller \
-                       network (--model cnn, or linear for any size) or larger images";
+                       network (`model` cnn, or linear for any size) or larger images";
             self.refuse(x, why);
         }
     }

@@ -9,18 +9,19 @@ mod densenet;
 mod layers;
 mod linear;
 mod mlp;
+mod norm;
 mod resnet;
 mod summary;
 mod vgg;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Tensor};
-use crate::nn::{ChannelDeconv, DeconvOptions, FreezeCounter, Layer, Mode};
+use crate::nn::{DeconvOptions, FreezeCounter, Layer, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
 use layers::{Conventions, Layers};
+pub use norm::Norm;
 pub use summary::{Summary, summaries};
 
 /// Every network, by family.
@@ -52,7 +53,8 @@ pub struct Network {
 type Forward = for<'g> fn(&mut Layers<'g, '_>, Tensor<'g>) -> Tensor<'g>;
 
 /// What a network is cut out for: its stem and its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// Images of 32 x 32 pixels: no reduction before the first block, one linear layer.
@@ -67,34 +69,6 @@ impl Form {
         match self {
             Self::Cifar => "cifar",
             Self::Imagenet => "imagenet",
-        }
-    }
-}
-
-/// What normalises the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Norm {
-    /// Nothing.
-    None,
-    /// Batch normalisation where the original network has it; of the input for `linear`.
-    Batch,
-    /// Channel deconvolution before each layer.
-    Channel,
-    /// Every layer deconvolves its input.
-    Deconv,
-}
-
-impl Norm {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::None, Self::Batch, Self::Channel, Self::Deconv];
-
-    /// What `--norm` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Batch => "batch",
-            Self::Channel => "channel",
-            Self::Deconv => "deconv",
         }
     }
 }
@@ -169,6 +143,9 @@ impl Network {
 }
 
 impl DeconvSettings {
+    /// Default of `first_n_iter`.
+    pub const FIRST_N_ITER: usize = 15;
+
     /// The defaults of the paper's code.
     pub fn new(network: &Network, norm: Norm) -> Self {
         let layer = DeconvOptions::default();
@@ -181,7 +158,7 @@ impl DeconvSettings {
             block,
             eps,
             n_iter: layer.n_iter,
-            first_n_iter: 15,
+            first_n_iter: Self::FIRST_N_ITER,
             momentum: layer.momentum,
             sampling_stride: layer.sampling_stride,
             refresh: layer.refresh,
@@ -205,11 +182,6 @@ impl DeconvSettings {
     /// For a first convolution, which may be frozen.
     fn first_conv(&self) -> DeconvOptions {
         self.layer().n_iter(self.first_n_iter).freeze(true)
-    }
-
-    /// Channel deconvolution of `channels` channels.
-    fn channel(&self, channels: usize) -> ChannelDeconv {
-        ChannelDeconv::new(channels, self.block).options(self.layer())
     }
 }
 

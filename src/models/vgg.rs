@@ -5,7 +5,7 @@
 //! image (1 x 1 of 32 x 32).
 
 use super::layers::{Conv, Conventions, Fan, HALVE, ImagenetInit, Layers, flatten, global_means};
-use super::{Form, Forward, Network, Norm};
+use super::{Form, Forward, Network};
 use crate::graph::Tensor;
 use crate::ops::Pool2d;
 
@@ -43,11 +43,8 @@ const fn vgg(name: &'static str, about: &'static str, forward: Forward) -> Netwo
 }
 
 fn forward<'g>(layers: &mut Layers<'g, '_>, x: Tensor<'g>, table: &[usize]) -> Tensor<'g> {
-    let norm = layers.model.norm;
-    let places = match norm {
-        Norm::Batch | Norm::Channel => 3,
-        Norm::None | Norm::Deconv => 2,
-    };
+    // Convolution, norm, ReLU.
+    let places = if layers.norm.is_layer() { 3 } else { 2 };
     let (mut h, mut i) = (x, 0);
     for &channels in table {
         if channels == M {
@@ -93,7 +90,7 @@ fn seven_by_seven<'g>(layers: &Layers<'g, '_>, x: Tensor<'g>) -> Tensor<'g> {
         }
         _ => {
             let why = "do not fit its ImageNet form, which takes 224 x 224 or 448 x 448. For small \
-                       images choose --form cifar";
+                       images choose `form` cifar";
             layers.refuse(x, why);
             x
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::config::TrainOptions;
 use super::foreign;
+use super::options::TrainOptions;
 use crate::files::write_atomically;
 use crate::graph::Role;
 use crate::nn::part_of_weight;
@@ -309,7 +309,7 @@ pub(super) fn begin_with(
     begun.taken = wanted.len();
     if wanted.is_empty() {
         let message =
-            "has no tensor of this network: name the --model, --form and --norm that it is of";
+            "has no tensor of this network: name the `model`, `form` and `norm` that it is of";
         return Err(Error::checkpoint(path, message));
     }
     write(path, tensors, store, wanted, Vec::new())?;

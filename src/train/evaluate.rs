@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{TrainConfig, TrainOptions};
+use super::config::TrainConfig;
+use super::options::TrainOptions;
 use super::step::evaluation_step;
 use super::trained::Trained;
 use crate::data::{self, DataSet};

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::checkpoint;
-use super::config::{NormName, TrainOptions};
 use super::fold::folded;
+use super::options::TrainOptions;
+use crate::models::Norm;
 use crate::nn::ChannelDeconv;
 use crate::{Error, Result};
 
@@ -47,7 +48,7 @@ pub fn export(from: &Path, out: &Path) -> Result<usize> {
     }
     if let Some(written) = written {
         let plain = TrainOptions {
-            norm: Some(NormName::None),
+            norm: Some(Norm::None),
             refresh: Some(1),
             refresh_after: Some(0),
             ..written

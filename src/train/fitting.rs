@@ -58,9 +58,9 @@ pub(super) fn with_advice(
     }
     let advice = match (largest, parts) {
         (0, _) => "Not even one image at a time would have room".to_string(),
-        (_, None) => format!("At most {largest} images fit at once: --batch-size {largest}"),
+        (_, None) => format!("At most {largest} images fit at once: `batch_size` {largest}"),
         (_, Some(parts)) => format!(
-            "At most {largest} images fit at once: --batch-size {largest}, or --accumulate {parts} \
+            "At most {largest} images fit at once: `batch_size` {largest}, or `accumulate` {parts} \
              for this batch in parts"
         ),
     };

@@ -78,7 +78,7 @@ fn after_norm(norm: &str, tensors: &Tensors) -> Result<String, String> {
     names.into_iter().flatten().find(is_linear).ok_or_else(|| {
         format!(
             "{norm} decorrelates channels before a convolution that pads with zeros: no plain convolution does both. \
-             Networks of linear layers alone can be folded with --norm channel, all networks with --norm deconv"
+             Networks of linear layers alone can be folded with `norm` channel, all networks with `norm` deconv"
         )
     })
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint;
-use super::config::{NormName, TrainConfig, TrainOptions};
+use super::config::TrainConfig;
 use super::curves::{Over, draw_curves};
 use super::interface::Interface;
 use super::metrics::{Record, Split};
+use super::options::TrainOptions;
 use super::stepper::{Recipe, Stepper};
 use super::trained::Trained;
 use crate::data::{DataSet, Loader};
@@ -32,7 +33,7 @@ pub struct Live {
 #[derive(Debug)]
 pub struct LiveRun {
     /// What normalises it.
-    pub norm: NormName,
+    pub norm: Norm,
     /// Losses of the steps that are done.
     pub losses: Vec<f32>,
     /// Shares of hits in their batches.
@@ -48,7 +49,7 @@ impl Live {
     ///
     /// # Errors
     /// As [`super::train`].
-    pub fn new(gpu: &Arc<Gpu>, options: &TrainOptions, norms: &[NormName]) -> Result<Self> {
+    pub fn new(gpu: &Arc<Gpu>, options: &TrainOptions, norms: &[Norm]) -> Result<Self> {
         let mut runs: Vec<LiveRun> = Vec::new();
         let mut opened = None;
         for &norm in norms {
@@ -103,10 +104,10 @@ impl Live {
     /// [`Error::Diverged`] once a loss is no number, those of the data, what the device reported.
     pub fn step(&mut self) -> Result<()> {
         for run in &self.runs {
-            let norm = Norm::from(run.norm).name();
+            let norm = run.norm.name();
             if let Some(step) = run.losses.iter().position(|loss| !loss.is_finite()) {
                 return Err(Error::Diverged(format!(
-                    "the loss of step {} with --norm {norm} is no number",
+                    "the loss of step {} with `norm` {norm} is no number",
                     step + 1
                 )));
             }
@@ -146,7 +147,7 @@ impl Live {
         let mut names = Vec::new();
         let mut curves = Vec::new();
         for run in &self.runs {
-            let norm = Norm::from(run.norm).name();
+            let norm = run.norm.name();
             let name = format!("{norm}.safetensors");
             let tensors = checkpoint::from_store(&run.store, &checkpoint::MODEL)?;
             let interface = Interface::of(&self.data);

@@ -12,6 +12,7 @@ mod init;
 mod interface;
 mod live;
 mod metrics;
+mod options;
 mod predictor;
 mod presets;
 mod run;
@@ -21,15 +22,16 @@ mod stepper;
 mod trained;
 mod trainer;
 
-pub use config::{
-    AugmentName, LossName, NormName, OptimizerName, ScheduleName, TrainConfig, TrainOptions,
-    data_name_parser,
-};
+pub use crate::models::Norm;
+pub use config::TrainConfig;
 pub use curves::{Over, draw_curves, running_mean};
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use export::export;
 pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
+#[cfg(feature = "cli")]
+pub use options::data_name_parser;
+pub use options::{AugmentName, LossName, OptimizerName, ScheduleName, TrainOptions};
 pub use predictor::Predictor;
 pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};

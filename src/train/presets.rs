@@ -1,6 +1,7 @@
 //! The paper's settings by name: `DATA-MODEL-NORM`, for example `cifar10-vgg11-deconv`.
 
-use super::config::{NormName, OptimizerName, ScheduleName, TrainOptions};
+use super::options::{OptimizerName, ScheduleName, TrainOptions};
+use crate::models::Norm;
 use crate::{Error, Result};
 
 /// A row of section 4: what a data set and a network are trained with, whatever the norm.
@@ -63,16 +64,10 @@ const fn imagenet(model: &'static str, lr: f32) -> Row {
     }
 }
 
-const NORMS: [(&str, NormName); 4] = [
-    ("none", NormName::None),
-    ("batch", NormName::Batch),
-    ("channel", NormName::Channel),
-    ("deconv", NormName::Deconv),
-];
-
 /// The names of all presets.
 pub fn preset_names() -> Vec<String> {
-    let of = |row: &Row| NORMS.map(|(norm, _)| format!("{}-{}-{norm}", row.name, row.model));
+    let of =
+        |row: &Row| Norm::ALL.map(|norm| format!("{}-{}-{}", row.name, row.model, norm.name()));
     ROWS.iter().flat_map(of).collect()
 }
 
@@ -84,7 +79,7 @@ pub fn preset(name: &str) -> Result<TrainOptions> {
     let found = ROWS.iter().find_map(|row| {
         let norm = name.strip_prefix(row.name)?.strip_prefix('-')?;
         let norm = norm.strip_prefix(row.model)?.strip_prefix('-')?;
-        let (_, norm) = NORMS.into_iter().find(|(n, _)| *n == norm)?;
+        let norm = Norm::ALL.into_iter().find(|n| n.name() == norm)?;
         Some((row, norm))
     });
     let Some((row, norm)) = found else {
@@ -113,7 +108,7 @@ mod tests {
 
     #[test]
     fn presets_are_the_papers_settings() {
-        assert_eq!(preset_names().len(), 32);
+        assert_eq!(preset_names().len(), ROWS.len() * Norm::ALL.len());
         for name in preset_names() {
             let options = preset(&name).unwrap();
             crate::train::TrainConfig::resolve(options).unwrap();
@@ -131,7 +126,7 @@ mod tests {
         assert_eq!(settings("imagenet-resnet18-batch"), (90, 256, 0.1, 1e-4));
         assert_eq!(settings("imagenet-vgg11-deconv"), (90, 256, 0.01, 1e-4));
         let norm = preset("cifar100-vgg13-channel").unwrap().norm;
-        assert_eq!(norm, Some(NormName::Channel));
+        assert_eq!(norm, Some(Norm::Channel));
         assert!(preset("cifar10-vgg11").is_err() && preset("").is_err());
     }
 }

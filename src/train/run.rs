@@ -125,8 +125,8 @@ pub fn train(
     if saved.is_some() && first >= total_steps && is_finished {
         let longer = match config.steps {
             // They win over epochs.
-            Some(_) => "a larger --steps with --resume makes",
-            None => "--epochs or --steps with --resume make",
+            Some(_) => "a larger `steps` with `resume` makes",
+            None => "`epochs` or `steps` with `resume` make",
         };
         return Err(Error::Config(format!(
             "{} has all its {total_steps} steps; {longer} it longer",
@@ -349,10 +349,10 @@ impl Run<'_> {
         let advice = match self.done {
             // Weights and rate have no part in it yet.
             0 | 1 if is_deconv => format!(
-                "D did not converge on the first batch: a smaller --n-iter (it was {n_iter}) or a larger --eps usually helps"
+                "D did not converge on the first batch: a smaller `n_iter` (it was {n_iter}) or a larger `eps` usually helps"
             ),
             _ => format!(
-                "A smaller --lr (it was {}), or a larger --eps with deconvolution, usually helps",
+                "A smaller `lr` (it was {}), or a larger `eps` with deconvolution, usually helps",
                 self.config.lr
             ),
         };

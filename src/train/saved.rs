@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Tensors};
-use super::config::{TrainConfig, TrainOptions};
+use super::config::TrainConfig;
 use super::interface::Interface;
+use super::options::TrainOptions;
 use crate::files::remove_if_there;
 use crate::graph::Role;
 use crate::program::Store;
@@ -52,8 +53,8 @@ impl Saved {
             }
         }
         let message = match damaged.as_slice() {
-            [] => "there is no checkpoints/step-N.safetensors to resume from; --resume goes on with the \
-                   run that is in --out"
+            [] => "there is no checkpoints/step-N.safetensors to resume from; `resume` goes on with the \
+                   run that is in `out`"
                 .to_string(),
             _ => format!("no checkpoint is whole: {}", damaged.join("; ")),
         };
@@ -118,7 +119,7 @@ impl Saved {
             Err(_) => "is damaged".to_string(),
         };
         Some(format!(
-            "{} {what}; --resume goes by the checkpoint and the command line, and writes the file anew",
+            "{} {what}; `resume` goes by the checkpoint and the command line, and writes the file anew",
             config.display()
         ))
     }

@@ -9,9 +9,10 @@ use image::RgbImage;
 use serde::{Serialize, Serializer};
 
 use super::checkpoint::{self, HostTensor, Tensors};
-use super::config::{NormName, TrainConfig, TrainOptions};
+use super::config::TrainConfig;
 use super::fold;
 use super::interface::Interface;
+use super::options::TrainOptions;
 use super::predictor::Forward;
 use crate::data::{self, Transform};
 use crate::decode::{self, Room};
@@ -265,8 +266,8 @@ impl Trained {
     pub(super) fn refuse_other(&self, name: &str, channels: usize, classes: usize) -> Result<()> {
         let fail = |what: &str, tensor: &str, shape: &[usize], own: usize, other: usize| {
             let message = format!(
-                "is of {own} {what} by its {tensor} {shape:?}, and --data {name} has {other}. Name the data that it is for: \
-                 --data, and with --data folder, as for ImageNet, --data-dir DIR"
+                "is of {own} {what} by its {tensor} {shape:?}, and `data` {name} has {other}. Name the data that it is for: \
+                 `data`, and with `data` folder, as for ImageNet, `data_dir` DIR"
             );
             Err(Error::checkpoint(&self.path, message))
         };
@@ -290,7 +291,7 @@ impl Trained {
         match stem(&self.tensors) {
             Some((name, tensor)) if tensor.shape[1] != channels => {
                 let message = format!(
-                    "takes images of {} channels by its {name} {:?}, and those of --data {} have {channels}: name the --data \
+                    "takes images of {} channels by its {name} {:?}, and those of `data` {} have {channels}: name the `data` \
                      that it was trained on",
                     tensor.shape[1], tensor.shape, self.config.data
                 );
@@ -331,7 +332,7 @@ impl Trained {
                 let [_, _, h, w] = image.dims();
                 let message = format!(
                     "has {w} x {h} pixels, of which nothing is left before convolution {n}: take a larger image, or \
-                     an earlier --layer"
+                     an earlier `layer`"
                 );
                 Error::shape(op, message)
             }
@@ -552,14 +553,14 @@ fn refuse_others(path: &Path, options: &TrainOptions, written: &TrainOptions) ->
         given.is_some() && given != written
     }
     let other = [
-        ("--model", is_other(&options.model, &written.model)),
-        ("--norm", is_other(&options.norm, &written.norm)),
-        ("--form", is_other(&options.form, &written.form)),
-        ("--data", is_other(&options.data, &written.data)),
+        ("model", is_other(&options.model, &written.model)),
+        ("norm", is_other(&options.norm, &written.norm)),
+        ("form", is_other(&options.form, &written.form)),
+        ("data", is_other(&options.data, &written.data)),
     ];
     match other.iter().find(|(_, is_other)| *is_other) {
         Some((name, _)) => {
-            let message = format!("says itself what it is of: leave {name} out");
+            let message = format!("says itself what it is of: leave `{name}` out");
             Err(Error::checkpoint(path, message))
         }
         None => Ok(()),
@@ -572,13 +573,13 @@ fn found_in(path: &Path, tensors: &Tensors, options: &TrainOptions) -> Result<Tr
     let form = options.form.or(form_of(tensors));
     let chosen = match &options.model {
         Some(name) => Some(network(name)?),
-        None => network_of(tensors, norm.into(), form),
+        None => network_of(tensors, norm, form),
     };
     let Some(network) = chosen else {
         return Err(Error::checkpoint(
             path,
             "does not say which network it is of, as those of decorr do, and has not the tensors of a VGG, ResNet or \
-             DenseNet: name --model, --norm and, if it has two, --form",
+             DenseNet: name `model`, `norm` and, if it has two, `form`",
         ));
     };
     let form = form.filter(|_| !network.forms.is_empty());
@@ -599,16 +600,16 @@ fn found_in(path: &Path, tensors: &Tensors, options: &TrainOptions) -> Result<Tr
 }
 
 /// By the running statistics.
-fn norm_of(tensors: &Tensors) -> NormName {
+fn norm_of(tensors: &Tensors) -> Norm {
     let mut layers = tensors
         .keys()
         .filter_map(|name| name.strip_suffix(".running_deconv"));
     match layers.next() {
         // Channel deconvolution is a layer without weights of its own.
-        Some(layer) if tensors.contains_key(&format!("{layer}.weight")) => NormName::Deconv,
-        Some(_) => NormName::Channel,
-        None if tensors.keys().any(|name| name.ends_with(".running_var")) => NormName::Batch,
-        None => NormName::None,
+        Some(layer) if tensors.contains_key(&format!("{layer}.weight")) => Norm::Deconv,
+        Some(_) => Norm::Channel,
+        None if tensors.keys().any(|name| name.ends_with(".running_var")) => Norm::Batch,
+        None => Norm::None,
     }
 }
 

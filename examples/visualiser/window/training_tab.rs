@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture};
 use decorr::files::write_atomically;
 use decorr::gpu::Gpu;
-use decorr::models::Norm;
-use decorr::train::{Live, NormName, TrainOptions, running_mean};
+use decorr::train::{Live, Norm, TrainOptions, running_mean};
 use decorr::{Error, Result};
 use eframe::egui::{self, Key, Modifiers, RichText, Slider, Vec2};
 use egui_plot::{GridInput, Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
@@ -19,7 +18,7 @@ use super::{EXPORT, Export, line_colour, messages, named};
 /// Convolutions of the network.
 const LAYERS: usize = 3;
 /// Side by side.
-const NORMS: [NormName; 2] = [NormName::Batch, NormName::Deconv];
+const NORMS: [Norm; 2] = [Norm::Batch, Norm::Deconv];
 /// Test images to look at.
 const IMAGES: usize = 64;
 
@@ -206,7 +205,7 @@ impl TrainingTab {
                 }
                 ui.end_row();
                 for run in session.live.runs() {
-                    ui.label(Norm::from(run.norm).name());
+                    ui.label(run.norm.name());
                     ui.monospace(last_mean(&run.losses));
                     ui.monospace(last_mean(&run.top1));
                     ui.end_row();
@@ -257,7 +256,7 @@ impl TrainingTab {
                     .map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss)))
                     .collect();
                 let points = running_mean(&points).into_iter().map(|(x, y)| [x, y]);
-                let name = Norm::from(run.norm).name();
+                let name = run.norm.name();
                 let line = Line::new(name, points.collect::<PlotPoints<'_>>());
                 plot.line(line.color(line_colour(i)));
             }
@@ -265,7 +264,7 @@ impl TrainingTab {
         ui.columns(session.inspectors.len().max(1), |columns| {
             let runs = session.live.runs().iter().zip(&session.inspectors);
             for (ui, (run, inspector)) in columns.iter_mut().zip(runs) {
-                let norm = Norm::from(run.norm).name();
+                let norm = run.norm.name();
                 let width = ui.available_width();
                 // The kernels are few and small.
                 for (view, share) in inspector.views().iter().zip([0.45, 1.0]) {
@@ -314,7 +313,7 @@ impl Session {
             ..Fig9Options::default()
         };
         for run in self.live.runs() {
-            let norm = Norm::from(run.norm).name();
+            let norm = run.norm.name();
             let trained = self.live.trained(run)?;
             let picture = trained.prepare(&picture, NETWORK_SIDE)?;
             let figure = figures::fig9(gpu, &picture, &trained, options)?;
@@ -354,7 +353,7 @@ impl Session {
             let pixels = self.pixels(image).to_vec();
             self.inspectors.clear();
             for norm in NORMS {
-                painter.forget(&format!("{} ", Norm::from(norm).name()));
+                painter.forget(&format!("{} ", norm.name()));
             }
             for run in self.live.runs_mut() {
                 let model = *run.model();
@@ -369,7 +368,7 @@ impl Session {
         }
         for (run, inspector) in self.live.runs().iter().zip(&mut self.inspectors) {
             inspector.paint()?;
-            let prefix = format!("{} ", Norm::from(run.norm).name());
+            let prefix = format!("{} ", run.norm.name());
             painter.copy(&prefix, run.store(), inspector.views())?;
         }
         self.painted = Some(done);
