@@ -486,7 +486,7 @@ fn files_of_trainers_and_of_commands_are_of_one_format() {
     let gpu = support::gpu();
     let options = TrainOptions {
         model: Some("linear".into()),
-        norm: Some(NormName::None),
+        norm: Some(Norm::None),
         data: Some("fashion-mnist".into()),
         ..TrainOptions::default()
     };
