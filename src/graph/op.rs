@@ -36,14 +36,16 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         }
     }
 
-    /// The dispatches that compute the output.
+    /// The dispatches that compute the output. Views and element-wise ops have none of their own: nobody asks them.
     ///
     /// # Errors
-    /// [`Error::Limit`] where no dispatch within the limits exists.
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered>;
+    /// [`Error::Limit`] where no dispatch within the limits exists; [`Error::Bug`] of an op that is neither and forgot it.
+    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
+        Err(Error::bug(format!("the op {} has no kernel", self.name())))
+    }
 
     /// For element-wise ops: output element i as a function of the inputs' elements i. Such ops
-    /// are dispatched, and fused, by generated WGSL.
+    /// are dispatched, and fused, by generated WGSL, and not by [`Op::lower`].
     fn pointwise(&self) -> Option<Pointwise> {
         None
     }
@@ -68,7 +70,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         }
     }
 
-    /// True if the output is the first input's storage under another shape.
+    /// True if the output is the first input's storage, under another shape or for another gradient. It takes no kernel.
     fn is_view(&self) -> bool {
         false
     }
@@ -101,8 +103,6 @@ pub struct Lowering<'a> {
     pub inputs: &'a [&'a Shape],
     /// Shape of the output.
     pub output: &'a Shape,
-    /// The input that shares the output's storage, where the update is made in place.
-    pub in_place: Option<usize>,
     /// Choices made for the adapter.
     pub variants: Variants,
 }

@@ -6,11 +6,8 @@
 //! Bound: x read three times forward (mean, variance, result); x and the gradient read twice
 //! backward.
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y from x and statistics that are those of x itself. See [`Tensor::batch_norm`].
@@ -106,10 +103,6 @@ impl Op for BatchNorm {
         let inner = y_grad + -(normalised * mean_product + mean_grad);
         let x_grad = inner * (weight * inverse_std);
         vec![Some(x_grad), None, None, Some(weight_grad), Some(bias_grad)]
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&self.program(), ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

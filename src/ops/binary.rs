@@ -5,11 +5,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(a, b) for every element.
@@ -119,10 +116,6 @@ impl Op for Binary {
         };
         let (a_grad, b_grad) = (a_grad.sum_to(a.shape()), b_grad.sum_to(b.shape()));
         vec![Some(a_grad), Some(b_grad)]
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(self.expression(), 2), ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

@@ -1,10 +1,7 @@
 //! One tensor repeated along dimensions of size 1: the adjoint of [`Tensor::sum_to`].
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// See [`Tensor::broadcast_to`].
@@ -41,10 +38,6 @@ impl Op for BroadcastTo {
     fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let [x] = y.inputs();
         vec![Some(y_grad.sum_to(x.shape()))]
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::identity(), ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

@@ -1,11 +1,9 @@
 //! The same number everywhere. Fusion turns it into a literal.
 
-use crate::graph::op::{Lowered, Lowering};
+use crate::Error;
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Graph, Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
 /// See [`Graph::constant`].
 #[derive(Debug)]
@@ -38,10 +36,6 @@ impl Op for Constant {
 
     fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         vec![]
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(literal(self.value), 0), ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

@@ -1,7 +1,5 @@
 //! The same tensor, through which no gradient flows.
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -28,10 +26,6 @@ impl Op for Detach {
 
     fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         vec![None]
-    }
-
-    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Lowered::default())
     }
 
     fn is_view(&self) -> bool {

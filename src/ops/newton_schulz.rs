@@ -23,11 +23,10 @@
 //! Bound: with 5 iterations 10 products by half (features^3 operations each) forward and 20 backward; in
 //! general 5/2 `n_iter` - 3 (even) or 5/2 (`n_iter` - 1) (odd) forward and twice that backward.
 
-use crate::graph::op::{Lowered, Lowering};
+use crate::Error;
 use crate::graph::{Op, Tensor};
 use crate::ops::MatMul;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
 /// The real root of r^3 - 6 r^2 + 9 r - 12, see above.
 const ROOT: f64 = 4.612_887_864_717_544;
@@ -229,10 +228,6 @@ impl Op for NewtonSchulz {
             });
         }
         vec![None, dz]
-    }
-
-    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Lowered::default())
     }
 
     fn is_view(&self) -> bool {

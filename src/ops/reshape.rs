@@ -1,7 +1,5 @@
 //! The same elements in the same order under another shape. Moves nothing.
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -41,10 +39,6 @@ impl Op for Reshape {
     fn gradient<'g>(&self, y: Tensor<'g>, y_grad: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         let [x] = y.inputs();
         vec![Some(y_grad.reshape(x.shape()))]
-    }
-
-    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Lowered::default())
     }
 
     fn is_view(&self) -> bool {

@@ -2,11 +2,8 @@
 
 use std::ops::{Add, Mul, Neg, Sub};
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(x) for every element.
@@ -255,10 +252,6 @@ impl Op for Unary {
             Self::Affine { scale, .. } => return vec![Some(scale * y_grad)],
         };
         vec![Some(y_grad * derivative)]
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(self.expression(), 1), ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

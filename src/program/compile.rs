@@ -9,7 +9,7 @@ use super::plan::{Plan, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
-use crate::graph::op::{Dispatch, Lowering, Slot, Variants};
+use crate::graph::op::{Dispatch, Slot, Variants};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Cost, Graph, Kind};
 use crate::passes::{InPlace, Passes};
@@ -72,15 +72,8 @@ impl Program {
         for (&(state, value), update) in graph.assigns().iter().zip(&plan.assigned) {
             if *update == InPlace::Copy {
                 let node = graph.node(state);
-                let copy = ops::pointwise::lower(
-                    &Pointwise::identity(),
-                    &Lowering {
-                        inputs: &[&node.shape],
-                        output: &node.shape,
-                        in_place: None,
-                        variants: plan.variants,
-                    },
-                )?;
+                let (identity, shape) = (Pointwise::identity(), &node.shape);
+                let copy = ops::pointwise::lower(&identity, &[shape], shape, None)?;
                 let cost = Cost {
                     flops: 0,
                     bytes: 2 * node.shape.size_bytes(),

@@ -298,12 +298,15 @@ fn node_kernel(
 ) -> Result<PlannedKernels> {
     let node = &graph.nodes()[i];
     let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-    let lowered = op.lower(&Lowering {
+    let lowering = Lowering {
         inputs: &shapes,
         output: &node.shape,
-        in_place,
         variants,
-    })?;
+    };
+    let lowered = match op.pointwise() {
+        Some(program) => pointwise::lower(&program, &shapes, &node.shape, in_place)?,
+        None => op.lower(&lowering)?,
+    };
     let inputs = node.inputs.iter().map(|x| region(graph, x.index()));
     Ok(PlannedKernels {
         name: node.name.clone(),
