@@ -51,7 +51,7 @@ fn main(
 ";
 const STEPS: u32 = 256;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct MultiplyAdd;
 
 /// One number for each of `x`, after 3072 multiply-adds of four lanes that touch no memory.

@@ -12,9 +12,9 @@ use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// One differentiable operation with one output. Implementors hold attributes only, no tensors;
-/// their `Debug` text names op and attributes and is compared by common sub-expression elimination.
-pub trait Op: fmt::Debug + Send + Sync + Any {
+/// One differentiable operation with one output. Implementors hold attributes only, no tensors. Two that are equal compute
+/// the same of the same inputs: common sub-expressions are found by `PartialEq`, which [`Same`] demands of every op.
+pub trait Op: fmt::Debug + Send + Sync + Any + Same {
     /// File stem of the op and of its shader; label in descriptions.
     fn name(&self) -> &'static str;
 
@@ -73,6 +73,25 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// True if the output is the first input's storage, under another shape or for another gradient. It takes no kernel.
     fn is_view(&self) -> bool {
         false
+    }
+}
+
+/// Equality of ops of unknown kinds. Ops have it by `#[derive(PartialEq)]`, and do not compile without.
+pub trait Same {
+    /// Whether `other` is of this kind and equal.
+    fn is_same(&self, other: &dyn Any) -> bool;
+}
+
+impl<T: Op + PartialEq> Same for T {
+    fn is_same(&self, other: &dyn Any) -> bool {
+        other.downcast_ref() == Some(self)
+    }
+}
+
+impl PartialEq for dyn Op {
+    fn eq(&self, other: &Self) -> bool {
+        // 0 and -0 are equal numbers, but not in the text of a program.
+        self.is_same(other) && self.pointwise() == other.pointwise()
     }
 }
 

@@ -7,13 +7,13 @@ use crate::ops::Pool2d;
 use crate::shape::Shape;
 
 /// See [`Tensor::avg_pool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct AvgPool2d {
     pool: Pool2d,
 }
 
 /// The adjoint of [`AvgPool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct AvgPool2dGrad {
     pool: Pool2d,
     x: Shape,

@@ -11,7 +11,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// y from x and statistics that are those of x itself. See [`Tensor::batch_norm`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct BatchNorm {
     eps: f32,
 }

@@ -10,7 +10,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// y = f(a, b) for every element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Binary {
     /// a + b.
     Add,

@@ -5,7 +5,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::broadcast_to`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct BroadcastTo {
     shape: Shape,
 }

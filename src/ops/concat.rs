@@ -9,7 +9,7 @@ use crate::shape::Shape;
 const AT_ONCE: usize = 4;
 
 /// See [`Graph::concat`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Concat {
     dim: usize,
 }

@@ -6,7 +6,7 @@ use crate::graph::{Graph, Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Graph::constant`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Constant {
     value: f32,
     shape: Shape,

@@ -46,7 +46,7 @@ impl Default for Conv2dGeometry {
 }
 
 /// The convolution of an image that is padded already. See [`Tensor::conv2d`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     geometry: Conv2dGeometry,
     /// The weight, of one tap, is that of the convolution whose gradient this is: in each group its
@@ -55,7 +55,7 @@ pub struct Conv2d {
 }
 
 /// The gradient of [`Conv2d`] with respect to its kernels.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dWeightGrad {
     geometry: Conv2dGeometry,
     kernel_size: [usize; 2],

@@ -12,7 +12,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::covariance`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Covariance {
     eps: f32,
 }

@@ -9,7 +9,7 @@ use crate::shape::Shape;
 const PER_PART: usize = 1 << 14;
 
 /// Counts of parts of the values, [parts, bins]. See [`Tensor::histogram`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Histogram {
     bins: usize,
     range: [f32; 2],

@@ -33,13 +33,13 @@ impl Window {
 }
 
 /// See [`Tensor::im2col`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Im2col {
     window: Window,
 }
 
 /// See [`Tensor::col2im`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Col2im {
     window: Window,
     image: Shape,

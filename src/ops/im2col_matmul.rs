@@ -19,7 +19,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::im2col_matmul`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Im2colMatmul {
     window: Window,
     b_is_symmetric: bool,
@@ -27,7 +27,7 @@ pub struct Im2colMatmul {
 
 /// The gradient of [`Im2colMatmul`] with respect to the images, for stride 1: every row times B's transpose, added
 /// back where its patch came from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Col2imMatmul {
     window: Window,
     image: Shape,

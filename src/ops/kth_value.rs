@@ -9,7 +9,7 @@ use crate::shape::Shape;
 const PER_PART: usize = 1 << 13;
 
 /// See [`Tensor::kth_value`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct KthValue {
     places: Vec<usize>,
 }

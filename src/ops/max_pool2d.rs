@@ -7,13 +7,13 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::max_pool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct MaxPool2d {
     pool: Pool2d,
 }
 
 /// The gradient of [`MaxPool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct MaxPool2dGrad {
     pool: Pool2d,
 }

@@ -59,7 +59,7 @@ pub enum CovGrad {
 
 /// See [`Tensor::newton_schulz`]. The output is the first input, Z after `n_iter` iterations; the second
 /// is the first Y, of which it is a function.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct NewtonSchulz {
     n_iter: usize,
     cov_grad: CovGrad,

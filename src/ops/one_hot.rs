@@ -6,7 +6,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::one_hot`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct OneHot {
     classes: usize,
 }

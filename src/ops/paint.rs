@@ -79,7 +79,7 @@ impl Tiles {
 }
 
 /// See [`Tensor::paint`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Paint {
     tiles: Tiles,
 }

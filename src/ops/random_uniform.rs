@@ -7,7 +7,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::random_uniform`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct RandomUniform {
     shape: Shape,
 }

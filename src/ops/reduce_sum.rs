@@ -30,7 +30,7 @@ const MANY: usize = 128;
 const WORTH_SPLITTING: usize = 1 << 17;
 
 /// See [`Tensor::reduce_sum`].
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReduceSum {
     domain: Shape,
     to: Shape,

@@ -4,7 +4,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::reshape`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Reshape {
     shape: Shape,
 }

@@ -7,13 +7,13 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::softmax_cross_entropy`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SoftmaxCrossEntropy {
     smoothing: f32,
 }
 
 /// The gradient of [`SoftmaxCrossEntropy`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SoftmaxCrossEntropyGrad {
     smoothing: f32,
 }

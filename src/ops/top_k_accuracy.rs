@@ -6,7 +6,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::top_k_accuracy`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct TopKAccuracy {
     k: usize,
 }

@@ -7,7 +7,7 @@ use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// y = f(x) for every element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
     /// max(x, 0); the derivative at 0 is 0, as in PyTorch.
     Relu,

@@ -18,7 +18,7 @@ use crate::shape::Shape;
 const MAX_STEPS: usize = 64;
 
 /// A chain of element-wise ops as one op. Made by [`fuse`] only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Fused {
     program: Pointwise,
     shape: Shape,

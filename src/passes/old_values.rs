@@ -8,7 +8,7 @@ use crate::graph::{NodeList, Op, Tensor, TensorId};
 use crate::shape::Shape;
 
 /// The same tensor in memory of its own. Made by [`old_values`] only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Snapshot;
 
 impl Op for Snapshot {
