@@ -10,10 +10,9 @@ use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
 use crate::graph::op::{Dispatch, Slot, Variants};
-use crate::graph::pointwise::Pointwise;
 use crate::graph::{Cost, Graph, Kind};
-use crate::passes::{InPlace, Passes};
-use crate::{Error, Result, ops};
+use crate::passes::Passes;
+use crate::{Error, Result};
 
 /// How to compile.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,22 +66,6 @@ impl Program {
                 binder.add(name, planned.op, shape, cost, dispatch, &bindings)?;
                 // The work of a node is counted with its first dispatch.
                 cost = Cost::default();
-            }
-        }
-        for (&(state, value), update) in graph.assigns().iter().zip(&plan.assigned) {
-            if *update == InPlace::Copy {
-                let node = graph.node(state);
-                let (identity, shape) = (Pointwise::identity(), &node.shape);
-                let copy = ops::pointwise::lower(&identity, &[shape], shape, None)?;
-                let cost = Cost {
-                    flops: 0,
-                    bytes: 2 * node.shape.size_bytes(),
-                };
-                let bindings = [places.of(value.index())?, places.of(state.index())?];
-                for dispatch in &copy.dispatches {
-                    let shape = node.shape.to_string();
-                    binder.add(&node.name, "assign", shape, cost, dispatch, &bindings)?;
-                }
             }
         }
         let (dispatches, params) = binder.finish()?;
