@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Gpu, wgsl};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A compiled entry point.
 #[derive(Clone, Debug)]
@@ -60,13 +60,7 @@ impl PipelineCache {
             let layout = pipeline.get_bind_group_layout(0);
             Pipeline { pipeline, layout }
         };
-        let made = gpu.watch(make).map_err(|error| match error {
-            Error::Bug(message) => Error::Shader {
-                name: label.to_string(),
-                message,
-            },
-            other => other,
-        });
+        let made = gpu.watch(make).map_err(|error| error.of_shader(label));
         let pipeline = Arc::new(made?);
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)

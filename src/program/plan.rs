@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
-use crate::graph::op::{Lowered, Lowering, Variants};
+use crate::graph::op::{Dispatch, Lowered, Lowering, Variants};
 use crate::graph::pointwise::{Joint, Pointwise};
 use crate::graph::{Cost, Graph, Kind, Node, NodeList, Op};
 use crate::ops::pointwise;
@@ -193,6 +193,16 @@ impl Plan {
             inputs,
             inputs_bytes,
             memory,
+        })
+    }
+}
+
+impl Plan {
+    /// All dispatches in order, each with its number among those of its kernels.
+    pub(super) fn dispatches(&self) -> impl Iterator<Item = (&PlannedKernels, usize, &Dispatch)> {
+        self.kernels.iter().flat_map(|planned| {
+            let numbered = planned.lowered.dispatches.iter().enumerate();
+            numbered.map(move |(i, dispatch)| (planned, i, dispatch))
         })
     }
 }
