@@ -50,7 +50,10 @@ impl Program {
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 
-        let (dispatches, params) = bind(&gpu, &places, store.pipelines())?;
+        let (dispatches, params) = {
+            let bind = |pipelines: &mut _| bind(&gpu, &places, pipelines);
+            store.workspace().with_pipelines(bind)?
+        };
         let mut pipelines: Vec<_> = dispatches
             .iter()
             .map(|d| Arc::as_ptr(&d.pipeline))
@@ -139,7 +142,7 @@ impl<'a> Places<'a> {
         }
         let mut arenas = Vec::new();
         for (k, &size) in plan.layout.arenas.iter().enumerate() {
-            arenas.push(store.arena(k, size)?);
+            arenas.push(store.workspace().arena(k, size)?);
         }
         let mut places = Self {
             plan,
