@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -242,12 +243,94 @@ impl From<Dispatch> for Lowered {
 pub struct Dispatch {
     /// The WGSL to run.
     pub kernel: Kernel,
-    /// Words of the uniform struct at binding 0; floats as their bits. Never empty.
-    pub params: Vec<u32>,
+    /// The uniform struct at binding 0.
+    pub params: Params,
     /// Storage at bindings 1, 2, ...: inputs first, outputs last.
     pub bindings: Vec<Slot>,
-    /// Workgroups in x, y, z, each at most 65 535 (see [`fold_workgroups`]).
-    pub workgroups: [u32; 3],
+    /// How much of it runs.
+    pub grid: Grid,
+}
+
+/// How many invocations or workgroups a dispatch has at least; see [`fold_workgroups`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// So many invocations, in workgroups of the size that stands in the shader.
+    Invocations(usize),
+    /// So many workgroups.
+    Workgroups(usize),
+}
+
+/// Values for the members of a kernel's uniform struct, by name. All need one but those whose names begin with `_`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Params(BTreeMap<&'static str, Vec<u32>>);
+
+impl Params {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this value of the member `name`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if it does not fit 32 bits.
+    pub fn with(mut self, name: &'static str, value: impl Param) -> Result<Self> {
+        self.set(name, value)?;
+        Ok(self)
+    }
+
+    /// Gives the member `name` this value.
+    ///
+    /// # Errors
+    /// As [`Params::with`].
+    pub fn set(&mut self, name: &'static str, value: impl Param) -> Result<()> {
+        self.0.insert(name, value.words()?);
+        Ok(())
+    }
+
+    /// Names and words.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u32])> {
+        self.0.iter().map(|(name, words)| (*name, words.as_slice()))
+    }
+}
+
+/// What a member of a uniform struct can be set to: a number, or those of a vector.
+pub trait Param {
+    /// Its words; floats as their bits.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a number does not fit 32 bits.
+    fn words(self) -> Result<Vec<u32>>;
+}
+
+impl Param for usize {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(vec![word(self)?])
+    }
+}
+
+impl Param for f32 {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(vec![self.to_bits()])
+    }
+}
+
+impl<const N: usize> Param for [usize; N] {
+    fn words(self) -> Result<Vec<u32>> {
+        self.into_iter().map(word).collect()
+    }
+}
+
+impl<const N: usize> Param for [i64; N] {
+    fn words(self) -> Result<Vec<u32>> {
+        self.into_iter().map(signed_word).collect()
+    }
+}
+
+impl Param for Vec<u32> {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(self)
+    }
 }
 
 /// A WGSL entry point with its constants.
@@ -288,12 +371,22 @@ pub fn fold_workgroups(workgroups: usize) -> [u32; 3] {
     [count.div_ceil(y), y, 1]
 }
 
-/// `value` as a word of the uniform struct.
+/// `value` as a word of a uniform struct, or a constant.
 ///
 /// # Errors
 /// [`Error::Limit`] if it does not fit 32 bits.
 pub fn word(value: usize) -> Result<u32> {
     u32::try_from(value)
+        .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
+}
+
+/// `value` as a word, in two's complement.
+///
+/// # Errors
+/// [`Error::Limit`] if it does not fit 32 bits.
+pub fn signed_word(value: i64) -> Result<u32> {
+    i32::try_from(value)
+        .map(i32::cast_unsigned)
         .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
 }
 

@@ -1,7 +1,7 @@
 //! Tensors one after the other along a dimension. Bound: bytes of inputs and output, once each.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Graph, Op, Tensor};
 use crate::shape::Shape;
 
@@ -74,17 +74,12 @@ impl Op for Concat {
             let is_vectors = [whole, offset].iter().chain(&parts).all(|at| at % 4 == 0);
             let unit = if is_vectors { 4 } else { 1 };
             let len = outer * joined / unit;
-            let mut params = Vec::with_capacity(4 + AT_ONCE);
-            for place in [outer * joined, joined, whole, offset] {
-                params.push(word(place / unit)?);
-            }
             // What is not there is bound, and not read.
-            let mut bindings = vec![Slot::Input(some[0]); AT_ONCE];
+            let (mut bindings, mut lens) = (vec![Slot::Input(some[0]); AT_ONCE], [0; AT_ONCE]);
             for (k, (&i, &part)) in some.iter().zip(&parts).enumerate() {
                 bindings[k] = Slot::Input(i);
-                params.push(word(part / unit)?);
+                lens[k] = part / unit;
             }
-            params.resize(4 + AT_ONCE, 0);
             bindings.push(Slot::Output);
             lowered.dispatches.push(Dispatch {
                 kernel: Kernel {
@@ -93,9 +88,14 @@ impl Op for Concat {
                     entry: if is_vectors { "vectors" } else { "elements" },
                     constants: vec![],
                 },
-                params,
+                params: Params::new()
+                    .with("len", len)?
+                    .with("joined", joined / unit)?
+                    .with("whole", whole / unit)?
+                    .with("offset", offset / unit)?
+                    .with("parts", lens)?,
                 bindings,
-                workgroups: fold_workgroups(len.div_ceil(64)),
+                grid: Grid::Invocations(len),
             });
             offset += joined;
         }

@@ -1,7 +1,7 @@
 //! How values are distributed. Bound: bytes of x.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -59,18 +59,14 @@ impl Op for Histogram {
                 entry: "main",
                 constants: vec![("BINS", word(self.bins)?)],
             },
-            params: vec![
-                word(len)?,
-                word(parts)?,
-                word(len.div_ceil(parts))?,
-                low.to_bits(),
-                high.to_bits(),
-                0,
-                0,
-                0,
-            ],
+            params: Params::new()
+                .with("len", len)?
+                .with("parts", parts)?
+                .with("per_part", len.div_ceil(parts))?
+                .with("low", low)?
+                .with("high", high)?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(parts),
+            grid: Grid::Workgroups(parts),
         }
         .into())
     }

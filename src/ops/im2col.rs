@@ -2,7 +2,7 @@
 //!
 //! Bound: bytes of the patch matrix, k*k times the image at stride 1.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
@@ -121,14 +121,14 @@ fn dispatch(
             entry,
             constants: constants.into_iter().collect::<Result<_>>()?,
         },
-        params: vec![word(n)?, 0, 0, 0],
+        params: Params::new().with("batch", n)?,
         // Where there is no mean, `forward` does not read it.
         bindings: match (entry, mean) {
             ("forward", 0) => vec![Slot::Input(0), Slot::Output, Slot::Input(0)],
             ("forward", _) => vec![Slot::Input(0), Slot::Output, Slot::Input(1)],
             _ => vec![Slot::Input(0), Slot::Output],
         },
-        workgroups: fold_workgroups(invocations.div_ceil(64)),
+        grid: Grid::Invocations(invocations),
     }
     .into())
 }

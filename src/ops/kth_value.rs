@@ -1,7 +1,7 @@
 //! Values by their place in ascending order: least, largest, quantiles. Bound: bytes of x, four times.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Cost, Op, Tensor};
 use crate::shape::Shape;
 
@@ -62,17 +62,13 @@ impl Op for KthValue {
         let parts = len.div_ceil(PER_PART).clamp(1, 256);
         word(ctx.inputs[0].len())?;
         word(tasks * parts * 256)?;
+        let places: [usize; 4] = std::array::from_fn(|i| self.places.get(i).copied().unwrap_or(0));
         let mut dispatches = Vec::new();
         for round in 0..4 {
             for (entry, values, workgroups) in [
                 ("count", Slot::Input(0), tasks * parts),
                 ("pick", Slot::Output, tasks),
             ] {
-                let mut params = vec![word(tasks)?, word(len)?, word(self.places.len())?, round];
-                for i in 0..4 {
-                    params.push(word(self.places.get(i).copied().unwrap_or(0))?);
-                }
-                params.extend([word(parts)?, word(len.div_ceil(parts))?, 0, 0]);
                 dispatches.push(Dispatch {
                     kernel: Kernel {
                         name: "kth_value",
@@ -80,9 +76,16 @@ impl Op for KthValue {
                         entry,
                         constants: vec![],
                     },
-                    params,
+                    params: Params::new()
+                        .with("tasks", tasks)?
+                        .with("len", len)?
+                        .with("count", self.places.len())?
+                        .with("round", round)?
+                        .with("places", places)?
+                        .with("parts", parts)?
+                        .with("per_part", len.div_ceil(parts))?,
                     bindings: vec![Slot::Scratch(0), Slot::Scratch(1), values],
-                    workgroups: fold_workgroups(workgroups),
+                    grid: Grid::Workgroups(workgroups),
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! Labels as rows of zeros with a one. Bound: bytes of the result.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -46,14 +46,12 @@ impl Op for OneHot {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![
-                word(ctx.inputs[0].len())?,
-                word(self.classes)?,
-                f32::NAN.to_bits(),
-                0,
-            ],
+            params: Params::new()
+                .with("rows", ctx.inputs[0].len())?
+                .with("classes", self.classes)?
+                .with("nan", f32::NAN)?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+            grid: Grid::Invocations(ctx.output.len()),
         }
         .into())
     }

@@ -1,7 +1,7 @@
 //! Numbers as colours. Bound: bytes of x and of the picture.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -136,28 +136,7 @@ impl Op for Paint {
         word(t.size[1] * (t.pixels[1] + 1))?;
         let own_range = ctx.inputs[1].dims()[0] > 1;
         let [red, green, blue] = t.background;
-        let mut params = Vec::new();
-        for value in [
-            t.count,
-            t.columns,
-            t.gap,
-            t.channels,
-            t.size[0],
-            t.size[1],
-            t.pixels[0],
-            t.pixels[1],
-        ] {
-            params.push(word(value)?);
-        }
-        for stride in t.strides {
-            params.push(word(stride)?);
-        }
-        params.extend([
-            u32::from(own_range),
-            word(ctx.output.dims()[0])?,
-            word(ctx.output.dims()[1])?,
-            u32::from_le_bytes([red, green, blue, 255]),
-        ]);
+        let background = vec![u32::from_le_bytes([red, green, blue, 255])];
         let signed = t.colours == Colours::Signed;
         Ok(Dispatch {
             kernel: Kernel {
@@ -166,9 +145,20 @@ impl Op for Paint {
                 entry: "main",
                 constants: vec![("SIGNED", u32::from(signed))],
             },
-            params,
+            params: Params::new()
+                .with("tiles", t.count)?
+                .with("columns", t.columns)?
+                .with("gap", t.gap)?
+                .with("channels", t.channels)?
+                .with("size", t.size)?
+                .with("pixels", t.pixels)?
+                .with("strides", t.strides)?
+                .with("own_range", usize::from(own_range))?
+                .with("height", ctx.output.dims()[0])?
+                .with("row", ctx.output.dims()[1])?
+                .with("background", background)?,
             bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+            grid: Grid::Invocations(ctx.output.len()),
         }
         .into())
     }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Params, Slot, word};
 use crate::graph::pointwise::{Joint, Pointwise};
 use crate::shape::{Broadcast, Shape};
 use crate::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) fn lower(
     generated.push_str("\nfn store(v: u32) {\n    y[v] = value(v * 4u);\n}\n");
     let mut bindings = operands.slots;
     bindings.push(Slot::Output);
-    dispatch(&generated, &operands.maps, bindings, output.len())
+    dispatch(&generated, operands.maps, bindings, output.len())
 }
 
 /// Dispatches `joint` over a tensor of `len` elements. `shared` says of each input whether it is one
@@ -81,13 +81,11 @@ pub(crate) fn lower_joint(
         "\nfn store(v: u32) {{\n    let i = v * 4u;\n{}{body}{stores}}}\n",
         operands.loads
     );
-    dispatch(&generated, &operands.maps, bindings, len)
+    dispatch(&generated, operands.maps, bindings, len)
 }
 
-fn dispatch(generated: &str, maps: &[u32], bindings: Vec<Slot>, len: usize) -> Result<Lowered> {
+fn dispatch(generated: &str, maps: Vec<u32>, bindings: Vec<Slot>, len: usize) -> Result<Lowered> {
     let vectors = len.div_ceil(4);
-    let mut params = vec![word(vectors)?, 0, 0, 0];
-    params.extend(maps);
     Ok(Dispatch {
         kernel: Kernel {
             name: "pointwise",
@@ -95,9 +93,9 @@ fn dispatch(generated: &str, maps: &[u32], bindings: Vec<Slot>, len: usize) -> R
             entry: "main",
             constants: vec![],
         },
-        params,
+        params: Params::new().with("vectors", vectors)?.with("maps", maps)?,
         bindings,
-        workgroups: fold_workgroups(vectors.div_ceil(64)),
+        grid: Grid::Invocations(vectors),
     }
     .into())
 }

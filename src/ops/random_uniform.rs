@@ -2,7 +2,7 @@
 //! Bound: bytes of the result.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -48,9 +48,9 @@ impl Op for RandomUniform {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![word(len)?, 0, 0, 0],
+            params: Params::new().with("len", len)?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(len.div_ceil(64)),
+            grid: Grid::Invocations(len),
         }
         .into())
     }

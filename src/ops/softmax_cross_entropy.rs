@@ -1,7 +1,7 @@
 //! Softmax cross-entropy per row, with label smoothing, and its gradient.
 //! Bound: bytes of the logits.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -53,14 +53,13 @@ fn dispatch(
             entry,
             constants: vec![],
         },
-        params: vec![
-            word(rows)?,
-            word(classes)?,
-            smoothing.to_bits(),
-            f32::NAN.to_bits(),
-        ],
+        params: Params::new()
+            .with("rows", rows)?
+            .with("classes", classes)?
+            .with("smoothing", smoothing)?
+            .with("nan", f32::NAN)?,
         bindings,
-        workgroups: fold_workgroups(rows.div_ceil(64)),
+        grid: Grid::Invocations(rows),
     }
     .into())
 }

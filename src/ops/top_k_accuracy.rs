@@ -1,7 +1,7 @@
 //! Which rows have their label among the k largest logits. Bound: bytes of the logits.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -49,9 +49,12 @@ impl Op for TopKAccuracy {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![word(rows)?, word(classes)?, word(self.k)?, 0],
+            params: Params::new()
+                .with("rows", rows)?
+                .with("classes", classes)?
+                .with("k", self.k)?,
             bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
-            workgroups: fold_workgroups(rows.div_ceil(64)),
+            grid: Grid::Invocations(rows),
         }
         .into())
     }

@@ -9,7 +9,7 @@ use super::plan::{Plan, PlannedKernels, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
-use crate::graph::op::{Slot, Variants};
+use crate::graph::op::{Grid, Slot, Variants, fold_workgroups};
 use crate::graph::{Cost, Graph, Kind};
 use crate::passes::Passes;
 use crate::{Error, Result};
@@ -213,8 +213,7 @@ fn bind(
         let pipeline = pipelines.get(gpu, &label, source, kernel.entry)?;
         bytes.resize(bytes.len().next_multiple_of(alignment), 0);
         let offset = bytes.len();
-        bytes.extend_from_slice(bytemuck::cast_slice(&dispatch.params));
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        bytes.extend(pipeline.interface.pack(&label, dispatch.params.iter())?);
         kernels.push((label, pipeline, offset as u64..bytes.len() as u64));
     }
     let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
@@ -245,6 +244,10 @@ fn bind(
         let bind_group = made.map_err(|error| error.of_shader(&label))?;
         let waits = storage.iter().any(|s| used.contains(&s.buffer));
         used.extend(storage.into_iter().map(|s| s.buffer));
+        let workgroups = match dispatch.grid {
+            Grid::Invocations(count) => count.div_ceil(pipeline.interface.invocations),
+            Grid::Workgroups(count) => count,
+        };
         bound.push(Bound {
             label,
             op: planned.op,
@@ -258,7 +261,7 @@ fn bind(
             },
             pipeline,
             bind_group,
-            workgroups: dispatch.workgroups,
+            workgroups: fold_workgroups(workgroups),
             waits,
         });
     }
