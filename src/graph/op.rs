@@ -16,7 +16,8 @@ use crate::{Error, Result};
 /// One differentiable operation with one output. Implementors hold attributes only, no tensors. Two that are equal compute
 /// the same of the same inputs: common sub-expressions are found by `PartialEq`, which [`Same`] demands of every op.
 pub trait Op: fmt::Debug + Send + Sync + Any + Same {
-    /// File stem of the op and of its shader; label in descriptions.
+    /// What it is called in messages, labels and descriptions. Its file may have several ops, as `relu` and `exp` are in
+    /// `src/ops/unary.rs`.
     fn name(&self) -> &'static str;
 
     /// Shape of the output. The graph adds the tensors' names to the error.

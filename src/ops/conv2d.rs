@@ -209,9 +209,7 @@ impl Op for Conv2d {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs)
-            .map_err(|message| Error::shape("conv2d", message))?;
+        let s = self.sizes(ctx.inputs).map_err(Error::bug)?;
         let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
         let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
         let (k_len, positions) = (s.channels * s.taps(), s.positions());
@@ -421,7 +419,7 @@ impl Op for Conv2dWeightGrad {
         let s = self
             .geometry
             .sizes(ctx.inputs[0], ctx.output)
-            .map_err(|message| Error::shape("conv2d_weight_grad", message))?;
+            .map_err(Error::bug)?;
         let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
         let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
         let (taps, positions) = (s.taps(), s.positions());

@@ -67,9 +67,8 @@ impl Op for Covariance {
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let &[groups, rows, features] = ctx.inputs[0].dims() else {
-            return Err(Error::shape(
-                "covariance",
-                "input is not [groups, rows, features]",
+            return Err(Error::bug(
+                "covariance of what is not [groups, rows, features]",
             ));
         };
         let mut contraction =

@@ -91,7 +91,7 @@ fn dispatch(
     invocations: usize,
 ) -> Result<Lowered> {
     let &[n, c, h, w] = image.dims() else {
-        return Err(Error::shape("im2col", format!("{image} is not NCHW")));
+        return Err(Error::bug(format!("im2col of {image}, which is not NCHW")));
     };
     let positions = window.positions(h, w);
     let [out_h, out_w] =

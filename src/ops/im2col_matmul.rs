@@ -319,8 +319,7 @@ impl Op for Im2colMatmul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = Sizes::of(&self.window, ctx.inputs[0], ctx.inputs[1])
-            .map_err(|message| Error::shape("im2col_matmul", message))?;
+        let s = Sizes::of(&self.window, ctx.inputs[0], ctx.inputs[1]).map_err(Error::bug)?;
         let [h, w] = s.image;
         let (plane, columns) = (h * w, s.blocks * s.outputs);
         let (stride, dilation) = (self.window.stride, self.window.dilation);
@@ -410,9 +409,7 @@ impl Op for Col2imMatmul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs[1])
-            .map_err(|message| Error::shape("col2im_matmul", message))?;
+        let s = self.sizes(ctx.inputs[1]).map_err(Error::bug)?;
         let [h, w] = s.image;
         let (plane, columns) = (h * w, s.blocks * s.outputs);
         let Window {

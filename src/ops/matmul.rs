@@ -3,11 +3,11 @@
 //! Bound: 2 m n k operations a batch element, half of them for a symmetric C. The kernels are
 //! [`contraction`]'s.
 
-use crate::Result;
 use crate::graph::op::{Lowered, Lowering, Slot};
 use crate::graph::{Cost, Op, Symmetry, Tensor};
 use crate::ops::contraction::{Bias, Contraction};
 use crate::shape::Shape;
+use crate::{Error, Result};
 
 /// Which operands are transposed (their last two dimensions exchanged).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -235,9 +235,7 @@ impl Op for MatMul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs)
-            .map_err(|message| crate::Error::shape("matmul", message))?;
+        let s = self.sizes(ctx.inputs).map_err(Error::bug)?;
         let batch_stride = |batch: usize, len: usize| if batch == 1 { 0 } else { len };
         let (a_row, a_k) = if self.transpose.a { (1, s.m) } else { (s.k, 1) };
         let (b_k, b_column) = if self.transpose.b { (1, s.k) } else { (s.n, 1) };

@@ -63,7 +63,7 @@ impl Pool2d {
         bindings: Vec<Slot>,
     ) -> Result<Dispatch> {
         let (&[n, c, h, w], &[.., out_h, out_w]) = (x.dims(), y.dims()) else {
-            return Err(Error::shape("pool2d", format!("{x} is not NCHW")));
+            return Err(Error::bug(format!("pooling of {x}, which is not NCHW")));
         };
         word(x.len())?;
         let constants = [

@@ -81,8 +81,6 @@ impl Program {
             ..memory
         };
         let input_buffer = places.inputs;
-        let mut buffers = places.arenas;
-        buffers.push(params);
         Ok(Self {
             upload: Upload::new(&gpu, input_buffer.size())?,
             readback: Readback::new(&gpu, target_offset)?,
@@ -95,7 +93,6 @@ impl Program {
             next_step: 0,
             memory,
             pipelines: pipelines.len(),
-            _buffers: buffers,
         })
     }
 }
