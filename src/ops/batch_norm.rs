@@ -109,3 +109,35 @@ impl Op for BatchNorm {
         Some(self.program())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for shape in [&[3, 5, 7, 3][..], &[17, 5], &[3, 131, 2, 2]] {
+            let channels = shape[1];
+            cases.push(
+                case(
+                    &format!("batch_norm {shape:?}"),
+                    &[shape, &[channels], &[channels]],
+                    |x| x[0].batch_norm(x[0].batch_statistics(), x[1], x[2], 1e-3),
+                    |x| reference::batch_norm(&x[0], &x[1], &x[2], 1e-3),
+                )
+                .tolerance(3e-5),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("batch_norm", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("batch_norm", &cases());
+    }
+}

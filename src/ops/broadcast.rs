@@ -44,3 +44,29 @@ impl Op for BroadcastTo {
         Some(Pointwise::identity())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (from, to) in [
+            (&[1, 3, 1, 1], &[2, 3, 5, 7]),
+            (&[1, 1, 1, 1], &[2, 3, 1, 5]),
+        ] {
+            cases.push(case(
+                &format!("broadcast {from:?} {to:?}"),
+                &[from],
+                move |x| x[0].broadcast_to(*to),
+                move |x| x[0].broadcast(to),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("broadcast", &cases());
+    }
+}

@@ -102,3 +102,30 @@ impl Op for Concat {
         Ok(lowered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        vec![
+            case(
+                "concat",
+                &[&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]],
+                |x| x[0].graph().concat(x, 1),
+                |x| reference::Tensor::concat(x, 1),
+            ),
+            case(
+                "concat",
+                &[&[1, 7], &[3, 7], &[2, 7], &[1, 7], &[4, 7], &[1, 7]],
+                |x| x[0].graph().concat(x, 0),
+                |x| reference::Tensor::concat(x, 0),
+            ),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("concat", &cases());
+    }
+}

@@ -42,3 +42,22 @@ impl Op for Constant {
         Some(Pointwise::expression(literal(self.value), 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "constant",
+            &[&[3, 5]],
+            |x| x[0].graph().constant(0.75, [3, 5]) * x[0],
+            |x| x[0].map(|v| 0.75 * v),
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("constant", &cases());
+    }
+}

@@ -451,3 +451,52 @@ impl Op for Conv2dWeightGrad {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Conv2dGeometry;
+    use crate::ops::gradients::{Case, Geometry, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let table: [([usize; 4], [usize; 4], Geometry); 10] = [
+            ([2, 3, 7, 6], [5, 3, 3, 3], geometry(1, 1, 1, 1)),
+            ([2, 3, 11, 9], [5, 3, 3, 3], geometry(2, 1, 1, 1)),
+            ([1, 4, 9, 9], [6, 2, 3, 3], geometry(1, 1, 1, 2)),
+            ([2, 4, 9, 8], [8, 1, 3, 3], geometry(2, 1, 1, 4)),
+            ([2, 3, 12, 10], [4, 3, 3, 3], geometry(1, 2, 2, 1)),
+            ([2, 5, 6, 7], [7, 5, 1, 1], geometry(2, 0, 1, 1)),
+            ([2, 4, 6, 7], [6, 2, 1, 1], geometry(2, 1, 1, 2)),
+            ([1, 2, 9, 9], [3, 2, 2, 5], geometry(3, 2, 1, 1)),
+            ([1, 2, 5, 5], [3, 2, 3, 3], geometry(1, 3, 1, 1)),
+            ([3, 1, 6, 6], [66, 1, 6, 6], geometry(1, 0, 1, 1)),
+        ];
+        let mut cases = Vec::new();
+        for (x, w, g) in table {
+            cases.push(case(
+                &format!("conv2d {x:?} {w:?} {g:?}"),
+                &[&x, &w, &[w[0]]],
+                move |t| {
+                    let geometry = Conv2dGeometry {
+                        stride: g.stride,
+                        padding: g.padding,
+                        dilation: g.dilation,
+                        groups: g.groups,
+                    };
+                    t[0].conv2d(t[1], Some(t[2]), geometry)
+                },
+                move |t| reference::conv2d(&t[0], &t[1], &t[2], g),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("conv2d", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("conv2d", &cases());
+    }
+}

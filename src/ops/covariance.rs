@@ -89,3 +89,31 @@ impl Op for Covariance {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for shape in [[1, 37, 9], [2, 23, 70], [1, 700, 13]] {
+            cases.push(case(
+                &format!("covariance {shape:?}"),
+                &[&shape],
+                |x| x[0].covariance(0.01),
+                |x| reference::covariance(&x[0], 0.01),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("covariance", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("covariance", &cases());
+    }
+}

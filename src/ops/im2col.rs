@@ -196,3 +196,65 @@ impl Op for Col2im {
         dispatch(&self.window, &self.image, 0, "adjoint", ctx.output.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Window;
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for g in [
+            geometry(1, 1, 1, 1),
+            geometry(2, 2, 2, 1),
+            geometry(1, 2, 2, 1),
+        ] {
+            let window = Window {
+                kernel_size: [3, 2],
+                stride: g.stride,
+                padding: g.padding,
+                dilation: g.dilation,
+            };
+            let image = [2, 3, 7, 6];
+            let columns =
+                reference::im2col(&reference::Tensor::from_fn(&image, |_| 0.0), [3, 2], g).shape;
+            cases.push(case(
+                &format!("im2col {g:?}"),
+                &[&image],
+                move |t| t[0].im2col(window),
+                move |t| reference::im2col(&t[0], [3, 2], g),
+            ));
+            for len in [18, 6] {
+                cases.push(case(
+                    &format!("im2col minus a mean of {len} {g:?}"),
+                    &[&image, &[1, len]],
+                    move |t| t[0].im2col_centred(t[1], window),
+                    move |t| {
+                        let patches = reference::im2col(&t[0], [3, 2], g);
+                        let mean = &t[1];
+                        reference::Tensor::from_fn(&patches.shape, |i| {
+                            patches.data[i] - mean.data[i % len]
+                        })
+                    },
+                ));
+            }
+            cases.push(case(
+                &format!("col2im {g:?}"),
+                &[&columns],
+                move |t| t[0].col2im(window, image),
+                move |t| reference::col2im(&t[0], [3, 2], g, &image),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("im2col", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("im2col", &cases());
+    }
+}

@@ -95,3 +95,35 @@ impl Op for KthValue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        // 20 001 values are counted by several workgroups; many of 70 are equal.
+        for (shape, places) in [([3, 70], &[0, 35, 69, 1][..]), ([1, 20_001], &[0, 19_980])] {
+            cases.push(case(
+                &format!("kth_value {shape:?}"),
+                &[&shape],
+                move |x| (x[0] * 4.0).kth_value(places),
+                move |x| {
+                    let rows = x[0].data.chunks(shape[1]);
+                    let of = rows.flat_map(|row| {
+                        let mut sorted: Vec<f64> = row.iter().map(|v| 4.0 * v).collect();
+                        sorted.sort_by(f64::total_cmp);
+                        places.iter().map(move |&k| sorted[k]).collect::<Vec<f64>>()
+                    });
+                    reference::Tensor::new(&[shape[0], places.len()], of.collect())
+                },
+            ));
+        }
+        cases.into_iter().map(Case::not_differentiable).collect()
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("kth_value", &cases());
+    }
+}

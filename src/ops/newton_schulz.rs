@@ -234,3 +234,49 @@ impl Op for NewtonSchulz {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CovGrad;
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for cov_grad in [CovGrad::Whole, CovGrad::Symmetric] {
+            for n_iter in [1, 2, 5, 8] {
+                cases.push(
+                    case(
+                        &format!("newton_schulz {n_iter} {cov_grad:?}"),
+                        &[&[2, 17, 6]],
+                        move |x| x[0].covariance(0.05).newton_schulz(n_iter, cov_grad),
+                        move |x| {
+                            reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter)
+                        },
+                    )
+                    .tolerance(3e-5),
+                );
+            }
+        }
+        // More features than a tile has rows: tiles above the diagonal are mirrored.
+        cases.push(
+            case(
+                "newton_schulz of 70",
+                &[&[1, 200, 70]],
+                |x| x[0].covariance(0.05).newton_schulz(5, CovGrad::Symmetric),
+                |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), 5),
+            )
+            .tolerance(3e-5),
+        );
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("newton_schulz", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("newton_schulz", &cases());
+    }
+}

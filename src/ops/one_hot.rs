@@ -56,3 +56,30 @@ impl Op for OneHot {
         .into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, LABELS, case, check, labels, reference};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "one_hot",
+            &[&[7, 5]],
+            |x| labels(x[0].graph()).one_hot(5) * x[0],
+            |x| {
+                reference::Tensor::from_fn(&[7, 5], |i| {
+                    if (i % 5) as f64 == LABELS[i / 5] {
+                        x[0].data[i]
+                    } else {
+                        0.0
+                    }
+                })
+            },
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("one_hot", &cases());
+    }
+}

@@ -163,3 +163,52 @@ impl Op for Paint {
         .into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Tiles;
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        // Below half of the range the words are numbers. All pixels: tests/figures.rs.
+        vec![
+            case(
+                "paint",
+                &[&[2, 3, 5], &[1, 2]],
+                |x| {
+                    let ends = x[1] * 0.0 + 1.0;
+                    let zero = ends * 0.0;
+                    let (low, high) = (zero.slice(1, 0, 1, 1), ends.slice(1, 0, 1, 1));
+                    let range = x[0].graph().concat(&[low, high], 1);
+                    let tiles = Tiles {
+                        count: 2,
+                        columns: 2,
+                        ..Tiles::picture(1, [3, 5], [6, 5])
+                    };
+                    x[0].paint(range, tiles)
+                },
+                |x| {
+                    reference::Tensor::from_fn(&[6, 64], |i| {
+                        let (row, column) = (i / 64 / 2, i % 64);
+                        let level = match column < 10 {
+                            true => (x[0].data[(column / 5 * 3 + row) * 5 + column % 5] as f32
+                                * 255.0)
+                                .round() as u8,
+                            false => 0,
+                        };
+                        f64::from(f32::from_bits(u32::from_le_bytes([
+                            level, level, level, 255,
+                        ])))
+                    })
+                },
+            )
+            .range(0.0, 0.49)
+            .not_differentiable(),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("paint", &cases());
+    }
+}

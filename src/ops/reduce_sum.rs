@@ -310,3 +310,43 @@ fn add_parts(len: usize, splits: usize, parts: &[Slot], outputs: &[Slot]) -> Res
         grid: Grid::Invocations(len / lanes),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        let table: [(&[usize], &[usize]); 11] = [
+            (&[3, 5, 7, 9], &[1, 5, 1, 1]),
+            (&[3, 5, 4, 8], &[1, 5, 1, 1]),
+            (&[37, 13], &[1, 13]),
+            (&[1201, 12], &[1, 12]),
+            (&[13, 37], &[13, 1]),
+            (&[3, 131, 5], &[1, 131, 1]),
+            (&[2, 130, 4], &[1, 130, 1]),
+            (&[5, 40], &[5, 1]),
+            (&[3, 4, 5], &[3, 4, 1]),
+            (&[9001], &[1]),
+            (&[2, 31, 67], &[1]),
+        ];
+        let mut cases = Vec::new();
+        for (from, to) in table {
+            let (target, to) = (to.to_vec(), to.to_vec());
+            cases.push(
+                case(
+                    &format!("reduce_sum {from:?} {to:?}"),
+                    &[from],
+                    move |x| x[0].reduce_sum(to.clone(), 0.5),
+                    move |x| x[0].sum_to(&target).map(|v| 0.5 * v),
+                )
+                .tolerance(3e-5),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("reduce_sum", &cases());
+    }
+}

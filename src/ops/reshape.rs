@@ -45,3 +45,22 @@ impl Op for Reshape {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "reshape",
+            &[&[2, 3, 5]],
+            |x| x[0].reshape([6, 5]),
+            |x| x[0].reshape(&[6, 5]),
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("reshape", &cases());
+    }
+}

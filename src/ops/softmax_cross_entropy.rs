@@ -107,3 +107,26 @@ impl Op for SoftmaxCrossEntropyGrad {
         dispatch(ctx.inputs[0], self.smoothing, "backward", bindings)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, LABELS, case, check, labels, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for smoothing in [0.0, 0.1] {
+            cases.push(case(
+                &format!("softmax_cross_entropy {smoothing}"),
+                &[&[7, 5]],
+                move |x| x[0].softmax_cross_entropy(labels(x[0].graph()), smoothing as f32),
+                move |x| reference::cross_entropy(&x[0], &LABELS, smoothing),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("softmax_cross_entropy", &cases());
+    }
+}

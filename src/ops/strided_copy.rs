@@ -368,6 +368,52 @@ fn in_vectors(loops: &mut [Loop]) -> bool {
 mod tests {
     use super::*;
     use crate::graph::Graph;
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        let padding = Padding2d {
+            before: [1, 2],
+            size: [13, 12],
+            spacing: [2, 2],
+        };
+        vec![
+            case(
+                "strided_copy permute",
+                &[&[2, 3, 5, 7]],
+                |x| x[0].permute(&[2, 0, 3, 1]),
+                |x| x[0].permute(&[2, 0, 3, 1]),
+            ),
+            case(
+                "strided_copy slice",
+                &[&[3, 11, 5]],
+                |x| x[0].slice(1, 1, 3, 3),
+                |x| x[0].slice(1, 1, 3, 3),
+            ),
+            case(
+                "strided_copy pad and insert",
+                &[&[2, 3, 5, 4]],
+                move |x| x[0].pad2d(padding),
+                |x| {
+                    let shape = [2, 3, 13, 12];
+                    reference::Tensor::from_fn(&shape, |i| {
+                        let (plane, row, column) = (i / 156, i / 12 % 13, i % 12);
+                        let (y, x_) = (row.wrapping_sub(1), column.wrapping_sub(2));
+                        let inside = y % 2 == 0 && x_ % 2 == 0 && y / 2 < 5 && x_ / 2 < 4;
+                        if inside {
+                            x[0].data[(plane * 5 + y / 2) * 4 + x_ / 2]
+                        } else {
+                            0.0
+                        }
+                    })
+                },
+            ),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("strided_copy", &cases());
+    }
 
     #[test]
     fn undoing_a_padding_gives_back_its_source() {
