@@ -195,7 +195,7 @@ mod tests {
         for (values, wanted) in [
             (&[&all[..], &[("e", &[1])]].concat(), "has no e"),
             (&[&all[..], &[("a", &[1])]].concat(), "has no a"),
-            (&all[1..].to_vec(), "a has no value"),
+            (&all[1..].to_vec(), "c has no value"),
             (
                 &[&all[..3], &[("a", &[1, 2])]].concat(),
                 "has 4 bytes, not 8",
