@@ -143,7 +143,7 @@ fn measure_class(store: &mut Store, class: Class, candidates: &[Tile]) -> Result
     let mut programs = Vec::new();
     for &tile in candidates.iter().filter(|tile| fits(tile, class)) {
         let options = CompileOptions {
-            variants: Some(Variants::tiled(Tiles::all(tile))),
+            variants: Some(Variants::Tiled(Tiles::all(tile))),
             ..CompileOptions::default()
         };
         let mut program = Program::compile(&graph, store, options)?;

@@ -78,13 +78,17 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let mut config = TrainConfig::resolve(options)?;
     let gpu = args.adapter.open_to_run()?;
     if measured.is_some() {
-        config.set_kernels(Variants::tiled(tune::measured(&gpu)?));
+        config.set_kernels(Variants::Tiled(tune::measured(&gpu)?));
     } else if config.kernels.is_none()
         && let Some(variants) = args.tune.variants(&gpu)?
     {
         config.set_kernels(variants);
     }
-    if gpu.is_software() && config.kernels.is_some_and(|variants| !variants.direct) {
+    if gpu.is_software()
+        && config
+            .kernels
+            .is_some_and(|variants| !variants.are_direct())
+    {
         note(format_args!(
             "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
             gpu.name()

@@ -4,12 +4,11 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::Tensor;
+pub use super::variants::Variants;
 use crate::graph::pointwise::Pointwise;
-use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -126,99 +125,6 @@ pub struct Lowering<'a> {
     pub output: &'a Shape,
     /// Choices made for the adapter.
     pub variants: Variants,
-}
-
-/// Kernel choices for an adapter, see `passes::select_variant`. As text they are what `--kernels` takes:
-/// `direct`, `subgroup`, `tiled`, `tiled:TILE` for one tile everywhere, or `measured:` and the tiles of all
-/// classes with commas between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Variants {
-    /// Barrier-free register-blocked kernels (for CPU adapters) in place of shared-memory tiles.
-    pub direct: bool,
-    /// Subgroups exist and have 8 invocations, neither more nor less: `direct` kernels may share
-    /// loads by broadcasts.
-    pub subgroups_of_8: bool,
-    /// The tiles where it is not `direct`.
-    pub tiles: Tiles,
-}
-
-impl Variants {
-    /// Kernels for CPU adapters, with broadcasts in subgroups of 8 or without.
-    pub fn direct(subgroups_of_8: bool) -> Self {
-        Self {
-            direct: true,
-            subgroups_of_8,
-            tiles: Tiles::default(),
-        }
-    }
-
-    /// Kernels for GPUs, with these tiles.
-    pub fn tiled(tiles: Tiles) -> Self {
-        Self {
-            direct: false,
-            subgroups_of_8: false,
-            tiles,
-        }
-    }
-}
-
-const MEASURED: &str = "measured:";
-
-impl fmt::Display for Variants {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = self.tiles.of(Class::of(1, 1, 1));
-        match self.direct {
-            true if self.subgroups_of_8 => f.write_str("subgroup"),
-            true => f.write_str("direct"),
-            false if self.tiles == Tiles::default() => f.write_str("tiled"),
-            false if self.tiles == Tiles::all(one) => write!(f, "tiled:{}", one.name()),
-            false => {
-                let tiles = Class::all().map(|class| self.tiles.of(class).name());
-                write!(f, "{MEASURED}{}", tiles.collect::<Vec<_>>().join(","))
-            }
-        }
-    }
-}
-
-impl FromStr for Variants {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::Config`] with the names that exist.
-    fn from_str(text: &str) -> Result<Self> {
-        let known = |name: &str| {
-            Tile::find(name).ok_or_else(|| {
-                let names = Tile::ALL.map(|tile| tile.name()).join(", ");
-                Error::Config(format!("no tile is called {name:?}; there are {names}"))
-            })
-        };
-        if let Some(names) = text.strip_prefix(MEASURED) {
-            let names: Vec<&str> = names.split(',').collect();
-            if names.len() != Class::COUNT {
-                let (found, wanted) = (names.len(), Class::COUNT);
-                return Err(Error::Config(format!(
-                    "kernels {text:?} have {found} tiles, and this version has {wanted} classes: they are \
-                     another version's; --kernels tiled or a new measurement take their place"
-                )));
-            }
-            let mut tiles = Tiles::default();
-            for (class, name) in Class::all().zip(names) {
-                tiles.set(class, known(name)?);
-            }
-            return Ok(Self::tiled(tiles));
-        }
-        match text {
-            "direct" => Ok(Self::direct(false)),
-            "subgroup" => Ok(Self::direct(true)),
-            "tiled" => Ok(Self::tiled(Tiles::default())),
-            _ => match text.strip_prefix("tiled:") {
-                Some(name) => Ok(Self::tiled(Tiles::all(known(name)?))),
-                None => Err(Error::Config(format!(
-                    "no kernels are called {text:?}; there are direct, subgroup, tiled and tiled:TILE"
-                ))),
-            },
-        }
-    }
 }
 
 /// The dispatches of one node and the scratch memory that lives while they run.
@@ -389,40 +295,4 @@ pub fn signed_word(value: i64) -> Result<u32> {
     i32::try_from(value)
         .map(i32::cast_unsigned)
         .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_are_read_as_they_are_written() {
-        let mut mixed = Tiles::all(Tile::ALL[1]);
-        mixed.set(Class::of(1, 1, 1), Tile::ALL[4]);
-        for (variants, text) in [
-            (Variants::direct(false), "direct"),
-            (Variants::direct(true), "subgroup"),
-            (Variants::tiled(Tiles::default()), "tiled"),
-            (Variants::tiled(Tiles::all(Tile::ALL[1])), "tiled:128x128x8"),
-        ] {
-            assert_eq!(variants.to_string(), text);
-            assert_eq!(text.parse::<Variants>().unwrap(), variants);
-        }
-        let text = Variants::tiled(mixed).to_string();
-        assert!(text.starts_with("measured:32x32x16,128x128x8,"), "{text}");
-        assert_eq!(text.parse::<Variants>().unwrap().tiles, mixed);
-    }
-
-    #[test]
-    fn unknown_kernels_are_refused_with_those_that_exist() {
-        for (text, wanted) in [
-            ("tile", "tiled:TILE"),
-            ("tiled:64x64", "64x64x16"),
-            ("measured:64x64x16", "classes"),
-            ("", "direct"),
-        ] {
-            let error = text.parse::<Variants>().unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-    }
 }

@@ -437,11 +437,7 @@ impl Variant {
         match variants {
             // On 2 cores 16 workgroups do; with 32, 128x784x128 takes 1.4 times and with 64 1.6 times as
             // long, for a twentieth gained in balance elsewhere at most.
-            Variants {
-                direct: true,
-                subgroups_of_8: true,
-                ..
-            } => Self {
+            Variants::Subgroup => Self {
                 name: "contraction_subgroup",
                 entry: "direct_subgroup",
                 tile: [32, 32],
@@ -449,7 +445,7 @@ impl Variant {
                 wanted: 16,
                 text: Text::File(SUBGROUP_SOURCE),
             },
-            Variants { direct: true, .. } => Self {
+            Variants::Direct => Self {
                 name: "contraction",
                 entry: "direct",
                 tile: [16, 64],
@@ -457,7 +453,7 @@ impl Variant {
                 wanted: 16,
                 text: Text::File(SOURCE),
             },
-            Variants { tiles, .. } => {
+            Variants::Tiled(tiles) => {
                 let tile = tiles.of(Class::of(m, n, k));
                 Self {
                     name: "contraction_tiled",
@@ -480,11 +476,11 @@ mod tests {
     use crate::graph::tiles::Tiles;
 
     fn subgroup() -> Variants {
-        Variants::direct(true)
+        Variants::Subgroup
     }
 
     fn tiled() -> Variants {
-        Variants::tiled(Tiles::default())
+        Variants::Tiled(Tiles::default())
     }
 
     fn lower(contraction: &Contraction, variants: Variants) -> Result<Lowered> {
@@ -592,7 +588,7 @@ mod tests {
     #[test]
     fn grids_are_folded_and_addresses_limited() {
         let wide = Contraction::matrix(1, 40_000_000, 1, [1, 1], [1, 1]);
-        let lowered = lower(&wide, Variants::direct(false)).unwrap();
+        let lowered = lower(&wide, Variants::Direct).unwrap();
         assert_eq!(
             lowered.dispatches[0].grid,
             Grid::Workgroups(40_000_000 / 64)

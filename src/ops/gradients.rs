@@ -95,7 +95,7 @@ pub(super) fn labels(g: &Graph) -> Tensor<'_> {
 pub(super) fn check(file: &str, cases: &[Case]) {
     let mut seen = BTreeSet::new();
     for case in cases {
-        seen.extend(check_case(case, with(Variants::direct(false))));
+        seen.extend(check_case(case, with(Variants::Direct)));
         let options = CompileOptions {
             passes: Passes::NONE,
             ..CompileOptions::default()
@@ -120,7 +120,7 @@ pub(super) fn check(file: &str, cases: &[Case]) {
 pub(super) fn check_tiled(file: &str, cases: &[Case]) {
     let smallest = Tile::ALL[Tile::ALL.len() - 1];
     let named = support::compile_options().variants;
-    let variants = named.unwrap_or(Variants::tiled(Tiles::all(smallest)));
+    let variants = named.unwrap_or(Variants::Tiled(Tiles::all(smallest)));
     for case in cases {
         check_case(case, with(variants));
     }

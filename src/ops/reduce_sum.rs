@@ -193,7 +193,11 @@ impl ReduceSum {
 
         // Summands of one sum, in steps of an invocation, and workgroups without splitting.
         let row_steps = outer * (inner / lanes);
-        let short = if variants.direct { SHORT_ON_CPU } else { SHORT };
+        let short = if variants.are_direct() {
+            SHORT_ON_CPU
+        } else {
+            SHORT
+        };
         let are_short = !by_columns && row_steps <= short && mid >= MANY;
         let (entry, steps, groups) = if by_columns {
             ("columns", outer, (mid / lanes).div_ceil(WORKGROUP))
@@ -202,11 +206,11 @@ impl ReduceSum {
         } else {
             ("rows", row_steps, mid)
         };
-        let wanted = if variants.direct { 8 } else { 256 };
+        let wanted = if variants.are_direct() { 8 } else { 256 };
         let shortest = if by_columns { 64 } else { 512 };
         let mut splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
         let block = steps.div_ceil(splits);
-        if variants.direct && self.domain.len() < WORTH_SPLITTING {
+        if variants.are_direct() && self.domain.len() < WORTH_SPLITTING {
             splits = 1;
         }
         let per_split = steps.div_ceil(splits);

@@ -368,7 +368,7 @@ mod tests {
     use crate::graph::op::Variants;
 
     fn entries(contraction: &Contraction) -> (Vec<&'static str>, Vec<usize>) {
-        let variants = Variants::direct(true);
+        let variants = Variants::Subgroup;
         let slots = [Slot::Input(0), Slot::Input(1)];
         let lowered = contraction.lower(variants, slots[0], slots[1], None, Slot::Output);
         let lowered = lowered.unwrap();
