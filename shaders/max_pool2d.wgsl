@@ -8,9 +8,9 @@
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> in1: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-// Each invocation computes one output (at binding 2).
+// Each invocation computes one output.
 @compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -27,11 +27,11 @@ fn forward(
     var largest = 0.0;
     var is_first = true;
     for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
-        let y = oh * STRIDE + ky - PADDING;
+        let row = oh * STRIDE + ky - PADDING;
         for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
             let column = ow * STRIDE + kx - PADDING;
-            if (y < HEIGHT && column < WIDTH) {
-                let value = x[(plane * HEIGHT + y) * WIDTH + column];
+            if (row < HEIGHT && column < WIDTH) {
+                let value = x[(plane * HEIGHT + row) * WIDTH + column];
                 if (is_first || value > largest || is_nan(value)) {
                     largest = value;
                 }
@@ -39,7 +39,7 @@ fn forward(
             }
         }
     }
-    in1[i] = largest;
+    y[i] = largest;
 }
 
 // Each invocation gathers the gradient of one pixel from the windows that it is the first largest
@@ -58,16 +58,16 @@ fn backward(
         return;
     }
     let column = i % WIDTH;
-    let y = (i / WIDTH) % HEIGHT;
+    let row = (i / WIDTH) % HEIGHT;
     let plane = i / (WIDTH * HEIGHT);
     let value = bitcast<u32>(x[i]);
-    let last_oh = last_window(y + PADDING, OUT_H);
+    let last_oh = last_window(row + PADDING, OUT_H);
     let last_ow = last_window(column + PADDING, OUT_W);
     var sum = 0.0;
-    for (var oh = first_window(y + PADDING); oh <= last_oh; oh++) {
+    for (var oh = first_window(row + PADDING); oh <= last_oh; oh++) {
         for (var ow = first_window(column + PADDING); ow <= last_ow; ow++) {
             let window = (plane * OUT_H + oh) * OUT_W + ow;
-            if (value == bitcast<u32>(in1[window]) && is_first(plane, oh, ow, y, column, value)) {
+            if (value == bitcast<u32>(y[window]) && is_first(plane, oh, ow, row, column, value)) {
                 sum += y_grad[window];
             }
         }
@@ -75,17 +75,17 @@ fn backward(
     x_grad[i] = sum;
 }
 
-// True if no pixel of the window before (y, column) equals its largest value.
-fn is_first(plane: u32, oh: u32, ow: u32, y: u32, column: u32, largest: u32) -> bool {
+// True if no pixel of the window before (row, column) equals its largest value.
+fn is_first(plane: u32, oh: u32, ow: u32, row: u32, column: u32, largest: u32) -> bool {
     for (var ky = 0u; ky < KERNEL_SIZE; ky++) {
-        let row = oh * STRIDE + ky - PADDING;
+        let other_row = oh * STRIDE + ky - PADDING;
         for (var kx = 0u; kx < KERNEL_SIZE; kx++) {
-            let other = ow * STRIDE + kx - PADDING;
-            if (row == y && other == column) {
+            let other_column = ow * STRIDE + kx - PADDING;
+            if (other_row == row && other_column == column) {
                 return true;
             }
-            if (row < HEIGHT && other < WIDTH) {
-                if (bitcast<u32>(x[(plane * HEIGHT + row) * WIDTH + other]) == largest) {
+            if (other_row < HEIGHT && other_column < WIDTH) {
+                if (bitcast<u32>(x[(plane * HEIGHT + other_row) * WIDTH + other_column]) == largest) {
                     return false;
                 }
             }
@@ -117,15 +117,15 @@ fn backward_apart(
     var grad = 0.0;
     if (is_pending) {
         let window = (plane * OUT_H + oh) * OUT_W + ow;
-        largest = bitcast<u32>(in1[window]);
+        largest = bitcast<u32>(y[window]);
         grad = y_grad[window];
     }
     for (var ky = 0u; ky < STRIDE; ky++) {
-        let y = oh * STRIDE + ky - PADDING;
+        let row = oh * STRIDE + ky - PADDING;
         for (var kx = 0u; kx < STRIDE; kx++) {
             let column = ow * STRIDE + kx - PADDING;
-            if (y < HEIGHT && column < WIDTH) {
-                let at = (plane * HEIGHT + y) * WIDTH + column;
+            if (row < HEIGHT && column < WIDTH) {
+                let at = (plane * HEIGHT + row) * WIDTH + column;
                 let in_window = ky < KERNEL_SIZE && kx < KERNEL_SIZE;
                 let is_first = is_pending && in_window && bitcast<u32>(x[at]) == largest;
                 x_grad[at] = select(0.0, grad, is_first);

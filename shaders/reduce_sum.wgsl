@@ -4,7 +4,7 @@
 // same domain where a dispatch computes two. `put` stores a sum.
 //
 // Order of summation is fixed, so two runs give the same bits: each invocation adds its stride (of a short
-// sum all), one invocation adds the 64 of a workgroup, `add_parts` adds the splits.
+// sum all), one invocation adds those of a workgroup, `add_parts` adds the splits.
 
 #import grid
 #import nan
@@ -27,6 +27,9 @@ struct Params {
 
 // 4: the summands of four neighbouring indices at once; 1: any alignment.
 const WIDTH: u32 = 4u;
+
+// Invocations of a workgroup.
+const WORKGROUP: u32 = 64u;
 
 // Sums at once, 1 or 2.
 const SUMS: u32 = 1u;
@@ -52,7 +55,7 @@ fn put(sum: u32, at: u32, total: f32) {
 }
 // </generated>
 
-var<workgroup> shared_sums: array<f32, 64u * SUMS>;
+var<workgroup> shared_sums: array<f32, WORKGROUP * SUMS>;
 
 fn across(sum: vec4<f32>) -> f32 {
     if (WIDTH == 4u) {
@@ -62,8 +65,8 @@ fn across(sum: vec4<f32>) -> f32 {
 }
 
 // Each workgroup sums one split of one row of `mid`: `per_split` vectors of the outer x inner
-// summands, invocation j taking every 64th from j.
-@compute @workgroup_size(64)
+// summands, invocation j taking every WORKGROUP-th from j on.
+@compute @workgroup_size(WORKGROUP)
 fn rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -78,7 +81,7 @@ fn rows(
     var first_sum = vec4<f32>(0.0);
     var second_sum = vec4<f32>(0.0);
     if (split < params.splits) {
-        for (var r = first + local; r < end; r += 64u) {
+        for (var r = first + local; r < end; r += WORKGROUP) {
             let o = r / inner;
             let j = r - o * inner;
             let summands = values((o * params.mid + m) * params.inner + j * WIDTH);
@@ -90,26 +93,26 @@ fn rows(
     }
     shared_sums[local] = across(first_sum);
     if (SUMS == 2u) {
-        shared_sums[64u + local] = across(second_sum);
+        shared_sums[WORKGROUP + local] = across(second_sum);
     }
     workgroupBarrier();
     if (local < SUMS && split < params.splits) {
         var total = 0.0;
-        for (var j = 0u; j < 64u; j++) {
-            total += shared_sums[local * 64u + j];
+        for (var j = 0u; j < WORKGROUP; j++) {
+            total += shared_sums[local * WORKGROUP + j];
         }
         put(local, split * params.mid + m, total * params.scale);
     }
 }
 
 // Few summands of many sums: each invocation adds all outer x inner of one, the sums of `inner` first.
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn short_rows(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let m = linear_workgroup(workgroup, workgroups) * 64u + local;
+    let m = linear_workgroup(workgroup, workgroups) * WORKGROUP + local;
     if (m >= params.mid) {
         return;
     }
@@ -137,16 +140,16 @@ fn short_rows(
 
 // inner = 1, mid a multiple of WIDTH: each invocation sums WIDTH neighbouring columns over the
 // rows of one split.
-@compute @workgroup_size(64)
+@compute @workgroup_size(WORKGROUP)
 fn columns(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let columns = params.mid / WIDTH;
-    let groups = (columns + 63u) / 64u;
+    let groups = (columns + WORKGROUP - 1u) / WORKGROUP;
     let task = linear_workgroup(workgroup, workgroups);
-    let column = (task % groups) * 64u + local;
+    let column = (task % groups) * WORKGROUP + local;
     let split = task / groups;
     if (column >= columns || split >= params.splits) {
         return;

@@ -16,7 +16,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> logits: array<f32>;
 @group(0) @binding(2) var<storage, read_write> labels: array<f32>;
-@group(0) @binding(3) var<storage, read_write> in2: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn row_max(first: u32) -> f32 {
     var largest = logits[first];
@@ -30,7 +30,7 @@ fn of_no_class(label: f32) -> f32 {
     return select(params.nan, 0.0, is_negative(label));
 }
 
-// Each invocation computes the loss of one row (at binding 3).
+// Each invocation computes the loss of one row.
 @compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -59,11 +59,12 @@ fn forward(
     }
     let uniform_part = params.smoothing / f32(params.classes) * shifted;
     let loss = log(sum) - (1.0 - params.smoothing) * chosen - uniform_part;
-    in2[row] = select(of_no_class(label), loss, is_class);
+    y[row] = select(of_no_class(label), loss, is_class);
 }
 
 // Each invocation computes the gradient of one row: softmax minus target, times the gradient of
 // the row's loss. Bindings: logits, labels, gradient of the losses, gradient of the logits.
+@group(0) @binding(3) var<storage, read_write> y_grad: array<f32>;
 @group(0) @binding(4) var<storage, read_write> logits_grad: array<f32>;
 
 @compute @workgroup_size(64)
@@ -85,7 +86,7 @@ fn backward(
         sum += exp(logits[first + c] - largest);
         is_class = is_class || f32(c) == label;
     }
-    let row_grad = select(of_no_class(label), in2[row], is_class);
+    let row_grad = select(of_no_class(label), y_grad[row], is_class);
     let uniform_part = params.smoothing / f32(params.classes);
     for (var c = 0u; c < params.classes; c++) {
         let probability = exp(logits[first + c] - largest) / sum;

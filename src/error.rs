@@ -102,6 +102,17 @@ impl Error {
         Self::Bug(what.into())
     }
 
+    /// A validation error of wgpu as what a shader's driver said; other errors as they are.
+    pub(crate) fn of_shader(self, name: &str) -> Self {
+        match self {
+            Self::Bug(message) => Self::Shader {
+                name: name.to_string(),
+                message,
+            },
+            other => other,
+        }
+    }
+
     /// A [`Error::Io`] at `path`; use as `.map_err(|e| Error::io(path, e))`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io {

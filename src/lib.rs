@@ -37,6 +37,10 @@
 //! # Ok(())
 //! # }
 //! ```
+// The modules of tests/support name the crate as the tests there do.
+#[cfg(test)]
+extern crate self as decorr;
+
 pub mod autodiff;
 pub mod bench;
 pub mod data;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::files::write_atomically;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Workspace};
 use crate::graph::op::Variants;
 use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::graph::{Graph, Init};
@@ -122,12 +122,11 @@ pub fn measure(
 ) -> Result<Vec<Timing>> {
     let classes: Vec<Class> = Class::all().filter(|&class| wanted(class)).collect();
     let mut timings = Vec::new();
-    let mut store = Store::new(gpu, 1);
+    // Memory and pipelines stay; the operands of the class before do not.
+    let workspace = Workspace::new(gpu);
     for (done, &class) in classes.iter().enumerate() {
         tell(Event::Progress(done, classes.len()));
-        // Memory and pipelines stay; the operands of the class before do not.
-        store = Store::sharing_memory_of(&store, 1);
-        match measure_class(&mut store, class, candidates) {
+        match measure_class(&mut Store::in_workspace(&workspace, 1), class, candidates) {
             // A small adapter does without the choice of its largest products.
             Err(error @ (Error::Limit(_) | Error::OutOfMemory(_))) => {
                 tell(Event::Notice(&format!("{class} is left out: {error}")));
@@ -144,7 +143,7 @@ fn measure_class(store: &mut Store, class: Class, candidates: &[Tile]) -> Result
     let mut programs = Vec::new();
     for &tile in candidates.iter().filter(|tile| fits(tile, class)) {
         let options = CompileOptions {
-            variants: Some(Variants::tiled(Tiles::all(tile))),
+            variants: Some(Variants::Tiled(Tiles::all(tile))),
             ..CompileOptions::default()
         };
         let mut program = Program::compile(&graph, store, options)?;

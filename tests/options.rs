@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Command, FromArgMatches};
 use decorr::data::Augment;
+use decorr::graph::op::Variants;
 use decorr::models::Form;
 use decorr::nn::{Loss, Mode};
 use decorr::optim::Optimizer;
@@ -310,7 +311,7 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
         (
             "kernels",
             &["--kernels", "direct"],
-            Resolves(|c| c.kernels.is_some_and(|v| v.direct && !v.subgroups_of_8)),
+            Resolves(|c| c.kernels == Some(Variants::Direct)),
         ),
         ("seed", &["--seed", "2"], Changes(&[])),
         (

@@ -45,7 +45,7 @@ fn bits(
     };
     for (step, mode) in modes.iter().enumerate() {
         if poison {
-            store.fill_arenas(f32::NAN).unwrap();
+            store.workspace().fill(f32::NAN).unwrap();
         }
         let (_, program) = programs.iter_mut().find(|(made, _)| made == mode).unwrap();
         let inputs = [
@@ -57,7 +57,7 @@ fn bits(
         keep(format!("loss {step}"), &outputs.values["loss"]);
     }
     if poison {
-        store.fill_arenas(f32::NAN).unwrap();
+        store.workspace().fill(f32::NAN).unwrap();
     }
     let outputs = evaluation
         .run(&[("images", &images[..]), ("labels", &labels)])

@@ -141,7 +141,7 @@ fn a_run_keeps_its_kernels() {
     tune::write(&cache, &adapter(), &tiles).unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| dir.path().join(name));
     let model = |out: &Path| std::fs::read(out.join("model.safetensors")).unwrap();
-    let kernels = format!("kernels = \"{}\"", Variants::tiled(tiles));
+    let kernels = format!("kernels = \"{}\"", Variants::Tiled(tiles));
     let config = |out: &Path| std::fs::read_to_string(out.join("config.toml")).unwrap();
 
     train(&cache, &a, "4", &["--kernels", "measured"]);

@@ -2,7 +2,7 @@
 //! with it.
 
 use crate::Result;
-use crate::graph::op::{Cost, Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Cost, Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -51,7 +51,7 @@ fn main(
 ";
 const STEPS: u32 = 256;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct MultiplyAdd;
 
 /// One number for each of `x`, after 3072 multiply-adds of four lanes that touch no memory.
@@ -87,9 +87,9 @@ impl Op for MultiplyAdd {
                 entry: "main",
                 constants: vec![("STEPS", STEPS)],
             },
-            params: vec![word(ctx.output.len())?, 0, 0, 0],
+            params: Params::new().with("len", ctx.output.len())?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+            grid: Grid::Invocations(ctx.output.len()),
         }
         .into())
     }

@@ -81,7 +81,7 @@ impl<'a> Runner<'a> {
     pub(super) fn compile(&mut self, workload: Workload) -> Result<()> {
         // Workloads run in turn, so they can do with one memory; several large networks would not fit.
         let mut store = match self.items.last() {
-            Some(other) => Store::sharing_memory_of(&other.store, 1),
+            Some(other) => Store::in_workspace(other.store.workspace(), 1),
             None => Store::new(self.gpu, 1),
         };
         let options = CompileOptions {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use decorr::bench::{Options, Report, Verdict, compare, profile, quick, run as bench};
 use decorr::graph::op::Variants;
+use decorr::passes::check_variant;
 use decorr::{Error, Result};
 
 use super::times::print_times;
@@ -86,13 +87,12 @@ pub(super) struct BenchArgs {
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     let gpu = args.adapter.open_to_run()?;
-    if args.variant == Some(Variants::direct(true)) && !gpu.has_subgroups_of_8() {
-        let message = format!("{} has no subgroups of 8 invocations", gpu.name());
-        return Err(Error::Config(message));
-    }
     let variants = match args.variant {
         None => args.tune.variants(&gpu)?,
-        given => given,
+        Some(given) => {
+            check_variant(given, &gpu)?;
+            Some(given)
+        }
     };
     let mut batch_sizes = args.batch_size.clone();
     if batch_sizes.is_empty() {

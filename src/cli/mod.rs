@@ -131,8 +131,8 @@ impl TuneChoice {
     fn variants(&self, gpu: &Arc<Gpu>) -> Result<Option<Variants>> {
         match (gpu.is_software(), self.no_tune) {
             (true, _) => Ok(None),
-            (false, true) => Ok(Some(Variants::tiled(Tiles::default()))),
-            (false, false) => Ok(Some(Variants::tiled(tune::measured(gpu)?))),
+            (false, true) => Ok(Some(Variants::Tiled(Tiles::default()))),
+            (false, false) => Ok(Some(Variants::Tiled(tune::measured(gpu)?))),
         }
     }
 }

@@ -42,12 +42,12 @@ impl Step {
         let mut config = TrainConfig::resolve(options)?;
         // Nothing is measured for a description: it would print more kernels than it describes.
         if measured.is_some() {
-            config.set_kernels(Variants::tiled(tune::measured(gpu)?));
+            config.set_kernels(Variants::Tiled(tune::measured(gpu)?));
         } else if config.kernels.is_none()
             && !gpu.is_software()
             && let Some(tiles) = tune::kept(gpu)
         {
-            config.set_kernels(Variants::tiled(tiles));
+            config.set_kernels(Variants::Tiled(tiles));
         }
         let image_size = config.data_options.image_size;
         let ([c, h, w], classes) = if data_given {

@@ -54,7 +54,7 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let mut config = TrainConfig::resolve(options)?;
     let gpu = adapter.open_to_run()?;
     let variants = match (measured, config.kernels) {
-        (Some(_), _) => Some(Variants::tiled(tune::measured(&gpu)?)),
+        (Some(_), _) => Some(Variants::Tiled(tune::measured(&gpu)?)),
         (None, None) => tune.variants(&gpu)?,
         (None, Some(_)) => None,
     };
@@ -114,7 +114,11 @@ fn resumed(options: TrainOptions) -> Result<(TrainOptions, Start)> {
 
 /// What the user should know of the run before it begins.
 fn tell_before(gpu: &Gpu, config: &TrainConfig) {
-    if gpu.is_software() && config.kernels.is_some_and(|variants| !variants.direct) {
+    if gpu.is_software()
+        && config
+            .kernels
+            .is_some_and(|variants| !variants.are_direct())
+    {
         note(format_args!(
             "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
             gpu.name()

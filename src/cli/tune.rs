@@ -29,7 +29,7 @@ pub(super) struct TuneArgs {
 }
 
 pub(super) fn run(args: &TuneArgs) -> Result<()> {
-    let tiled = Variants::tiled(Tiles::default());
+    let tiled = Variants::Tiled(Tiles::default());
     if args.variant.is_some_and(|variant| variant != tiled) {
         return Err(Error::Config(
             "--variant takes tiled: other kernels have no tiles".into(),

@@ -134,7 +134,7 @@ impl Scene {
         let axes = Axes::of(picture);
         let (views, remark) = build(&graph, size, Init::Constant(0.0), axes, &options);
         let mut store = match like {
-            Some(like) => Store::sharing_memory_of(&like.store, 0),
+            Some(like) => Store::in_workspace(like.store.workspace(), 0),
             None => Store::new(gpu, 0),
         };
         let program = Program::compile(&graph, &mut store, CompileOptions::default())?;

@@ -1,11 +1,12 @@
 //! The GPU as bytes and WGSL: adapters, the device, WGSL expansion, pipelines, rings of mapped
-//! buffers. Knows nothing of tensors.
+//! buffers, what programs share. Knows nothing of tensors.
 
 mod adapter;
 mod device;
 mod pipelines;
 mod ring;
 pub mod wgsl;
+mod workspace;
 
 pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
 pub use device::{Counters, Gpu, choose_adapter, device_descriptor};
@@ -13,3 +14,4 @@ pub use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
 pub(crate) use ring::{RING_SLOTS, read_back};
 pub use ring::{Readback, Upload};
+pub use workspace::Workspace;

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Gpu, wgsl};
-use crate::{Error, Result};
+use super::Gpu;
+use super::wgsl::{self, Interface};
+use crate::Result;
 
 /// A compiled entry point.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
+    pub(crate) interface: Interface,
 }
 
 /// Pipelines by WGSL text and entry point.
@@ -35,7 +37,8 @@ impl PipelineCache {
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(Arc::clone(pipeline));
         }
-        wgsl::validate(label, &key.0)?;
+        let module = wgsl::validate(label, &key.0)?;
+        let interface = Interface::of(&module, entry)?;
         let make = || {
             let source = wgpu::ShaderSource::Wgsl(key.0.as_str().into());
             let module = wgpu::ShaderModuleDescriptor {
@@ -58,15 +61,13 @@ impl PipelineCache {
             };
             let pipeline = gpu.device.create_compute_pipeline(&pipeline);
             let layout = pipeline.get_bind_group_layout(0);
-            Pipeline { pipeline, layout }
+            Pipeline {
+                pipeline,
+                layout,
+                interface,
+            }
         };
-        let made = gpu.watch(make).map_err(|error| match error {
-            Error::Bug(message) => Error::Shader {
-                name: label.to_string(),
-                message,
-            },
-            other => other,
-        });
+        let made = gpu.watch(make).map_err(|error| error.of_shader(label));
         let pipeline = Arc::new(made?);
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)

@@ -209,7 +209,7 @@ impl NodeList {
     /// States, assignments and outputs follow. For passes.
     ///
     /// # Errors
-    /// Those of `rewrite`; [`Error::Shape`] if something needed was left out.
+    /// Those of `rewrite`; [`Error::Bug`] if something needed was left out.
     pub fn rebuild(
         &self,
         mut rewrite: impl FnMut(&mut Self, TensorId, &Node, &Remap) -> Result<Option<TensorId>>,

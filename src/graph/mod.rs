@@ -12,6 +12,7 @@ pub mod op;
 pub mod pointwise;
 mod tensor;
 pub mod tiles;
+mod variants;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;

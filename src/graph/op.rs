@@ -2,20 +2,21 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::Tensor;
+pub use super::variants::Variants;
 use crate::graph::pointwise::Pointwise;
-use crate::graph::tiles::{Class, Tile, Tiles};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// One differentiable operation with one output. Implementors hold attributes only, no tensors;
-/// their `Debug` text names op and attributes and is compared by common sub-expression elimination.
-pub trait Op: fmt::Debug + Send + Sync + Any {
-    /// File stem of the op and of its shader; label in descriptions.
+/// One differentiable operation with one output. Implementors hold attributes only, no tensors. Two that are equal compute
+/// the same of the same inputs: common sub-expressions are found by `PartialEq`, which [`Same`] demands of every op.
+pub trait Op: fmt::Debug + Send + Sync + Any + Same {
+    /// What it is called in messages, labels and descriptions. Its file may have several ops, as `relu` and `exp` are in
+    /// `src/ops/unary.rs`.
     fn name(&self) -> &'static str;
 
     /// Shape of the output. The graph adds the tensors' names to the error.
@@ -36,14 +37,16 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         }
     }
 
-    /// The dispatches that compute the output.
+    /// The dispatches that compute the output. Views and element-wise ops have none of their own: nobody asks them.
     ///
     /// # Errors
-    /// [`Error::Limit`] where no dispatch within the limits exists.
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered>;
+    /// [`Error::Limit`] where no dispatch within the limits exists; [`Error::Bug`] of an op that is neither and forgot it.
+    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
+        Err(Error::bug(format!("the op {} has no kernel", self.name())))
+    }
 
     /// For element-wise ops: output element i as a function of the inputs' elements i. Such ops
-    /// are dispatched, and fused, by generated WGSL.
+    /// are dispatched, and fused, by generated WGSL, and not by [`Op::lower`].
     fn pointwise(&self) -> Option<Pointwise> {
         None
     }
@@ -68,9 +71,28 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         }
     }
 
-    /// True if the output is the first input's storage under another shape.
+    /// True if the output is the first input's storage, under another shape or for another gradient. It takes no kernel.
     fn is_view(&self) -> bool {
         false
+    }
+}
+
+/// Equality of ops of unknown kinds. Ops have it by `#[derive(PartialEq)]`, and do not compile without.
+pub trait Same {
+    /// Whether `other` is of this kind and equal.
+    fn is_same(&self, other: &dyn Any) -> bool;
+}
+
+impl<T: Op + PartialEq> Same for T {
+    fn is_same(&self, other: &dyn Any) -> bool {
+        other.downcast_ref() == Some(self)
+    }
+}
+
+impl PartialEq for dyn Op {
+    fn eq(&self, other: &Self) -> bool {
+        // 0 and -0 are equal numbers, but not in the text of a program.
+        self.is_same(other) && self.pointwise() == other.pointwise()
     }
 }
 
@@ -101,103 +123,8 @@ pub struct Lowering<'a> {
     pub inputs: &'a [&'a Shape],
     /// Shape of the output.
     pub output: &'a Shape,
-    /// The input that shares the output's storage, where the update is made in place.
-    pub in_place: Option<usize>,
     /// Choices made for the adapter.
     pub variants: Variants,
-}
-
-/// Kernel choices for an adapter, see `passes::select_variant`. As text they are what `--kernels` takes:
-/// `direct`, `subgroup`, `tiled`, `tiled:TILE` for one tile everywhere, or `measured:` and the tiles of all
-/// classes with commas between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Variants {
-    /// Barrier-free register-blocked kernels (for CPU adapters) in place of shared-memory tiles.
-    pub direct: bool,
-    /// Subgroups exist and have 8 invocations, neither more nor less: `direct` kernels may share
-    /// loads by broadcasts.
-    pub subgroups_of_8: bool,
-    /// The tiles where it is not `direct`.
-    pub tiles: Tiles,
-}
-
-impl Variants {
-    /// Kernels for CPU adapters, with broadcasts in subgroups of 8 or without.
-    pub fn direct(subgroups_of_8: bool) -> Self {
-        Self {
-            direct: true,
-            subgroups_of_8,
-            tiles: Tiles::default(),
-        }
-    }
-
-    /// Kernels for GPUs, with these tiles.
-    pub fn tiled(tiles: Tiles) -> Self {
-        Self {
-            direct: false,
-            subgroups_of_8: false,
-            tiles,
-        }
-    }
-}
-
-const MEASURED: &str = "measured:";
-
-impl fmt::Display for Variants {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = self.tiles.of(Class::of(1, 1, 1));
-        match self.direct {
-            true if self.subgroups_of_8 => f.write_str("subgroup"),
-            true => f.write_str("direct"),
-            false if self.tiles == Tiles::default() => f.write_str("tiled"),
-            false if self.tiles == Tiles::all(one) => write!(f, "tiled:{}", one.name()),
-            false => {
-                let tiles = Class::all().map(|class| self.tiles.of(class).name());
-                write!(f, "{MEASURED}{}", tiles.collect::<Vec<_>>().join(","))
-            }
-        }
-    }
-}
-
-impl FromStr for Variants {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::Config`] with the names that exist.
-    fn from_str(text: &str) -> Result<Self> {
-        let known = |name: &str| {
-            Tile::find(name).ok_or_else(|| {
-                let names = Tile::ALL.map(|tile| tile.name()).join(", ");
-                Error::Config(format!("no tile is called {name:?}; there are {names}"))
-            })
-        };
-        if let Some(names) = text.strip_prefix(MEASURED) {
-            let names: Vec<&str> = names.split(',').collect();
-            if names.len() != Class::COUNT {
-                let (found, wanted) = (names.len(), Class::COUNT);
-                return Err(Error::Config(format!(
-                    "kernels {text:?} have {found} tiles, and this version has {wanted} classes: they are \
-                     another version's; `kernels` tiled or a new measurement take their place"
-                )));
-            }
-            let mut tiles = Tiles::default();
-            for (class, name) in Class::all().zip(names) {
-                tiles.set(class, known(name)?);
-            }
-            return Ok(Self::tiled(tiles));
-        }
-        match text {
-            "direct" => Ok(Self::direct(false)),
-            "subgroup" => Ok(Self::direct(true)),
-            "tiled" => Ok(Self::tiled(Tiles::default())),
-            _ => match text.strip_prefix("tiled:") {
-                Some(name) => Ok(Self::tiled(Tiles::all(known(name)?))),
-                None => Err(Error::Config(format!(
-                    "no kernels are called {text:?}; there are direct, subgroup, tiled and tiled:TILE"
-                ))),
-            },
-        }
-    }
 }
 
 /// The dispatches of one node and the scratch memory that lives while they run.
@@ -223,12 +150,94 @@ impl From<Dispatch> for Lowered {
 pub struct Dispatch {
     /// The WGSL to run.
     pub kernel: Kernel,
-    /// Words of the uniform struct at binding 0; floats as their bits. Never empty.
-    pub params: Vec<u32>,
+    /// The uniform struct at binding 0.
+    pub params: Params,
     /// Storage at bindings 1, 2, ...: inputs first, outputs last.
     pub bindings: Vec<Slot>,
-    /// Workgroups in x, y, z, each at most 65 535 (see [`fold_workgroups`]).
-    pub workgroups: [u32; 3],
+    /// How much of it runs.
+    pub grid: Grid,
+}
+
+/// How many invocations or workgroups a dispatch has at least; see [`fold_workgroups`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// So many invocations, in workgroups of the size that stands in the shader.
+    Invocations(usize),
+    /// So many workgroups.
+    Workgroups(usize),
+}
+
+/// Values for the members of a kernel's uniform struct, by name. All need one but those whose names begin with `_`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Params(BTreeMap<&'static str, Vec<u32>>);
+
+impl Params {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this value of the member `name`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if it does not fit 32 bits.
+    pub fn with(mut self, name: &'static str, value: impl Param) -> Result<Self> {
+        self.set(name, value)?;
+        Ok(self)
+    }
+
+    /// Gives the member `name` this value.
+    ///
+    /// # Errors
+    /// As [`Params::with`].
+    pub fn set(&mut self, name: &'static str, value: impl Param) -> Result<()> {
+        self.0.insert(name, value.words()?);
+        Ok(())
+    }
+
+    /// Names and words.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u32])> {
+        self.0.iter().map(|(name, words)| (*name, words.as_slice()))
+    }
+}
+
+/// What a member of a uniform struct can be set to: a number, or those of a vector.
+pub trait Param {
+    /// Its words; floats as their bits.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a number does not fit 32 bits.
+    fn words(self) -> Result<Vec<u32>>;
+}
+
+impl Param for usize {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(vec![word(self)?])
+    }
+}
+
+impl Param for f32 {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(vec![self.to_bits()])
+    }
+}
+
+impl<const N: usize> Param for [usize; N] {
+    fn words(self) -> Result<Vec<u32>> {
+        self.into_iter().map(word).collect()
+    }
+}
+
+impl<const N: usize> Param for [i64; N] {
+    fn words(self) -> Result<Vec<u32>> {
+        self.into_iter().map(signed_word).collect()
+    }
+}
+
+impl Param for Vec<u32> {
+    fn words(self) -> Result<Vec<u32>> {
+        Ok(self)
+    }
 }
 
 /// A WGSL entry point with its constants.
@@ -269,7 +278,7 @@ pub fn fold_workgroups(workgroups: usize) -> [u32; 3] {
     [count.div_ceil(y), y, 1]
 }
 
-/// `value` as a word of the uniform struct.
+/// `value` as a word of a uniform struct, or a constant.
 ///
 /// # Errors
 /// [`Error::Limit`] if it does not fit 32 bits.
@@ -278,38 +287,12 @@ pub fn word(value: usize) -> Result<u32> {
         .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_are_read_as_they_are_written() {
-        let mut mixed = Tiles::all(Tile::ALL[1]);
-        mixed.set(Class::of(1, 1, 1), Tile::ALL[4]);
-        for (variants, text) in [
-            (Variants::direct(false), "direct"),
-            (Variants::direct(true), "subgroup"),
-            (Variants::tiled(Tiles::default()), "tiled"),
-            (Variants::tiled(Tiles::all(Tile::ALL[1])), "tiled:128x128x8"),
-        ] {
-            assert_eq!(variants.to_string(), text);
-            assert_eq!(text.parse::<Variants>().unwrap(), variants);
-        }
-        let text = Variants::tiled(mixed).to_string();
-        assert!(text.starts_with("measured:32x32x16,128x128x8,"), "{text}");
-        assert_eq!(text.parse::<Variants>().unwrap().tiles, mixed);
-    }
-
-    #[test]
-    fn unknown_kernels_are_refused_with_those_that_exist() {
-        for (text, wanted) in [
-            ("tile", "tiled:TILE"),
-            ("tiled:64x64", "64x64x16"),
-            ("measured:64x64x16", "classes"),
-            ("", "direct"),
-        ] {
-            let error = text.parse::<Variants>().unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-    }
+/// `value` as a word, in two's complement.
+///
+/// # Errors
+/// [`Error::Limit`] if it does not fit 32 bits.
+pub fn signed_word(value: i64) -> Result<u32> {
+    i32::try_from(value)
+        .map(i32::cast_unsigned)
+        .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
 }

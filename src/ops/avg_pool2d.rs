@@ -7,13 +7,13 @@ use crate::ops::Pool2d;
 use crate::shape::Shape;
 
 /// See [`Tensor::avg_pool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct AvgPool2d {
     pool: Pool2d,
 }
 
 /// The adjoint of [`AvgPool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct AvgPool2dGrad {
     pool: Pool2d,
     x: Shape,
@@ -95,5 +95,46 @@ impl Op for AvgPool2dGrad {
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let [h, w] = [2, 3].map(|d| self.x.dims()[d]);
         lower(&self.pool, "backward", [&self.x, ctx.inputs[0]], h * w)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pool2d;
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)] {
+            let pool = Pool2d {
+                kernel_size,
+                stride,
+                padding,
+            };
+            let g = geometry(stride, padding, 1, 1);
+            cases.push(case(
+                &format!("avg_pool2d {kernel_size} {stride} {padding}"),
+                &[&[2, 3, 9, 7]],
+                move |t| t[0].avg_pool2d(pool),
+                move |t| reference::pool(&t[0], kernel_size, g, false),
+            ));
+        }
+        cases.push(case(
+            "global_avg_pool",
+            &[&[2, 3, 5, 7]],
+            |x| x[0].global_avg_pool(),
+            |x| x[0].sum_to(&[2, 3, 1, 1]).map(|v| v / 35.0),
+        ));
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("avg_pool2d", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("avg_pool2d", &cases());
     }
 }

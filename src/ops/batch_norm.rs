@@ -6,15 +6,12 @@
 //! Bound: x read three times forward (mean, variance, result); x and the gradient read twice
 //! backward.
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y from x and statistics that are those of x itself. See [`Tensor::batch_norm`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct BatchNorm {
     eps: f32,
 }
@@ -108,11 +105,39 @@ impl Op for BatchNorm {
         vec![Some(x_grad), None, None, Some(weight_grad), Some(bias_grad)]
     }
 
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&self.program(), ctx)
-    }
-
     fn pointwise(&self) -> Option<Pointwise> {
         Some(self.program())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for shape in [&[3, 5, 7, 3][..], &[17, 5], &[3, 131, 2, 2]] {
+            let channels = shape[1];
+            cases.push(
+                case(
+                    &format!("batch_norm {shape:?}"),
+                    &[shape, &[channels], &[channels]],
+                    |x| x[0].batch_norm(x[0].batch_statistics(), x[1], x[2], 1e-3),
+                    |x| reference::batch_norm(&x[0], &x[1], &x[2], 1e-3),
+                )
+                .tolerance(3e-5),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("batch_norm", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("batch_norm", &cases());
     }
 }

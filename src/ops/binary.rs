@@ -5,15 +5,12 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(a, b) for every element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Binary {
     /// a + b.
     Add,
@@ -121,11 +118,54 @@ impl Op for Binary {
         vec![Some(a_grad), Some(b_grad)]
     }
 
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(self.expression(), 2), ctx)
-    }
-
     fn pointwise(&self) -> Option<Pointwise> {
         Some(Pointwise::expression(self.expression(), 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        type Binary = for<'g> fn(
+            crate::graph::Tensor<'g>,
+            crate::graph::Tensor<'g>,
+        ) -> crate::graph::Tensor<'g>;
+        type Row = (&'static str, Binary, fn(f64, f64) -> f64);
+        let table: [Row; 5] = [
+            ("add", |a, b| a + b, |a, b| a + b),
+            ("sub", |a, b| a - b, |a, b| a - b),
+            ("mul", |a, b| a * b, |a, b| a * b),
+            ("div", |a, b| a / b, |a, b| a / b),
+            ("maximum", |a, b| a.maximum(b), f64::max),
+        ];
+        let shapes: [[&[usize]; 2]; 6] = [
+            [&[3, 5, 7], &[3, 5, 7]],
+            [&[2, 3, 5, 7], &[1, 3, 1, 1]],
+            [&[5, 8], &[1, 8]],
+            [&[5, 7], &[5, 1]],
+            [&[2, 3, 4, 8], &[1]],
+            [&[1, 3], &[9, 1]],
+        ];
+        let mut cases = Vec::new();
+        for (name, op, f) in table {
+            for [a, b] in shapes {
+                let name = format!("{name} {a:?} {b:?}");
+                let one = case(
+                    &name,
+                    &[a, b],
+                    move |x| op(x[0], x[1]),
+                    move |x| x[0].zip(&x[1], f),
+                );
+                cases.push(one.range(0.5, 2.0));
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("binary", &cases());
     }
 }

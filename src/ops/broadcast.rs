@@ -1,14 +1,11 @@
 //! One tensor repeated along dimensions of size 1: the adjoint of [`Tensor::sum_to`].
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::Pointwise;
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// See [`Tensor::broadcast_to`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct BroadcastTo {
     shape: Shape,
 }
@@ -43,11 +40,33 @@ impl Op for BroadcastTo {
         vec![Some(y_grad.sum_to(x.shape()))]
     }
 
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::identity(), ctx)
-    }
-
     fn pointwise(&self) -> Option<Pointwise> {
         Some(Pointwise::identity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (from, to) in [
+            (&[1, 3, 1, 1], &[2, 3, 5, 7]),
+            (&[1, 1, 1, 1], &[2, 3, 1, 5]),
+        ] {
+            cases.push(case(
+                &format!("broadcast {from:?} {to:?}"),
+                &[from],
+                move |x| x[0].broadcast_to(*to),
+                move |x| x[0].broadcast(to),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("broadcast", &cases());
     }
 }

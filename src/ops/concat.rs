@@ -1,7 +1,7 @@
 //! Tensors one after the other along a dimension. Bound: bytes of inputs and output, once each.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Graph, Op, Tensor};
 use crate::shape::Shape;
 
@@ -9,7 +9,7 @@ use crate::shape::Shape;
 const AT_ONCE: usize = 4;
 
 /// See [`Graph::concat`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Concat {
     dim: usize,
 }
@@ -74,17 +74,12 @@ impl Op for Concat {
             let is_vectors = [whole, offset].iter().chain(&parts).all(|at| at % 4 == 0);
             let unit = if is_vectors { 4 } else { 1 };
             let len = outer * joined / unit;
-            let mut params = Vec::with_capacity(4 + AT_ONCE);
-            for place in [outer * joined, joined, whole, offset] {
-                params.push(word(place / unit)?);
-            }
             // What is not there is bound, and not read.
-            let mut bindings = vec![Slot::Input(some[0]); AT_ONCE];
+            let (mut bindings, mut lens) = (vec![Slot::Input(some[0]); AT_ONCE], [0; AT_ONCE]);
             for (k, (&i, &part)) in some.iter().zip(&parts).enumerate() {
                 bindings[k] = Slot::Input(i);
-                params.push(word(part / unit)?);
+                lens[k] = part / unit;
             }
-            params.resize(4 + AT_ONCE, 0);
             bindings.push(Slot::Output);
             lowered.dispatches.push(Dispatch {
                 kernel: Kernel {
@@ -93,12 +88,44 @@ impl Op for Concat {
                     entry: if is_vectors { "vectors" } else { "elements" },
                     constants: vec![],
                 },
-                params,
+                params: Params::new()
+                    .with("len", len)?
+                    .with("joined", joined / unit)?
+                    .with("whole", whole / unit)?
+                    .with("offset", offset / unit)?
+                    .with("parts", lens)?,
                 bindings,
-                workgroups: fold_workgroups(len.div_ceil(64)),
+                grid: Grid::Invocations(len),
             });
             offset += joined;
         }
         Ok(lowered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        vec![
+            case(
+                "concat",
+                &[&[2, 3, 5], &[2, 1, 5], &[2, 4, 5]],
+                |x| x[0].graph().concat(x, 1),
+                |x| reference::Tensor::concat(x, 1),
+            ),
+            case(
+                "concat",
+                &[&[1, 7], &[3, 7], &[2, 7], &[1, 7], &[4, 7], &[1, 7]],
+                |x| x[0].graph().concat(x, 0),
+                |x| reference::Tensor::concat(x, 0),
+            ),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("concat", &cases());
     }
 }

@@ -1,14 +1,12 @@
 //! The same number everywhere. Fusion turns it into a literal.
 
-use crate::graph::op::{Lowered, Lowering};
+use crate::Error;
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Graph, Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
 /// See [`Graph::constant`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Constant {
     value: f32,
     shape: Shape,
@@ -40,11 +38,26 @@ impl Op for Constant {
         vec![]
     }
 
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(literal(self.value), 0), ctx)
-    }
-
     fn pointwise(&self) -> Option<Pointwise> {
         Some(Pointwise::expression(literal(self.value), 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "constant",
+            &[&[3, 5]],
+            |x| x[0].graph().constant(0.75, [3, 5]) * x[0],
+            |x| x[0].map(|v| 0.75 * v),
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("constant", &cases());
     }
 }

@@ -9,7 +9,7 @@
 //! Bound: 2 * batch * m * n * k operations; half for a symmetric result.
 
 use super::contraction_tiled::{self, Loops};
-use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, Variants, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Params, Slot, Variants, word};
 use crate::graph::tiles::{Class, Tile};
 use crate::{Error, Result};
 
@@ -144,7 +144,7 @@ impl Contraction {
         let split = split.unwrap_or_else(|| self.split(tasks, &kernel));
         let bias = bias.unwrap_or(a);
         let arranged = |lowered| match is_subgroup {
-            true => subgroup::arrange(self, tiles, lowered),
+            true => subgroup::arrange(self, tiles, split, lowered),
             false => Ok(lowered),
         };
         if split.parts == 1 {
@@ -178,7 +178,7 @@ impl Contraction {
             },
             params: self.params(tiles, split, 0)?,
             bindings: vec![parts, c, bias],
-            workgroups: fold_workgroups(len.div_ceil(64)),
+            grid: Grid::Invocations(len),
         };
         arranged(Lowered {
             dispatches: vec![first, second],
@@ -232,7 +232,7 @@ impl Contraction {
             },
             params: like.params(tiles, split, c_split)?,
             bindings: bindings.to_vec(),
-            workgroups: fold_workgroups(tiles[0] * tiles[1] * self.batch * split.parts),
+            grid: Grid::Workgroups(tiles[0] * tiles[1] * self.batch * split.parts),
         })
     }
 
@@ -286,37 +286,49 @@ impl Contraction {
         self.k.iter().product()
     }
 
-    /// Words of the shader's `Params`.
-    fn params(&self, tiles: [usize; 2], split: Split, c_split: usize) -> Result<Vec<u32>> {
-        let mut words = Vec::with_capacity(52);
-        let mut push = |values: &[usize]| {
-            for &value in values {
-                words.push(word(value)?);
-            }
-            Ok::<(), Error>(())
-        };
-        push(&[self.m, self.n, self.batch, split.parts])?;
-        push(&self.k)?;
-        push(&[split.k_per_split])?;
-        push(&self.a_k)?;
-        push(&[self.a_batch])?;
-        push(&self.b_k)?;
-        push(&[self.b_batch])?;
-        push(&self.a_m)?;
-        push(&[self.c_batch])?;
-        push(&self.b_n)?;
-        push(&[c_split])?;
-        push(&self.c_m)?;
-        push(&[self.alpha.to_bits() as usize])?;
-        push(&self.c_n)?;
-        push(&[self.diag.to_bits() as usize])?;
-        push(&self.m_extents)?;
-        push(&self.n_extents)?;
-        push(&[self.a_from, self.b_from, self.c_from, 0])?;
-        push(&[tiles[0], tiles[1], usize::from(self.symmetric)])?;
-        // For contraction_subgroup.wgsl, which sets them itself.
-        push(&[0; 5])?;
-        Ok(words)
+    /// The shader's `Params`.
+    fn params(&self, tiles: Tiles, split: Split, c_split: usize) -> Result<Params> {
+        let mut params = Params::new()
+            .with("alpha", self.alpha)?
+            .with("diag", self.diag)?
+            .with("m_extents", self.m_extents)?
+            .with("n_extents", self.n_extents)?;
+        for (name, value) in [
+            ("m", self.m),
+            ("n", self.n),
+            ("batch", self.batch),
+            ("splits", split.parts),
+            ("k_per_split", split.k_per_split),
+            ("a_batch", self.a_batch),
+            ("b_batch", self.b_batch),
+            ("c_batch", self.c_batch),
+            ("c_split", c_split),
+            ("a_from", self.a_from),
+            ("b_from", self.b_from),
+            ("c_from", self.c_from),
+            ("tiles_m", tiles[0]),
+            ("tiles_n", tiles[1]),
+            ("symmetric", usize::from(self.symmetric)),
+            // For contraction_subgroup.wgsl, which sets them itself.
+            ("first_tile_n", 0),
+            ("first_split", 0),
+            ("packed_from", 0),
+            ("packed_quads", 0),
+        ] {
+            params.set(name, value)?;
+        }
+        for (name, value) in [
+            ("k", self.k),
+            ("a_k", self.a_k),
+            ("b_k", self.b_k),
+            ("a_m", self.a_m),
+            ("b_n", self.b_n),
+            ("c_m", self.c_m),
+            ("c_n", self.c_n),
+        ] {
+            params.set(name, value)?;
+        }
+        Ok(params)
     }
 
     /// No address may wrap around 32 bits.
@@ -425,11 +437,7 @@ impl Variant {
         match variants {
             // On 2 cores 16 workgroups do; with 32, 128x784x128 takes 1.4 times and with 64 1.6 times as
             // long, for a twentieth gained in balance elsewhere at most.
-            Variants {
-                direct: true,
-                subgroups_of_8: true,
-                ..
-            } => Self {
+            Variants::Subgroup => Self {
                 name: "contraction_subgroup",
                 entry: "direct_subgroup",
                 tile: [32, 32],
@@ -437,7 +445,7 @@ impl Variant {
                 wanted: 16,
                 text: Text::File(SUBGROUP_SOURCE),
             },
-            Variants { direct: true, .. } => Self {
+            Variants::Direct => Self {
                 name: "contraction",
                 entry: "direct",
                 tile: [16, 64],
@@ -445,7 +453,7 @@ impl Variant {
                 wanted: 16,
                 text: Text::File(SOURCE),
             },
-            Variants { tiles, .. } => {
+            Variants::Tiled(tiles) => {
                 let tile = tiles.of(Class::of(m, n, k));
                 Self {
                     name: "contraction_tiled",
@@ -464,18 +472,24 @@ impl Variant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::op::fold_workgroups;
     use crate::graph::tiles::Tiles;
 
     fn subgroup() -> Variants {
-        Variants::direct(true)
+        Variants::Subgroup
     }
 
     fn tiled() -> Variants {
-        Variants::tiled(Tiles::default())
+        Variants::Tiled(Tiles::default())
     }
 
     fn lower(contraction: &Contraction, variants: Variants) -> Result<Lowered> {
         contraction.lower(variants, Slot::Input(0), Slot::Input(1), None, Slot::Output)
+    }
+
+    fn number(dispatch: &Dispatch, name: &str) -> usize {
+        let value = dispatch.params.iter().find(|(other, _)| *other == name);
+        value.unwrap().1[0] as usize
     }
 
     /// The address of flat index `i`, as the shaders take it apart.
@@ -557,7 +571,7 @@ mod tests {
             let [first, second] = &lowered.dispatches[..] else {
                 panic!("not split");
             };
-            let (parts, each) = (first.params[3] as usize, first.params[7] as usize);
+            let (parts, each) = (number(first, "splits"), number(first, "k_per_split"));
             assert!(parts > 1 && (parts - 1) * each < 100_000 && parts * each >= 100_000);
             assert!(each >= MIN_PART);
             assert_eq!(lowered.scratch, [parts * 27 * 27]);
@@ -574,8 +588,12 @@ mod tests {
     #[test]
     fn grids_are_folded_and_addresses_limited() {
         let wide = Contraction::matrix(1, 40_000_000, 1, [1, 1], [1, 1]);
-        let lowered = lower(&wide, Variants::direct(false)).unwrap();
-        let [x, y, z] = lowered.dispatches[0].workgroups;
+        let lowered = lower(&wide, Variants::Direct).unwrap();
+        assert_eq!(
+            lowered.dispatches[0].grid,
+            Grid::Workgroups(40_000_000 / 64)
+        );
+        let [x, y, z] = fold_workgroups(40_000_000 / 64);
         assert!(x <= 65_535 && y > 1 && z == 1 && x * y >= 40_000_000 / 64);
         let huge = Contraction::matrix(70_000, 70_000, 1, [1, 1], [70_000, 1]);
         assert!(matches!(lower(&huge, tiled()), Err(Error::Limit(_))));

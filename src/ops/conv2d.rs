@@ -46,7 +46,7 @@ impl Default for Conv2dGeometry {
 }
 
 /// The convolution of an image that is padded already. See [`Tensor::conv2d`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2d {
     geometry: Conv2dGeometry,
     /// The weight, of one tap, is that of the convolution whose gradient this is: in each group its
@@ -55,7 +55,7 @@ pub struct Conv2d {
 }
 
 /// The gradient of [`Conv2d`] with respect to its kernels.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dWeightGrad {
     geometry: Conv2dGeometry,
     kernel_size: [usize; 2],
@@ -209,9 +209,7 @@ impl Op for Conv2d {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs)
-            .map_err(|message| Error::shape("conv2d", message))?;
+        let s = self.sizes(ctx.inputs).map_err(Error::bug)?;
         let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
         let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
         let (k_len, positions) = (s.channels * s.taps(), s.positions());
@@ -421,7 +419,7 @@ impl Op for Conv2dWeightGrad {
         let s = self
             .geometry
             .sizes(ctx.inputs[0], ctx.output)
-            .map_err(|message| Error::shape("conv2d_weight_grad", message))?;
+            .map_err(Error::bug)?;
         let (plane, row) = (s.image[0] * s.image[1], s.image[1]);
         let (stride, dilation) = (self.geometry.stride, self.geometry.dilation);
         let (taps, positions) = (s.taps(), s.positions());
@@ -451,5 +449,54 @@ impl Op for Conv2dWeightGrad {
             None,
             Slot::Output,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Conv2dGeometry;
+    use crate::ops::gradients::{Case, Geometry, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let table: [([usize; 4], [usize; 4], Geometry); 10] = [
+            ([2, 3, 7, 6], [5, 3, 3, 3], geometry(1, 1, 1, 1)),
+            ([2, 3, 11, 9], [5, 3, 3, 3], geometry(2, 1, 1, 1)),
+            ([1, 4, 9, 9], [6, 2, 3, 3], geometry(1, 1, 1, 2)),
+            ([2, 4, 9, 8], [8, 1, 3, 3], geometry(2, 1, 1, 4)),
+            ([2, 3, 12, 10], [4, 3, 3, 3], geometry(1, 2, 2, 1)),
+            ([2, 5, 6, 7], [7, 5, 1, 1], geometry(2, 0, 1, 1)),
+            ([2, 4, 6, 7], [6, 2, 1, 1], geometry(2, 1, 1, 2)),
+            ([1, 2, 9, 9], [3, 2, 2, 5], geometry(3, 2, 1, 1)),
+            ([1, 2, 5, 5], [3, 2, 3, 3], geometry(1, 3, 1, 1)),
+            ([3, 1, 6, 6], [66, 1, 6, 6], geometry(1, 0, 1, 1)),
+        ];
+        let mut cases = Vec::new();
+        for (x, w, g) in table {
+            cases.push(case(
+                &format!("conv2d {x:?} {w:?} {g:?}"),
+                &[&x, &w, &[w[0]]],
+                move |t| {
+                    let geometry = Conv2dGeometry {
+                        stride: g.stride,
+                        padding: g.padding,
+                        dilation: g.dilation,
+                        groups: g.groups,
+                    };
+                    t[0].conv2d(t[1], Some(t[2]), geometry)
+                },
+                move |t| reference::conv2d(&t[0], &t[1], &t[2], g),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("conv2d", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("conv2d", &cases());
     }
 }

@@ -12,7 +12,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::covariance`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Covariance {
     eps: f32,
 }
@@ -67,9 +67,8 @@ impl Op for Covariance {
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let &[groups, rows, features] = ctx.inputs[0].dims() else {
-            return Err(Error::shape(
-                "covariance",
-                "input is not [groups, rows, features]",
+            return Err(Error::bug(
+                "covariance of what is not [groups, rows, features]",
             ));
         };
         let mut contraction =
@@ -88,5 +87,33 @@ impl Op for Covariance {
             None,
             Slot::Output,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for shape in [[1, 37, 9], [2, 23, 70], [1, 700, 13]] {
+            cases.push(case(
+                &format!("covariance {shape:?}"),
+                &[&shape],
+                |x| x[0].covariance(0.01),
+                |x| reference::covariance(&x[0], 0.01),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("covariance", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("covariance", &cases());
     }
 }

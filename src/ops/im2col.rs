@@ -2,7 +2,7 @@
 //!
 //! Bound: bytes of the patch matrix, k*k times the image at stride 1.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
@@ -33,13 +33,13 @@ impl Window {
 }
 
 /// See [`Tensor::im2col`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Im2col {
     window: Window,
 }
 
 /// See [`Tensor::col2im`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Col2im {
     window: Window,
     image: Shape,
@@ -91,7 +91,7 @@ fn dispatch(
     invocations: usize,
 ) -> Result<Lowered> {
     let &[n, c, h, w] = image.dims() else {
-        return Err(Error::shape("im2col", format!("{image} is not NCHW")));
+        return Err(Error::bug(format!("im2col of {image}, which is not NCHW")));
     };
     let positions = window.positions(h, w);
     let [out_h, out_w] =
@@ -121,14 +121,14 @@ fn dispatch(
             entry,
             constants: constants.into_iter().collect::<Result<_>>()?,
         },
-        params: vec![word(n)?, 0, 0, 0],
+        params: Params::new().with("batch", n)?,
         // Where there is no mean, `forward` does not read it.
         bindings: match (entry, mean) {
             ("forward", 0) => vec![Slot::Input(0), Slot::Output, Slot::Input(0)],
             ("forward", _) => vec![Slot::Input(0), Slot::Output, Slot::Input(1)],
             _ => vec![Slot::Input(0), Slot::Output],
         },
-        workgroups: fold_workgroups(invocations.div_ceil(64)),
+        grid: Grid::Invocations(invocations),
     }
     .into())
 }
@@ -194,5 +194,67 @@ impl Op for Col2im {
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         dispatch(&self.window, &self.image, 0, "adjoint", ctx.output.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Window;
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for g in [
+            geometry(1, 1, 1, 1),
+            geometry(2, 2, 2, 1),
+            geometry(1, 2, 2, 1),
+        ] {
+            let window = Window {
+                kernel_size: [3, 2],
+                stride: g.stride,
+                padding: g.padding,
+                dilation: g.dilation,
+            };
+            let image = [2, 3, 7, 6];
+            let columns =
+                reference::im2col(&reference::Tensor::from_fn(&image, |_| 0.0), [3, 2], g).shape;
+            cases.push(case(
+                &format!("im2col {g:?}"),
+                &[&image],
+                move |t| t[0].im2col(window),
+                move |t| reference::im2col(&t[0], [3, 2], g),
+            ));
+            for len in [18, 6] {
+                cases.push(case(
+                    &format!("im2col minus a mean of {len} {g:?}"),
+                    &[&image, &[1, len]],
+                    move |t| t[0].im2col_centred(t[1], window),
+                    move |t| {
+                        let patches = reference::im2col(&t[0], [3, 2], g);
+                        let mean = &t[1];
+                        reference::Tensor::from_fn(&patches.shape, |i| {
+                            patches.data[i] - mean.data[i % len]
+                        })
+                    },
+                ));
+            }
+            cases.push(case(
+                &format!("col2im {g:?}"),
+                &[&columns],
+                move |t| t[0].col2im(window, image),
+                move |t| reference::col2im(&t[0], [3, 2], g, &image),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("im2col", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("im2col", &cases());
     }
 }

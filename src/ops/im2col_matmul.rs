@@ -19,7 +19,7 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::im2col_matmul`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Im2colMatmul {
     window: Window,
     b_is_symmetric: bool,
@@ -27,7 +27,7 @@ pub struct Im2colMatmul {
 
 /// The gradient of [`Im2colMatmul`] with respect to the images, for stride 1: every row times B's transpose, added
 /// back where its patch came from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Col2imMatmul {
     window: Window,
     image: Shape,
@@ -319,8 +319,7 @@ impl Op for Im2colMatmul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = Sizes::of(&self.window, ctx.inputs[0], ctx.inputs[1])
-            .map_err(|message| Error::shape("im2col_matmul", message))?;
+        let s = Sizes::of(&self.window, ctx.inputs[0], ctx.inputs[1]).map_err(Error::bug)?;
         let [h, w] = s.image;
         let (plane, columns) = (h * w, s.blocks * s.outputs);
         let (stride, dilation) = (self.window.stride, self.window.dilation);
@@ -410,9 +409,7 @@ impl Op for Col2imMatmul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs[1])
-            .map_err(|message| Error::shape("col2im_matmul", message))?;
+        let s = self.sizes(ctx.inputs[1]).map_err(Error::bug)?;
         let [h, w] = s.image;
         let (plane, columns) = (h * w, s.blocks * s.outputs);
         let Window {
@@ -457,6 +454,74 @@ impl Op for Col2imMatmul {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        let small = Window {
+            kernel_size: [3, 3],
+            stride: 1,
+            padding: 1,
+            dilation: 1,
+        };
+        cases.push(case(
+            "im2col_matmul with a symmetric matrix",
+            &[&[5, 4, 2, 4], &[18, 18]],
+            move |x| {
+                let b = x[1] + x[1].permute(&[1, 0]);
+                x[0].im2col_matmul(b, None, small, true)
+            },
+            |x| {
+                let patches = reference::im2col(&x[0], [3, 3], geometry(1, 1, 1, 1));
+                let b = x[1].zip(&x[1].permute(&[1, 0]), |b, t| b + t);
+                let y = reference::matmul(&patches.reshape(&[80, 18]), &b, false, false);
+                y.reshape(&[40, 36])
+            },
+        ));
+        for g in [
+            geometry(1, 1, 1, 1),
+            geometry(2, 2, 2, 1),
+            geometry(1, 2, 2, 1),
+        ] {
+            let window = Window {
+                kernel_size: [3, 2],
+                stride: g.stride,
+                padding: g.padding,
+                dilation: g.dilation,
+            };
+            let image = [2, 3, 7, 6];
+            for (blocks, is_biased) in [(1, true), (3, false)] {
+                let features = 18 / blocks;
+                let shapes: [&[usize]; 3] = [&image, &[features, 5], &[5 * blocks]];
+                cases.push(case(
+                    &format!("im2col_matmul of {blocks} blocks {g:?}"),
+                    &shapes[..2 + usize::from(is_biased)],
+                    move |t| t[0].im2col_matmul(t[1], t.get(2).copied(), window, false),
+                    move |t| {
+                        let patches = reference::im2col(&t[0], [3, 2], g);
+                        let rows = patches.shape[0];
+                        let by_block = patches.reshape(&[rows * blocks, features]);
+                        let y = reference::matmul(&by_block, &t[1], false, false);
+                        let y = y.reshape(&[rows, 5 * blocks]);
+                        reference::Tensor::from_fn(&y.shape, |i| {
+                            y.data[i] + t.get(2).map_or(0.0, |bias| bias.data[i % (5 * blocks)])
+                        })
+                    },
+                ));
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("im2col_matmul", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("im2col_matmul", &cases());
+    }
 
     fn window(stride: usize, padding: usize, dilation: usize) -> Window {
         Window {

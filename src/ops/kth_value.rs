@@ -1,7 +1,7 @@
 //! Values by their place in ascending order: least, largest, quantiles. Bound: bytes of x, four times.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Cost, Op, Tensor};
 use crate::shape::Shape;
 
@@ -9,7 +9,7 @@ use crate::shape::Shape;
 const PER_PART: usize = 1 << 13;
 
 /// See [`Tensor::kth_value`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct KthValue {
     places: Vec<usize>,
 }
@@ -62,17 +62,13 @@ impl Op for KthValue {
         let parts = len.div_ceil(PER_PART).clamp(1, 256);
         word(ctx.inputs[0].len())?;
         word(tasks * parts * 256)?;
+        let places: [usize; 4] = std::array::from_fn(|i| self.places.get(i).copied().unwrap_or(0));
         let mut dispatches = Vec::new();
         for round in 0..4 {
             for (entry, values, workgroups) in [
                 ("count", Slot::Input(0), tasks * parts),
                 ("pick", Slot::Output, tasks),
             ] {
-                let mut params = vec![word(tasks)?, word(len)?, word(self.places.len())?, round];
-                for i in 0..4 {
-                    params.push(word(self.places.get(i).copied().unwrap_or(0))?);
-                }
-                params.extend([word(parts)?, word(len.div_ceil(parts))?, 0, 0]);
                 dispatches.push(Dispatch {
                     kernel: Kernel {
                         name: "kth_value",
@@ -80,9 +76,16 @@ impl Op for KthValue {
                         entry,
                         constants: vec![],
                     },
-                    params,
+                    params: Params::new()
+                        .with("tasks", tasks)?
+                        .with("len", len)?
+                        .with("count", self.places.len())?
+                        .with("round", round)?
+                        .with("places", places)?
+                        .with("parts", parts)?
+                        .with("per_part", len.div_ceil(parts))?,
                     bindings: vec![Slot::Scratch(0), Slot::Scratch(1), values],
-                    workgroups: fold_workgroups(workgroups),
+                    grid: Grid::Workgroups(workgroups),
                 });
             }
         }
@@ -90,5 +93,37 @@ impl Op for KthValue {
             dispatches,
             scratch: vec![tasks * parts * 256, tasks * 2],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        // 20 001 values are counted by several workgroups; many of 70 are equal.
+        for (shape, places) in [([3, 70], &[0, 35, 69, 1][..]), ([1, 20_001], &[0, 19_980])] {
+            cases.push(case(
+                &format!("kth_value {shape:?}"),
+                &[&shape],
+                move |x| (x[0] * 4.0).kth_value(places),
+                move |x| {
+                    let rows = x[0].data.chunks(shape[1]);
+                    let of = rows.flat_map(|row| {
+                        let mut sorted: Vec<f64> = row.iter().map(|v| 4.0 * v).collect();
+                        sorted.sort_by(f64::total_cmp);
+                        places.iter().map(move |&k| sorted[k]).collect::<Vec<f64>>()
+                    });
+                    reference::Tensor::new(&[shape[0], places.len()], of.collect())
+                },
+            ));
+        }
+        cases.into_iter().map(Case::not_differentiable).collect()
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("kth_value", &cases());
     }
 }

@@ -3,11 +3,11 @@
 //! Bound: 2 m n k operations a batch element, half of them for a symmetric C. The kernels are
 //! [`contraction`]'s.
 
-use crate::Result;
 use crate::graph::op::{Lowered, Lowering, Slot};
 use crate::graph::{Cost, Op, Symmetry, Tensor};
 use crate::ops::contraction::{Bias, Contraction};
 use crate::shape::Shape;
+use crate::{Error, Result};
 
 /// Which operands are transposed (their last two dimensions exchanged).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -235,9 +235,7 @@ impl Op for MatMul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = self
-            .sizes(ctx.inputs)
-            .map_err(|message| crate::Error::shape("matmul", message))?;
+        let s = self.sizes(ctx.inputs).map_err(Error::bug)?;
         let batch_stride = |batch: usize, len: usize| if batch == 1 { 0 } else { len };
         let (a_row, a_k) = if self.transpose.a { (1, s.m) } else { (s.k, 1) };
         let (b_k, b_column) = if self.transpose.b { (1, s.k) } else { (s.n, 1) };
@@ -268,6 +266,121 @@ impl Op for MatMul {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (m, n, k) in [
+            (1, 1, 1),
+            (7, 5, 3),
+            (65, 33, 130),
+            (3, 70, 9),
+            (12, 20, 1030),
+        ] {
+            for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+                let a = if ta { [k, m] } else { [m, k] };
+                let b = if tb { [n, k] } else { [k, n] };
+                cases.push(case(
+                    &format!("matmul {m}x{n}x{k} {ta} {tb}"),
+                    &[&a, &b],
+                    move |x| match (ta, tb) {
+                        (false, false) => x[0].matmul(x[1]),
+                        (true, false) => x[0].t_matmul(x[1]),
+                        (false, true) => x[0].matmul_t(x[1]),
+                        (true, true) => x[0].matmul_with(x[1], None, Transpose { a: ta, b: tb }),
+                    },
+                    move |x| reference::matmul(&x[0], &x[1], ta, tb),
+                ));
+            }
+        }
+        for (a, b) in [
+            ([3, 9, 11], [3, 11, 5]),
+            ([1, 9, 11], [3, 11, 5]),
+            ([3, 9, 11], [1, 11, 5]),
+        ] {
+            cases.push(case(
+                &format!("matmul batched {a:?} {b:?}"),
+                &[&a, &b],
+                |x| x[0].matmul(x[1]),
+                |x| reference::matmul(&x[0], &x[1], false, false),
+            ));
+        }
+        for n in [5, 70] {
+            cases.push(case(
+                &format!("symmetric matmul with a matrix as bias {n}"),
+                &[&[2, 9, n], &[2, n, n]],
+                |x| {
+                    let bias = x[1] + x[1].permute(&[0, 2, 1]);
+                    let op = MatMul {
+                        transpose: Transpose { a: true, b: false },
+                        alpha: -0.5,
+                        diag: 1.5,
+                        symmetric: true,
+                        ..MatMul::default()
+                    };
+                    x[0].matmul_with(x[0], Some(bias), op)
+                },
+                move |x| {
+                    let product = reference::matmul(&x[0], &x[0], true, false);
+                    reference::Tensor::from_fn(&[2, n, n], |i| {
+                        let mirrored = i / (n * n) * n * n + i % n * n + i / n % n;
+                        let diag = if i == mirrored { 1.5 } else { 0.0 };
+                        -0.5 * product.data[i] + diag + x[1].data[i] + x[1].data[mirrored]
+                    })
+                },
+            ));
+        }
+        // Of a symmetric B, only the symmetric part of its gradient.
+        for n in [7, 70] {
+            cases.push(case(
+                &format!("matmul with a symmetric operand {n}"),
+                &[&[2, 9, n], &[2, n, n]],
+                |x| {
+                    let b = x[1] + x[1].permute(&[0, 2, 1]);
+                    let op = MatMul {
+                        alpha: -0.5,
+                        b_is_symmetric: true,
+                        ..MatMul::default()
+                    };
+                    x[0].matmul_with(b, None, op)
+                },
+                move |x| {
+                    let b = x[1].zip(&x[1].permute(&[0, 2, 1]), |b, t| b + t);
+                    reference::matmul(&x[0], &b, false, false).map(|v| -0.5 * v)
+                },
+            ));
+        }
+        cases.push(case(
+            "matmul with alpha, diagonal and bias",
+            &[&[9, 7], &[7, 11], &[11]],
+            |x| {
+                let op = MatMul {
+                    alpha: -0.5,
+                    diag: 1.5,
+                    ..MatMul::default()
+                };
+                x[0].matmul_with(x[1], Some(x[2]), op)
+            },
+            |x| {
+                let eye =
+                    reference::Tensor::from_fn(&[9, 11], |i| f64::from(u8::from(i / 11 == i % 11)));
+                let product = reference::matmul(&x[0], &x[1], false, false).map(|v| -0.5 * v);
+                let sum = product.zip(&eye, |p, e| p + 1.5 * e);
+                sum.zip(&x[2].reshape(&[1, 11]), |s, b| s + b)
+            },
+        ));
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("matmul", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("matmul", &cases());
+    }
 
     #[test]
     fn shape_rule_names_what_does_not_fit() {

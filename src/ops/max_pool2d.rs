@@ -7,13 +7,13 @@ use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::max_pool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct MaxPool2d {
     pool: Pool2d,
 }
 
 /// The gradient of [`MaxPool2d`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct MaxPool2dGrad {
     pool: Pool2d,
 }
@@ -95,5 +95,40 @@ impl Op for MaxPool2dGrad {
         Ok(pool
             .dispatch(kernel(entry), shapes, items, bindings)?
             .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pool2d;
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)] {
+            let pool = Pool2d {
+                kernel_size,
+                stride,
+                padding,
+            };
+            let g = geometry(stride, padding, 1, 1);
+            cases.push(case(
+                &format!("max_pool2d {kernel_size} {stride} {padding}"),
+                &[&[2, 3, 9, 7]],
+                move |t| t[0].max_pool2d(pool),
+                move |t| reference::pool(&t[0], kernel_size, g, true),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("max_pool2d", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("max_pool2d", &cases());
     }
 }

@@ -23,11 +23,10 @@
 //! Bound: with 5 iterations 10 products by half (features^3 operations each) forward and 20 backward; in
 //! general 5/2 `n_iter` - 3 (even) or 5/2 (`n_iter` - 1) (odd) forward and twice that backward.
 
-use crate::graph::op::{Lowered, Lowering};
+use crate::Error;
 use crate::graph::{Op, Tensor};
 use crate::ops::MatMul;
 use crate::shape::Shape;
-use crate::{Error, Result};
 
 /// The real root of r^3 - 6 r^2 + 9 r - 12, see above.
 const ROOT: f64 = 4.612_887_864_717_544;
@@ -60,7 +59,7 @@ pub enum CovGrad {
 
 /// See [`Tensor::newton_schulz`]. The output is the first input, Z after `n_iter` iterations; the second
 /// is the first Y, of which it is a function.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct NewtonSchulz {
     n_iter: usize,
     cov_grad: CovGrad,
@@ -231,11 +230,53 @@ impl Op for NewtonSchulz {
         vec![None, dz]
     }
 
-    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Lowered::default())
-    }
-
     fn is_view(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CovGrad;
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for cov_grad in [CovGrad::Whole, CovGrad::Symmetric] {
+            for n_iter in [1, 2, 5, 8] {
+                cases.push(
+                    case(
+                        &format!("newton_schulz {n_iter} {cov_grad:?}"),
+                        &[&[2, 17, 6]],
+                        move |x| x[0].covariance(0.05).newton_schulz(n_iter, cov_grad),
+                        move |x| {
+                            reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter)
+                        },
+                    )
+                    .tolerance(3e-5),
+                );
+            }
+        }
+        // More features than a tile has rows: tiles above the diagonal are mirrored.
+        cases.push(
+            case(
+                "newton_schulz of 70",
+                &[&[1, 200, 70]],
+                |x| x[0].covariance(0.05).newton_schulz(5, CovGrad::Symmetric),
+                |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), 5),
+            )
+            .tolerance(3e-5),
+        );
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("newton_schulz", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("newton_schulz", &cases());
     }
 }

@@ -191,7 +191,42 @@ fn combine<'g>(terms: &[(Shifted<'g>, f32)], constant: f32, identity: Tensor<'g>
 mod tests {
     use super::*;
     use crate::graph::{Graph, Kind};
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference};
     use crate::passes::dead_code;
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        // By the Gram matrix of few rows, and of more than a tile has.
+        for (shape, n_iter) in [
+            ([2, 9, 23], 2),
+            ([1, 9, 23], 3),
+            ([1, 8, 40], 5),
+            ([1, 70, 110], 5),
+            ([1, 6, 31], 6),
+            ([1, 6, 31], 7),
+        ] {
+            cases.push(
+                case(
+                    &format!("newton_schulz_of_rows {n_iter} {shape:?}"),
+                    &[&shape],
+                    move |x| x[0].newton_schulz_of_rows(0.05, n_iter),
+                    move |x| reference::newton_schulz(&reference::covariance(&x[0], 0.05), n_iter),
+                )
+                .tolerance(3e-5),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("newton_schulz_of_rows", &cases());
+    }
+
+    #[test]
+    fn they_are_with_tiled_kernels() {
+        check_tiled("newton_schulz_of_rows", &cases());
+    }
 
     /// The operations of the products that are left after the passes.
     fn counted(n_iter: usize, rows: usize, features: usize) -> f64 {

@@ -1,12 +1,12 @@
 //! Labels as rows of zeros with a one. Bound: bytes of the result.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::one_hot`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct OneHot {
     classes: usize,
 }
@@ -46,15 +46,40 @@ impl Op for OneHot {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![
-                word(ctx.inputs[0].len())?,
-                word(self.classes)?,
-                f32::NAN.to_bits(),
-                0,
-            ],
+            params: Params::new()
+                .with("rows", ctx.inputs[0].len())?
+                .with("classes", self.classes)?
+                .with("nan", f32::NAN)?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+            grid: Grid::Invocations(ctx.output.len()),
         }
         .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, LABELS, case, check, labels, reference};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "one_hot",
+            &[&[7, 5]],
+            |x| labels(x[0].graph()).one_hot(5) * x[0],
+            |x| {
+                reference::Tensor::from_fn(&[7, 5], |i| {
+                    if (i % 5) as f64 == LABELS[i / 5] {
+                        x[0].data[i]
+                    } else {
+                        0.0
+                    }
+                })
+            },
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("one_hot", &cases());
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers as colours. Bound: bytes of x and of the picture.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, word};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
@@ -79,7 +79,7 @@ impl Tiles {
 }
 
 /// See [`Tensor::paint`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Paint {
     tiles: Tiles,
 }
@@ -136,28 +136,7 @@ impl Op for Paint {
         word(t.size[1] * (t.pixels[1] + 1))?;
         let own_range = ctx.inputs[1].dims()[0] > 1;
         let [red, green, blue] = t.background;
-        let mut params = Vec::new();
-        for value in [
-            t.count,
-            t.columns,
-            t.gap,
-            t.channels,
-            t.size[0],
-            t.size[1],
-            t.pixels[0],
-            t.pixels[1],
-        ] {
-            params.push(word(value)?);
-        }
-        for stride in t.strides {
-            params.push(word(stride)?);
-        }
-        params.extend([
-            u32::from(own_range),
-            word(ctx.output.dims()[0])?,
-            word(ctx.output.dims()[1])?,
-            u32::from_le_bytes([red, green, blue, 255]),
-        ]);
+        let background = vec![u32::from_le_bytes([red, green, blue, 255])];
         let signed = t.colours == Colours::Signed;
         Ok(Dispatch {
             kernel: Kernel {
@@ -166,10 +145,70 @@ impl Op for Paint {
                 entry: "main",
                 constants: vec![("SIGNED", u32::from(signed))],
             },
-            params,
+            params: Params::new()
+                .with("tiles", t.count)?
+                .with("columns", t.columns)?
+                .with("gap", t.gap)?
+                .with("channels", t.channels)?
+                .with("size", t.size)?
+                .with("pixels", t.pixels)?
+                .with("strides", t.strides)?
+                .with("own_range", usize::from(own_range))?
+                .with("height", ctx.output.dims()[0])?
+                .with("row", ctx.output.dims()[1])?
+                .with("background", background)?,
             bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(64)),
+            grid: Grid::Invocations(ctx.output.len()),
         }
         .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tiles;
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        // Below half of the range the words are numbers. All pixels: tests/figures.rs.
+        vec![
+            case(
+                "paint",
+                &[&[2, 3, 5], &[1, 2]],
+                |x| {
+                    let ends = x[1] * 0.0 + 1.0;
+                    let zero = ends * 0.0;
+                    let (low, high) = (zero.slice(1, 0, 1, 1), ends.slice(1, 0, 1, 1));
+                    let range = x[0].graph().concat(&[low, high], 1);
+                    let tiles = Tiles {
+                        count: 2,
+                        columns: 2,
+                        ..Tiles::picture(1, [3, 5], [6, 5])
+                    };
+                    x[0].paint(range, tiles)
+                },
+                |x| {
+                    reference::Tensor::from_fn(&[6, 64], |i| {
+                        let (row, column) = (i / 64 / 2, i % 64);
+                        let level = match column < 10 {
+                            true => (x[0].data[(column / 5 * 3 + row) * 5 + column % 5] as f32
+                                * 255.0)
+                                .round() as u8,
+                            false => 0,
+                        };
+                        f64::from(f32::from_bits(u32::from_le_bytes([
+                            level, level, level, 255,
+                        ])))
+                    })
+                },
+            )
+            .range(0.0, 0.49)
+            .not_differentiable(),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("paint", &cases());
     }
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Params, Slot, word};
 use crate::graph::pointwise::{Joint, Pointwise};
 use crate::shape::{Broadcast, Shape};
 use crate::{Error, Result};
@@ -24,21 +24,26 @@ pub(crate) enum Width {
     One,
 }
 
-/// Dispatches `program` over the output of `ctx`.
-pub(crate) fn lower(program: &Pointwise, ctx: &Lowering<'_>) -> Result<Lowered> {
-    let overwritten: Vec<_> = ctx.in_place.iter().map(|&k| (k, "y".to_string())).collect();
-    let operands = Operands::new(ctx.inputs, ctx.output, Width::Four, &overwritten)?;
+/// Dispatches `program` over a tensor of the shape `output`, which is written over the input `in_place` if there is one.
+pub(crate) fn lower(
+    program: &Pointwise,
+    inputs: &[&Shape],
+    output: &Shape,
+    in_place: Option<usize>,
+) -> Result<Lowered> {
+    let overwritten: Vec<_> = in_place.iter().map(|&k| (k, "y".to_string())).collect();
+    let operands = Operands::new(inputs, output, Width::Four, &overwritten)?;
     let mut generated = operands.bindings.clone();
-    let output = operands.slots.len() + 1;
+    let binding = operands.slots.len() + 1;
     let _ = writeln!(
         generated,
-        "@group(0) @binding({output}) var<storage, read_write> y: array<vec4<f32>>;"
+        "@group(0) @binding({binding}) var<storage, read_write> y: array<vec4<f32>>;"
     );
     generated.push_str(&operands.value(program));
     generated.push_str("\nfn store(v: u32) {\n    y[v] = value(v * 4u);\n}\n");
     let mut bindings = operands.slots;
     bindings.push(Slot::Output);
-    dispatch(&generated, &operands.maps, bindings, ctx.output.len())
+    dispatch(&generated, operands.maps, bindings, output.len())
 }
 
 /// Dispatches `joint` over a tensor of `len` elements. `shared` says of each input whether it is one
@@ -76,13 +81,11 @@ pub(crate) fn lower_joint(
         "\nfn store(v: u32) {{\n    let i = v * 4u;\n{}{body}{stores}}}\n",
         operands.loads
     );
-    dispatch(&generated, &operands.maps, bindings, len)
+    dispatch(&generated, operands.maps, bindings, len)
 }
 
-fn dispatch(generated: &str, maps: &[u32], bindings: Vec<Slot>, len: usize) -> Result<Lowered> {
+fn dispatch(generated: &str, maps: Vec<u32>, bindings: Vec<Slot>, len: usize) -> Result<Lowered> {
     let vectors = len.div_ceil(4);
-    let mut params = vec![word(vectors)?, 0, 0, 0];
-    params.extend(maps);
     Ok(Dispatch {
         kernel: Kernel {
             name: "pointwise",
@@ -90,9 +93,9 @@ fn dispatch(generated: &str, maps: &[u32], bindings: Vec<Slot>, len: usize) -> R
             entry: "main",
             constants: vec![],
         },
-        params,
+        params: Params::new().with("vectors", vectors)?.with("maps", maps)?,
         bindings,
-        workgroups: fold_workgroups(vectors.div_ceil(64)),
+        grid: Grid::Invocations(vectors),
     }
     .into())
 }

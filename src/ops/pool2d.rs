@@ -1,6 +1,6 @@
 //! The windows of [`super::max_pool2d`] and [`super::avg_pool2d`].
 
-use crate::graph::op::{Dispatch, Kernel, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Params, Slot, word};
 use crate::shape::{Shape, window_positions};
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ impl Pool2d {
         bindings: Vec<Slot>,
     ) -> Result<Dispatch> {
         let (&[n, c, h, w], &[.., out_h, out_w]) = (x.dims(), y.dims()) else {
-            return Err(Error::shape("pool2d", format!("{x} is not NCHW")));
+            return Err(Error::bug(format!("pooling of {x}, which is not NCHW")));
         };
         word(x.len())?;
         let constants = [
@@ -81,9 +81,9 @@ impl Pool2d {
                 constants: constants.into_iter().collect::<Result<_>>()?,
                 ..kernel
             },
-            params: vec![word(n * c)?, 0, 0, 0],
+            params: Params::new().with("planes", n * c)?,
             bindings,
-            workgroups: fold_workgroups((n * c * items).div_ceil(64)),
+            grid: Grid::Invocations(n * c * items),
         })
     }
 }

@@ -2,12 +2,12 @@
 //! Bound: bytes of the result.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::random_uniform`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct RandomUniform {
     shape: Shape,
 }
@@ -48,10 +48,43 @@ impl Op for RandomUniform {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![word(len)?, 0, 0, 0],
+            params: Params::new().with("len", len)?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(len.div_ceil(64)),
+            grid: Grid::Invocations(len),
         }
         .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Init, Role};
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        vec![
+            // Scaled by a tensor, as dropout does; 70 is no multiple of a workgroup.
+            case(
+                "random_uniform",
+                &[&[7, 10]],
+                |x| {
+                    let init = Init::Values(vec![-1234.5].into());
+                    let counter = x[0].graph().state("counter", [1], Role::Optimizer, init);
+                    counter.random_uniform([7, 10]) * x[0]
+                },
+                |x| {
+                    let key = reference::pcg((-1234.5f32).to_bits());
+                    reference::Tensor::from_fn(&[7, 10], |i| {
+                        let hash = reference::pcg((i as u32).wrapping_add(key));
+                        f64::from(hash >> 8) / f64::from(1 << 24) * x[0].data[i]
+                    })
+                },
+            ),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("random_uniform", &cases());
     }
 }

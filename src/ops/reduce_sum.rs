@@ -8,9 +8,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::graph::op::{
-    Dispatch, Kernel, Lowered, Lowering, Slot, Variants, fold_workgroups, word,
-};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, Variants, word};
 use crate::graph::pointwise::{Joint, Pointwise, Source};
 use crate::graph::{Cost, Op, Tensor};
 use crate::ops::pointwise::{Operands, Width, insert_generated};
@@ -25,12 +23,15 @@ const SHORT: usize = 64;
 const SHORT_ON_CPU: usize = 512;
 const MANY: usize = 128;
 
+/// Invocations of a workgroup: how a sum is divided depends on it.
+const WORKGROUP: usize = 64;
+
 /// Least size of a domain that a CPU adapter sums in parts: a dispatch more costs as much as reading so many
 /// numbers.
 const WORTH_SPLITTING: usize = 1 << 17;
 
 /// See [`Tensor::reduce_sum`].
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReduceSum {
     domain: Shape,
     to: Shape,
@@ -192,36 +193,45 @@ impl ReduceSum {
 
         // Summands of one sum, in steps of an invocation, and workgroups without splitting.
         let row_steps = outer * (inner / lanes);
-        let short = if variants.direct { SHORT_ON_CPU } else { SHORT };
+        let short = if variants.are_direct() {
+            SHORT_ON_CPU
+        } else {
+            SHORT
+        };
         let are_short = !by_columns && row_steps <= short && mid >= MANY;
         let (entry, steps, groups) = if by_columns {
-            ("columns", outer, (mid / lanes).div_ceil(64))
+            ("columns", outer, (mid / lanes).div_ceil(WORKGROUP))
         } else if are_short {
-            ("short_rows", 1, mid.div_ceil(64))
+            ("short_rows", 1, mid.div_ceil(WORKGROUP))
         } else {
             ("rows", row_steps, mid)
         };
-        let wanted = if variants.direct { 8 } else { 256 };
+        let wanted = if variants.are_direct() { 8 } else { 256 };
         let shortest = if by_columns { 64 } else { 512 };
         let mut splits = (wanted / groups).clamp(1, steps.div_ceil(shortest).max(1));
         let block = steps.div_ceil(splits);
-        if variants.direct && self.domain.len() < WORTH_SPLITTING {
+        if variants.are_direct() && self.domain.len() < WORTH_SPLITTING {
             splits = 1;
         }
         let per_split = steps.div_ceil(splits);
         let splits = steps.div_ceil(per_split);
 
         let operands = Operands::new(inputs, &self.domain, width, &[])?;
-        let mut params = vec![word(outer)?, word(mid)?, word(inner)?, word(splits)?];
-        params.extend([word(per_split)?, self.scale.to_bits(), word(block)?, 0]);
-        params.extend(&operands.maps);
         let parts: Vec<Slot> = (0..outputs.len()).map(Slot::Scratch).collect();
         let targets = if splits > 1 { &parts } else { outputs };
         let first = Dispatch {
             kernel: kernel(&operands, summands, lanes, entry)?,
-            params,
+            params: Params::new()
+                .with("outer", outer)?
+                .with("mid", mid)?
+                .with("inner", inner)?
+                .with("splits", splits)?
+                .with("per_split", per_split)?
+                .with("scale", self.scale)?
+                .with("block", block)?
+                .with("maps", operands.maps)?,
             bindings: [&operands.slots, targets].concat(),
-            workgroups: fold_workgroups(groups * splits),
+            grid: Grid::Workgroups(groups * splits),
         };
         let mut lowered = Lowered::from(first);
         if splits > 1 {
@@ -268,7 +278,11 @@ fn kernel(
         name: "reduce_sum",
         source: Cow::Owned(insert_generated(SOURCE, &generated)),
         entry,
-        constants: vec![("WIDTH", word(lanes)?), ("SUMS", word(results.len())?)],
+        constants: vec![
+            ("WORKGROUP", word(WORKGROUP)?),
+            ("WIDTH", word(lanes)?),
+            ("SUMS", word(results.len())?),
+        ],
     })
 }
 
@@ -285,13 +299,58 @@ fn add_parts(len: usize, splits: usize, parts: &[Slot], outputs: &[Slot]) -> Res
     for j in 0..parts.len() {
         same.push(&Pointwise::identity(), &[Source::Input(j)]);
     }
-    let mut params = vec![word(splits)?, word(len)?, 1, 1, word(splits)?];
-    params.extend([1f32.to_bits(), word(splits)?, 0]);
-    params.extend(&operands.maps);
     Ok(Dispatch {
         kernel: kernel(&operands, &same, lanes, "columns")?,
-        params,
+        params: Params::new()
+            .with("outer", splits)?
+            .with("mid", len)?
+            .with("inner", 1)?
+            .with("splits", 1)?
+            .with("per_split", splits)?
+            .with("scale", 1.0)?
+            .with("block", splits)?
+            .with("maps", operands.maps)?,
         bindings: [parts, outputs].concat(),
-        workgroups: fold_workgroups((len / lanes).div_ceil(64)),
+        grid: Grid::Invocations(len / lanes),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        let table: [(&[usize], &[usize]); 11] = [
+            (&[3, 5, 7, 9], &[1, 5, 1, 1]),
+            (&[3, 5, 4, 8], &[1, 5, 1, 1]),
+            (&[37, 13], &[1, 13]),
+            (&[1201, 12], &[1, 12]),
+            (&[13, 37], &[13, 1]),
+            (&[3, 131, 5], &[1, 131, 1]),
+            (&[2, 130, 4], &[1, 130, 1]),
+            (&[5, 40], &[5, 1]),
+            (&[3, 4, 5], &[3, 4, 1]),
+            (&[9001], &[1]),
+            (&[2, 31, 67], &[1]),
+        ];
+        let mut cases = Vec::new();
+        for (from, to) in table {
+            let (target, to) = (to.to_vec(), to.to_vec());
+            cases.push(
+                case(
+                    &format!("reduce_sum {from:?} {to:?}"),
+                    &[from],
+                    move |x| x[0].reduce_sum(to.clone(), 0.5),
+                    move |x| x[0].sum_to(&target).map(|v| 0.5 * v),
+                )
+                .tolerance(3e-5),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("reduce_sum", &cases());
+    }
 }

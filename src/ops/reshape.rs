@@ -1,12 +1,10 @@
 //! The same elements in the same order under another shape. Moves nothing.
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::reshape`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Reshape {
     shape: Shape,
 }
@@ -43,11 +41,26 @@ impl Op for Reshape {
         vec![Some(y_grad.reshape(x.shape()))]
     }
 
-    fn lower(&self, _ctx: &Lowering<'_>) -> Result<Lowered> {
-        Ok(Lowered::default())
-    }
-
     fn is_view(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        vec![case(
+            "reshape",
+            &[&[2, 3, 5]],
+            |x| x[0].reshape([6, 5]),
+            |x| x[0].reshape(&[6, 5]),
+        )]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("reshape", &cases());
     }
 }

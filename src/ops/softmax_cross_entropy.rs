@@ -1,19 +1,19 @@
 //! Softmax cross-entropy per row, with label smoothing, and its gradient.
 //! Bound: bytes of the logits.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
 /// See [`Tensor::softmax_cross_entropy`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SoftmaxCrossEntropy {
     smoothing: f32,
 }
 
 /// The gradient of [`SoftmaxCrossEntropy`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SoftmaxCrossEntropyGrad {
     smoothing: f32,
 }
@@ -53,14 +53,13 @@ fn dispatch(
             entry,
             constants: vec![],
         },
-        params: vec![
-            word(rows)?,
-            word(classes)?,
-            smoothing.to_bits(),
-            f32::NAN.to_bits(),
-        ],
+        params: Params::new()
+            .with("rows", rows)?
+            .with("classes", classes)?
+            .with("smoothing", smoothing)?
+            .with("nan", f32::NAN)?,
         bindings,
-        workgroups: fold_workgroups(rows.div_ceil(64)),
+        grid: Grid::Invocations(rows),
     }
     .into())
 }
@@ -106,5 +105,28 @@ impl Op for SoftmaxCrossEntropyGrad {
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
         let bindings = vec![Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output];
         dispatch(ctx.inputs[0], self.smoothing, "backward", bindings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, LABELS, case, check, labels, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for smoothing in [0.0, 0.1] {
+            cases.push(case(
+                &format!("softmax_cross_entropy {smoothing}"),
+                &[&[7, 5]],
+                move |x| x[0].softmax_cross_entropy(labels(x[0].graph()), smoothing as f32),
+                move |x| reference::cross_entropy(&x[0], &LABELS, smoothing),
+            ));
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("softmax_cross_entropy", &cases());
     }
 }

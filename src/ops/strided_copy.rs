@@ -4,7 +4,9 @@
 //!
 //! Bound: bytes of x and y, once each.
 
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{
+    Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot, signed_word, word,
+};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 use crate::{Error, Result};
@@ -258,14 +260,6 @@ impl Op for StridedCopy {
         for (name, of) in ["DIV_0", "DIV_1", "DIV_2", "DIV_3"].into_iter().zip(&four) {
             constants.push((name, signed_word(of.div)?));
         }
-        let rows: [fn(&Loop) -> i64; 5] =
-            [|l| l.size, |l| l.mul, |l| l.add, |l| l.source, |l| l.stride];
-        let mut params = Vec::with_capacity(20);
-        for row in rows {
-            for of in &four {
-                params.push(signed_word(row(of))?);
-            }
-        }
         Ok(Dispatch {
             kernel: Kernel {
                 name: "strided_copy",
@@ -273,9 +267,14 @@ impl Op for StridedCopy {
                 entry: if is_vectors { "vectors" } else { "elements" },
                 constants,
             },
-            params,
+            params: Params::new()
+                .with("shape", four.map(|l| l.size))?
+                .with("mul", four.map(|l| l.mul))?
+                .with("add", four.map(|l| l.add))?
+                .with("source_shape", four.map(|l| l.source))?
+                .with("source_strides", four.map(|l| l.stride))?,
             bindings: vec![Slot::Input(0), Slot::Output],
-            workgroups: fold_workgroups(ctx.output.len().div_ceil(4 * 64)),
+            grid: Grid::Invocations(ctx.output.len().div_ceil(4)),
         }
         .into())
     }
@@ -365,16 +364,56 @@ fn in_vectors(loops: &mut [Loop]) -> bool {
     true
 }
 
-fn signed_word(value: i64) -> Result<u32> {
-    i32::try_from(value)
-        .map(i32::cast_unsigned)
-        .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::graph::Graph;
+    use crate::ops::gradients::{Case, case, check, reference};
+
+    fn cases() -> Vec<Case> {
+        let padding = Padding2d {
+            before: [1, 2],
+            size: [13, 12],
+            spacing: [2, 2],
+        };
+        vec![
+            case(
+                "strided_copy permute",
+                &[&[2, 3, 5, 7]],
+                |x| x[0].permute(&[2, 0, 3, 1]),
+                |x| x[0].permute(&[2, 0, 3, 1]),
+            ),
+            case(
+                "strided_copy slice",
+                &[&[3, 11, 5]],
+                |x| x[0].slice(1, 1, 3, 3),
+                |x| x[0].slice(1, 1, 3, 3),
+            ),
+            case(
+                "strided_copy pad and insert",
+                &[&[2, 3, 5, 4]],
+                move |x| x[0].pad2d(padding),
+                |x| {
+                    let shape = [2, 3, 13, 12];
+                    reference::Tensor::from_fn(&shape, |i| {
+                        let (plane, row, column) = (i / 156, i / 12 % 13, i % 12);
+                        let (y, x_) = (row.wrapping_sub(1), column.wrapping_sub(2));
+                        let inside = y % 2 == 0 && x_ % 2 == 0 && y / 2 < 5 && x_ / 2 < 4;
+                        if inside {
+                            x[0].data[(plane * 5 + y / 2) * 4 + x_ / 2]
+                        } else {
+                            0.0
+                        }
+                    })
+                },
+            ),
+        ]
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("strided_copy", &cases());
+    }
 
     #[test]
     fn undoing_a_padding_gives_back_its_source() {

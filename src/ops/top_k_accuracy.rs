@@ -1,12 +1,12 @@
 //! Which rows have their label among the k largest logits. Bound: bytes of the logits.
 
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Lowering, Params, Slot};
 use crate::graph::{Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::top_k_accuracy`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct TopKAccuracy {
     k: usize,
 }
@@ -49,10 +49,48 @@ impl Op for TopKAccuracy {
                 entry: "main",
                 constants: vec![],
             },
-            params: vec![word(rows)?, word(classes)?, word(self.k)?, 0],
+            params: Params::new()
+                .with("rows", rows)?
+                .with("classes", classes)?
+                .with("k", self.k)?,
             bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Output],
-            workgroups: fold_workgroups(rows.div_ceil(64)),
+            grid: Grid::Invocations(rows),
         }
         .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, LABELS, case, check, labels, reference};
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for k in [1, 3] {
+            cases.push(
+                case(
+                    &format!("top_k_accuracy {k}"),
+                    &[&[7, 5]],
+                    move |x| x[0].top_k_accuracy(labels(x[0].graph()), k),
+                    move |x| {
+                        reference::Tensor::from_fn(&[7], |r| {
+                            let row = &x[0].data[r * 5..(r + 1) * 5];
+                            let Some(label) = (0..5).find(|&c| c as f64 == LABELS[r]) else {
+                                return 0.0;
+                            };
+                            let own = row[label];
+                            f64::from(u8::from(row.iter().filter(|&&v| v > own).count() < k))
+                        })
+                    },
+                )
+                .not_differentiable(),
+            );
+        }
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("top_k_accuracy", &cases());
     }
 }

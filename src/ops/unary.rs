@@ -2,15 +2,12 @@
 
 use std::ops::{Add, Mul, Neg, Sub};
 
-use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Pointwise, literal};
 use crate::graph::{Op, Tensor};
-use crate::ops::pointwise;
 use crate::shape::Shape;
 
 /// y = f(x) for every element.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
     /// max(x, 0); the derivative at 0 is 0, as in PyTorch.
     Relu,
@@ -257,11 +254,57 @@ impl Op for Unary {
         vec![Some(y_grad * derivative)]
     }
 
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&Pointwise::expression(self.expression(), 1), ctx)
-    }
-
     fn pointwise(&self) -> Option<Pointwise> {
         Some(Pointwise::expression(self.expression(), 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::gradients::{Case, case, check};
+
+    fn cases() -> Vec<Case> {
+        type Unary = for<'g> fn(crate::graph::Tensor<'g>) -> crate::graph::Tensor<'g>;
+        type Row = (&'static str, Unary, fn(f64) -> f64, [f64; 2]);
+        let table: [Row; 11] = [
+            ("relu", |x| x.relu(), |v| v.max(0.0), [-1.0, 1.0]),
+            (
+                "sigmoid",
+                |x| x.sigmoid(),
+                |v| 1.0 / (1.0 + (-v).exp()),
+                [-6.0, 6.0],
+            ),
+            ("exp", |x| x.exp(), f64::exp, [-3.0, 3.0]),
+            ("log", |x| x.ln(), f64::ln, [0.1, 3.0]),
+            ("sqrt", |x| x.sqrt(), f64::sqrt, [0.1, 3.0]),
+            ("rsqrt", |x| x.rsqrt(), |v| 1.0 / v.sqrt(), [0.1, 3.0]),
+            ("recip", |x| x.recip(), |v| 1.0 / v, [0.3, 3.0]),
+            ("square", |x| x.square(), |v| v * v, [-2.0, 2.0]),
+            ("abs", |x| x.abs(), f64::abs, [-1.0, 1.0]),
+            (
+                "greater_than_zero",
+                |x| x.greater_than_zero(),
+                |v| f64::from(u8::from(v > 0.0)),
+                [-1.0, 1.0],
+            ),
+            ("neg", |x| -x, |v| -v, [-1.0, 1.0]),
+        ];
+        let mut cases = Vec::new();
+        for (name, op, f, [low, high]) in table {
+            let one = case(name, &[&[3, 7, 5]], move |x| op(x[0]), move |x| x[0].map(f));
+            cases.push(one.range(low, high));
+        }
+        cases.push(case(
+            "affine",
+            &[&[67]],
+            |x| x[0].affine(-1.5, 0.25),
+            |x| x[0].map(|v| -1.5 * v + 0.25),
+        ));
+        cases
+    }
+
+    #[test]
+    fn it_and_its_gradient_are_the_reference() {
+        check("unary", &cases());
     }
 }

@@ -19,6 +19,12 @@ struct WithRelu {
     product: Arc<dyn Op>,
 }
 
+impl PartialEq for WithRelu {
+    fn eq(&self, other: &Self) -> bool {
+        *self.product == *other.product
+    }
+}
+
 impl Op for WithRelu {
     fn name(&self) -> &'static str {
         self.product.name()

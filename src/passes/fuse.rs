@@ -9,17 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::graph::op::{Lowered, Lowering};
 use crate::graph::pointwise::{Argument, Pointwise};
 use crate::graph::{Cost, Kind, Node, NodeList, Op, Tensor, TensorId};
-use crate::ops::pointwise::{self, MAX_INPUTS};
+use crate::ops::pointwise::MAX_INPUTS;
 use crate::shape::Shape;
 
 /// Steps a merged program may have.
 const MAX_STEPS: usize = 64;
 
 /// A chain of element-wise ops as one op. Made by [`fuse`] only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Fused {
     program: Pointwise,
     shape: Shape,
@@ -45,10 +44,6 @@ impl Op for Fused {
             flops: (output.len() * self.program.steps.len()) as u64,
             bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
         }
-    }
-
-    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        pointwise::lower(&self.program, ctx)
     }
 
     fn pointwise(&self) -> Option<Pointwise> {

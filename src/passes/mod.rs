@@ -22,7 +22,7 @@ pub use joined_pairs::{JoinedPair, as_elementwise, as_sum, joined_pairs};
 pub use liveness::{Lifetime, liveness, storage_roots};
 pub use memory_plan::{MemoryPlan, Request, largest_live_set, memory_plan};
 pub use old_values::old_values;
-pub use select_variant::select_variant;
+pub use select_variant::{check_variant, select_variant};
 pub use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
 
 use crate::Result;

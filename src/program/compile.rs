@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use wgpu::BufferUsages;
 
-use super::plan::{Plan, Region, padded};
+use super::plan::{Plan, PlannedKernels, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
-use crate::graph::op::{Dispatch, Lowering, Slot, Variants};
-use crate::graph::pointwise::Pointwise;
+use crate::graph::op::{Grid, Slot, Variants, fold_workgroups};
 use crate::graph::{Cost, Graph, Kind};
-use crate::passes::{InPlace, Passes};
-use crate::{Error, Result, ops};
+use crate::passes::Passes;
+use crate::{Error, Result};
 
 /// How to compile.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,48 +50,10 @@ impl Program {
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 
-        let mut binder = Binder::new(&gpu, store.pipelines());
-        for planned in &plan.kernels {
-            let mut cost = planned.cost;
-            for dispatch in &planned.lowered.dispatches {
-                let mut bindings = Vec::new();
-                for slot in &dispatch.bindings {
-                    bindings.push(match *slot {
-                        Slot::Input(k) => places.region(planned.inputs[k])?,
-                        Slot::Output => places.region(planned.output)?,
-                        Slot::Scratch(k) => places.request(planned.scratch + k),
-                    });
-                }
-                let (name, shape) = (&planned.name, planned.shape.clone());
-                binder.add(name, planned.op, shape, cost, dispatch, &bindings)?;
-                // The work of a node is counted with its first dispatch.
-                cost = Cost::default();
-            }
-        }
-        for (&(state, value), update) in graph.assigns().iter().zip(&plan.assigned) {
-            if *update == InPlace::Copy {
-                let node = graph.node(state);
-                let copy = ops::pointwise::lower(
-                    &Pointwise::identity(),
-                    &Lowering {
-                        inputs: &[&node.shape],
-                        output: &node.shape,
-                        in_place: None,
-                        variants: plan.variants,
-                    },
-                )?;
-                let cost = Cost {
-                    flops: 0,
-                    bytes: 2 * node.shape.size_bytes(),
-                };
-                let bindings = [places.of(value.index())?, places.of(state.index())?];
-                for dispatch in &copy.dispatches {
-                    let shape = node.shape.to_string();
-                    binder.add(&node.name, "assign", shape, cost, dispatch, &bindings)?;
-                }
-            }
-        }
-        let (dispatches, params) = binder.finish()?;
+        let (dispatches, params) = {
+            let bind = |pipelines: &mut _| bind(&gpu, &places, pipelines);
+            store.workspace().with_pipelines(bind)?
+        };
         let mut pipelines: Vec<_> = dispatches
             .iter()
             .map(|d| Arc::as_ptr(&d.pipeline))
@@ -120,8 +81,6 @@ impl Program {
             ..memory
         };
         let input_buffer = places.inputs;
-        let mut buffers = places.arenas;
-        buffers.push(params);
         Ok(Self {
             upload: Upload::new(&gpu, input_buffer.size())?,
             readback: Readback::new(&gpu, target_offset)?,
@@ -134,7 +93,6 @@ impl Program {
             next_step: 0,
             memory,
             pipelines: pipelines.len(),
-            _buffers: buffers,
         })
     }
 }
@@ -181,7 +139,7 @@ impl<'a> Places<'a> {
         }
         let mut arenas = Vec::new();
         for (k, &size) in plan.layout.arenas.iter().enumerate() {
-            arenas.push(store.arena(k, size)?);
+            arenas.push(store.workspace().arena(k, size)?);
         }
         let mut places = Self {
             plan,
@@ -212,6 +170,14 @@ impl<'a> Places<'a> {
         }
     }
 
+    fn slot(&self, planned: &PlannedKernels, slot: Slot) -> Result<Storage> {
+        match slot {
+            Slot::Input(k) => self.region(planned.inputs[k]),
+            Slot::Output => self.region(planned.output),
+            Slot::Scratch(k) => Ok(self.request(planned.scratch + k)),
+        }
+    }
+
     fn region(&self, region: Region) -> Result<Storage> {
         Ok(Storage {
             size: region.size_bytes,
@@ -228,134 +194,75 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Collects dispatches and their parameters, then makes one parameter buffer for all.
-struct Binder<'a> {
-    gpu: &'a Gpu,
-    pipelines: &'a mut PipelineCache,
-    pending: Vec<Pending>,
-    params: Vec<u8>,
-}
-
-struct Pending {
-    bound: BoundParts,
-    bindings: Vec<Storage>,
-    params_offset: u64,
-    params_size: u64,
-}
-
-/// [`Bound`] without its bind group.
-struct BoundParts {
-    label: String,
-    op: &'static str,
-    shape: String,
-    entry: &'static str,
-    cost: Cost,
-    pipeline: Arc<crate::gpu::Pipeline>,
-    workgroups: [u32; 3],
-}
-
-impl<'a> Binder<'a> {
-    fn new(gpu: &'a Gpu, pipelines: &'a mut PipelineCache) -> Self {
-        Self {
-            gpu,
-            pipelines,
-            pending: Vec::new(),
-            params: Vec::new(),
-        }
-    }
-
-    fn add(
-        &mut self,
-        name: &str,
-        op: &'static str,
-        shape: String,
-        cost: Cost,
-        dispatch: &Dispatch,
-        bindings: &[Storage],
-    ) -> Result<()> {
+/// The dispatches of a plan, and the one buffer of their parameters.
+fn bind(
+    gpu: &Gpu,
+    places: &Places<'_>,
+    pipelines: &mut PipelineCache,
+) -> Result<(Vec<Bound>, wgpu::Buffer)> {
+    let alignment = gpu.limits().min_uniform_buffer_offset_alignment as usize;
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut kernels = Vec::new();
+    for (planned, _, dispatch) in places.plan.dispatches() {
         let kernel = &dispatch.kernel;
+        let label = format!("{} ({})", planned.name, kernel.name);
         let source = wgsl::expand(kernel.name, &kernel.source, &kernel.constants)?;
-        let label = format!("{name} ({})", kernel.name);
-        let pipeline = self.pipelines.get(self.gpu, &label, source, kernel.entry)?;
-        let alignment = self.gpu.limits().min_uniform_buffer_offset_alignment as usize;
-        self.params
-            .resize(self.params.len().next_multiple_of(alignment), 0);
-        let offset = self.params.len();
-        self.params
-            .extend_from_slice(bytemuck::cast_slice(&dispatch.params));
-        self.params
-            .resize(self.params.len().next_multiple_of(16), 0);
-        self.pending.push(Pending {
-            bound: BoundParts {
-                label,
-                op,
-                shape,
-                entry: kernel.entry,
-                cost,
-                pipeline,
-                workgroups: dispatch.workgroups,
-            },
-            bindings: bindings.to_vec(),
-            params_offset: offset as u64,
-            params_size: (self.params.len() - offset) as u64,
-        });
-        Ok(())
+        let pipeline = pipelines.get(gpu, &label, source, kernel.entry)?;
+        bytes.resize(bytes.len().next_multiple_of(alignment), 0);
+        let offset = bytes.len();
+        bytes.extend(pipeline.interface.pack(&label, dispatch.params.iter())?);
+        kernels.push((label, pipeline, offset as u64..bytes.len() as u64));
     }
+    let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+    let params = gpu.buffer("parameters", bytes.len() as u64, usage)?;
+    gpu.upload(&params, 0, &bytes)?;
 
-    fn finish(self) -> Result<(Vec<Bound>, wgpu::Buffer)> {
-        let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
-        let params = self
-            .gpu
-            .buffer("parameters", self.params.len() as u64, usage)?;
-        self.gpu.upload(&params, 0, &self.params)?;
-        let mut dispatches = Vec::new();
-        #[allow(
-            clippy::mutable_key_type,
-            reason = "wgpu's buffers hash and compare by their identity"
-        )]
-        let mut used = HashSet::new();
-        for pending in self.pending {
-            let parts = pending.bound;
-            let buffers = || pending.bindings.iter().map(|storage| &storage.buffer);
-            let waits = buffers().any(|buffer| used.contains(buffer));
-            used.extend(buffers().cloned());
-            let mut entries = vec![entry(
-                0,
-                &params,
-                pending.params_offset,
-                pending.params_size,
-            )];
-            for (k, storage) in (1..).zip(&pending.bindings) {
-                entries.push(entry(k, &storage.buffer, storage.offset, storage.size));
-            }
-            let descriptor = wgpu::BindGroupDescriptor {
-                label: Some(&parts.label),
-                layout: &parts.pipeline.layout,
-                entries: &entries,
-            };
-            let device = &self.gpu.device;
-            let made = self.gpu.watch(|| device.create_bind_group(&descriptor));
-            let bind_group = made.map_err(|error| match error {
-                Error::Bug(message) => Error::Shader {
-                    name: parts.label.clone(),
-                    message,
-                },
-                other => other,
-            })?;
-            dispatches.push(Bound {
-                label: parts.label,
-                op: parts.op,
-                shape: parts.shape,
-                entry: parts.entry,
-                cost: parts.cost,
-                pipeline: parts.pipeline,
-                bind_group,
-                workgroups: parts.workgroups,
-                waits,
-            });
+    let mut bound = Vec::new();
+    #[allow(
+        clippy::mutable_key_type,
+        reason = "wgpu's buffers hash and compare by their identity"
+    )]
+    let mut used = HashSet::new();
+    for ((planned, i, dispatch), (label, pipeline, at)) in places.plan.dispatches().zip(kernels) {
+        let mut entries = vec![entry(0, &params, at.start, at.end - at.start)];
+        let slots = dispatch.bindings.iter();
+        let storage: Vec<Storage> = slots
+            .map(|&slot| places.slot(planned, slot))
+            .collect::<Result<_>>()?;
+        for (k, storage) in (1..).zip(&storage) {
+            entries.push(entry(k, &storage.buffer, storage.offset, storage.size));
         }
-        Ok((dispatches, params))
+        let descriptor = wgpu::BindGroupDescriptor {
+            label: Some(&label),
+            layout: &pipeline.layout,
+            entries: &entries,
+        };
+        let made = gpu.watch(|| gpu.device.create_bind_group(&descriptor));
+        let bind_group = made.map_err(|error| error.of_shader(&label))?;
+        let waits = storage.iter().any(|s| used.contains(&s.buffer));
+        used.extend(storage.into_iter().map(|s| s.buffer));
+        let workgroups = match dispatch.grid {
+            Grid::Invocations(count) => count.div_ceil(pipeline.interface.invocations),
+            Grid::Workgroups(count) => count,
+        };
+        bound.push(Bound {
+            label,
+            op: planned.op,
+            shape: planned.shape.clone(),
+            entry: dispatch.kernel.entry,
+            // The work of a node is counted with its first dispatch.
+            cost: if i == 0 {
+                planned.cost
+            } else {
+                Cost::default()
+            },
+            pipeline,
+            bind_group,
+            workgroups: fold_workgroups(workgroups),
+            waits,
+        });
     }
+    Ok((bound, params))
 }
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {

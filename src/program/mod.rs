@@ -36,8 +36,6 @@ pub struct Program {
     next_step: u64,
     memory: Memory,
     pipelines: usize,
-    /// Keeps arenas and parameters alive beside the bind groups, and lets tests read them.
-    _buffers: Vec<wgpu::Buffer>,
 }
 
 /// One dispatch with all that it needs.

@@ -16,7 +16,7 @@ pub enum Input<'a> {
     Buffer(&'a wgpu::Buffer, u64),
 }
 
-/// Where an output is after a step. The next step of any program of the same store writes over it.
+/// Where an output is after a step. The next step of any program of the same workspace, as those of one store are, writes over it.
 #[derive(Clone, Debug)]
 pub struct OnDevice {
     /// With the usages `STORAGE` and `COPY_SRC`. Other tensors are in it, too: it is to be read only.

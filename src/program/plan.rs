@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
-use crate::graph::op::{Lowered, Lowering, Variants};
-use crate::graph::pointwise::Joint;
+use crate::graph::op::{Dispatch, Lowered, Lowering, Variants};
+use crate::graph::pointwise::{Joint, Pointwise};
 use crate::graph::{Cost, Graph, Kind, Node, NodeList, Op};
 use crate::ops::pointwise;
 use crate::passes::{
@@ -21,11 +21,8 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) graph: NodeList,
-    pub(super) variants: Variants,
     /// The node whose memory each node has: another one's for views.
     pub(super) roots: Vec<usize>,
-    /// How each assignment is done.
-    pub(super) assigned: Vec<InPlace>,
     /// Nodes that write a state's memory: the state, and the input that reads it in the same kernel.
     pub(super) written_in_place: HashMap<usize, (usize, Option<usize>)>,
     pub(super) kernels: Vec<PlannedKernels>,
@@ -43,7 +40,7 @@ pub(super) struct Plan {
     pub(super) memory: Memory,
 }
 
-/// Dispatches of a node, or of the nodes of an update, before memory is known.
+/// Dispatches of a node, of the nodes of an update, or of an assignment, before memory is known.
 #[derive(Debug)]
 pub(super) struct PlannedKernels {
     pub(super) name: String,
@@ -162,6 +159,11 @@ impl Plan {
             }
             kernels.push(planned);
         }
+        for (&(state, value), update) in graph.assigns().iter().zip(&assigned) {
+            if *update == InPlace::Copy {
+                kernels.push(copy_kernel(&graph, value.index(), state.index())?);
+            }
+        }
 
         // An arena of the largest possible size may be more than a driver gives at once.
         let max_arena = limits.max_buffer_size.min(1 << 30);
@@ -180,9 +182,7 @@ impl Plan {
         };
         Ok(Self {
             graph,
-            variants,
             roots,
-            assigned,
             written_in_place,
             kernels,
             requests,
@@ -193,6 +193,16 @@ impl Plan {
             inputs,
             inputs_bytes,
             memory,
+        })
+    }
+}
+
+impl Plan {
+    /// All dispatches in order, each with its number among those of its kernels.
+    pub(super) fn dispatches(&self) -> impl Iterator<Item = (&PlannedKernels, usize, &Dispatch)> {
+        self.kernels.iter().flat_map(|planned| {
+            let numbered = planned.lowered.dispatches.iter().enumerate();
+            numbered.map(move |(i, dispatch)| (planned, i, dispatch))
         })
     }
 }
@@ -298,12 +308,15 @@ fn node_kernel(
 ) -> Result<PlannedKernels> {
     let node = &graph.nodes()[i];
     let shapes: Vec<&Shape> = node.inputs.iter().map(|&x| graph.shape(x)).collect();
-    let lowered = op.lower(&Lowering {
+    let lowering = Lowering {
         inputs: &shapes,
         output: &node.shape,
-        in_place,
         variants,
-    })?;
+    };
+    let lowered = match op.pointwise() {
+        Some(program) => pointwise::lower(&program, &shapes, &node.shape, in_place)?,
+        None => op.lower(&lowering)?,
+    };
     let inputs = node.inputs.iter().map(|x| region(graph, x.index()));
     Ok(PlannedKernels {
         name: node.name.clone(),
@@ -405,6 +418,25 @@ fn update_kernel(
         lowered: pointwise::lower_joint(&update.program, &shared, &update.in_place, len)?,
         inputs,
         output,
+        scratch: 0,
+    })
+}
+
+/// The kernel that gives a state, at the end of the step, a value that was computed elsewhere.
+fn copy_kernel(graph: &NodeList, value: usize, state: usize) -> Result<PlannedKernels> {
+    let node = &graph.nodes()[state];
+    let (identity, shape) = (Pointwise::identity(), &node.shape);
+    Ok(PlannedKernels {
+        name: node.name.clone(),
+        op: "assign",
+        shape: shape.to_string(),
+        cost: Cost {
+            flops: 0,
+            bytes: 2 * shape.size_bytes(),
+        },
+        lowered: pointwise::lower(&identity, &[shape], shape, None)?,
+        inputs: vec![region(graph, value)],
+        output: region(graph, state),
         scratch: 0,
     })
 }

@@ -8,23 +8,21 @@ use rand_chacha::ChaCha8Rng;
 use wgpu::BufferUsages;
 
 use super::plan::padded;
-use crate::gpu::{Gpu, PipelineCache, read_back};
+use crate::gpu::{Gpu, Workspace, read_back};
 use crate::graph::op::Variants;
 use crate::graph::{Init, Kind, Node, NodeList, Role, State};
 use crate::passes::{MadeStates, select_variant};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
-/// The states of one model on one device, and what its programs share: memory and pipelines.
+/// The states of one model on one device.
 #[derive(Debug)]
 pub struct Store {
-    gpu: Arc<Gpu>,
+    workspace: Arc<Workspace>,
     seed: u64,
     entries: BTreeMap<String, Entry>,
     /// Buffers of states made so far.
     buffers: usize,
-    arenas: Vec<wgpu::Buffer>,
-    pipelines: PipelineCache,
     variants: Variants,
 }
 
@@ -39,28 +37,26 @@ struct Entry {
 }
 
 impl Store {
-    /// An empty store; `seed` decides all random first values.
+    /// An empty store with a [`Workspace`] of its own; `seed` decides all random first values.
     pub fn new(gpu: &Arc<Gpu>, seed: u64) -> Self {
+        Self::in_workspace(&Workspace::new(gpu), seed)
+    }
+
+    /// An empty store whose programs share memory of computed tensors, and pipelines, with those of the other stores in
+    /// `workspace`: for several models whose steps are run in turn.
+    pub fn in_workspace(workspace: &Arc<Workspace>, seed: u64) -> Self {
         Self {
-            gpu: Arc::clone(gpu),
             seed,
             entries: BTreeMap::new(),
             buffers: 0,
-            arenas: Vec::new(),
-            pipelines: PipelineCache::default(),
-            variants: select_variant(gpu),
+            variants: select_variant(workspace.gpu()),
+            workspace: Arc::clone(workspace),
         }
     }
 
-    /// An empty store whose programs share memory of computed tensors, and pipelines, with those of
-    /// `other`: for several models whose steps are run in turn.
-    pub fn sharing_memory_of(other: &Self, seed: u64) -> Self {
-        Self {
-            arenas: other.arenas.clone(),
-            pipelines: other.pipelines.clone(),
-            variants: other.variants,
-            ..Self::new(&other.gpu, seed)
-        }
+    /// What its programs share.
+    pub fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspace
     }
 
     /// The kernels of programs that are compiled for this store and do not say which they want: what suits
@@ -76,7 +72,7 @@ impl Store {
 
     /// The device that holds it.
     pub fn gpu(&self) -> &Arc<Gpu> {
-        &self.gpu
+        self.workspace.gpu()
     }
 
     /// Names, shapes and roles of all states, by name.
@@ -89,8 +85,7 @@ impl Store {
     pub fn size_bytes(&self) -> u64 {
         // Each buffer once, with the first of its states.
         let states = self.entries.values().filter(|e| e.place.1 == 0);
-        let states = states.map(|e| &e.buffer);
-        states.chain(&self.arenas).map(wgpu::Buffer::size).sum()
+        states.map(|e| e.buffer.size()).sum::<u64>() + self.workspace.size_bytes()
     }
 
     /// The values of a state, row-major. Waits for the GPU.
@@ -102,13 +97,14 @@ impl Store {
         let len = entry.shape.len();
         let size = (len as u64 * 4).next_multiple_of(16);
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        let copy = self.gpu.buffer("read state", size, usage)?;
-        let submission = self.gpu.watch(|| {
-            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let gpu = self.gpu();
+        let copy = gpu.buffer("read state", size, usage)?;
+        let submission = gpu.watch(|| {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(&entry.buffer, entry.offset_bytes, &copy, 0, size);
-            self.gpu.queue.submit([encoder.finish()])
+            gpu.queue.submit([encoder.finish()])
         })?;
-        read_back(&self.gpu, copy, submission, |bytes| {
+        read_back(gpu, copy, submission, |bytes| {
             bytemuck::cast_slice::<u8, f32>(bytes)[..len].to_vec()
         })
     }
@@ -138,48 +134,7 @@ impl Store {
             return Err(Error::shape("store", message));
         }
         let bytes = bytemuck::cast_slice(values);
-        self.gpu.upload(&entry.buffer, entry.offset_bytes, bytes)
-    }
-
-    /// Writes `value` into all memory that steps compute in. No step may read there what it has not written, so what it
-    /// gives is the same; tests hold it to that with NaN.
-    ///
-    /// # Errors
-    /// What the device reported.
-    pub fn fill_arenas(&self, value: f32) -> Result<()> {
-        let some = vec![value; 1 << 18];
-        for arena in &self.arenas {
-            for offset in (0..arena.size()).step_by(4 * some.len()) {
-                let len = (arena.size() - offset).min(4 * some.len() as u64) as usize;
-                self.gpu
-                    .upload(arena, offset, &bytemuck::cast_slice(&some)[..len])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Memory for the computed tensors of a program: arena `k` of at least this size. Programs of
-    /// one store share it, since the device runs their steps one after the other and nothing in an
-    /// arena outlives a step.
-    ///
-    /// # Errors
-    /// As [`Gpu::buffer`].
-    pub(super) fn arena(&mut self, k: usize, size_bytes: u64) -> Result<wgpu::Buffer> {
-        if let Some(arena) = self.arenas.get(k)
-            && arena.size() >= size_bytes
-        {
-            return Ok(arena.clone());
-        }
-        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-        let arena = self.gpu.buffer(&format!("arena {k}"), size_bytes, usage)?;
-        self.arenas.truncate(k);
-        self.arenas.push(arena.clone());
-        Ok(arena)
-    }
-
-    /// Pipelines of all programs: a network's evaluation has most of its kernels from training.
-    pub(super) fn pipelines(&mut self) -> &mut PipelineCache {
-        &mut self.pipelines
+        self.gpu().upload(&entry.buffer, entry.offset_bytes, bytes)
     }
 
     /// Where the states are that there are.
@@ -240,7 +195,7 @@ impl Store {
     fn state_buffer(&mut self, name: &str, size_bytes: u64) -> Result<wgpu::Buffer> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         self.buffers += 1;
-        self.gpu.buffer(name, size_bytes, usage)
+        self.gpu().buffer(name, size_bytes, usage)
     }
 
     /// Adds a state that lies in the newest buffer, at this offset, with so many `before` it.
@@ -255,7 +210,7 @@ impl Store {
         if !matches!(state.init, Init::Constant(0.0)) {
             let values = first_values(&node.name, &node.shape, &state.init, self.seed);
             let bytes = bytemuck::cast_slice(&values);
-            self.gpu.upload(&buffer, offset_bytes, bytes)?;
+            self.gpu().upload(&buffer, offset_bytes, bytes)?;
         }
         let entry = Entry {
             shape: node.shape.clone(),

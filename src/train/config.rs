@@ -11,6 +11,7 @@ use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Model, Norm};
 use crate::nn::Loss;
 use crate::optim::{Adam, Optimizer, Schedule, Sgd};
+use crate::passes::check_variant;
 use crate::program::Store;
 use crate::{Error, Result};
 
@@ -152,12 +153,7 @@ impl TrainConfig {
     /// [`Error::Config`] if the adapter cannot run them.
     pub fn choose_kernels(&self, store: &mut Store) -> Result<()> {
         if let Some(variants) = self.kernels {
-            if variants == Variants::direct(true) && !store.gpu().has_subgroups_of_8() {
-                return Err(Error::Config(format!(
-                    "`kernels` {variants}: {} has no subgroups of 8 invocations",
-                    store.gpu().name()
-                )));
-            }
+            check_variant(variants, store.gpu())?;
             store.set_variants(variants);
         }
         Ok(())

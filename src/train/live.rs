@@ -64,7 +64,7 @@ impl Live {
             let images = &data.train;
             let model = config.model(images.classes);
             let mut store = match runs.first() {
-                Some(first) => Store::sharing_memory_of(&first.store, config.seed),
+                Some(first) => Store::in_workspace(first.store.workspace(), config.seed),
                 None => Store::new(gpu, config.seed),
             };
             config.choose_kernels(&mut store)?;

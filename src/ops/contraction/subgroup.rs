@@ -8,7 +8,7 @@
 
 use super::{Bias, Contraction, MAX_PARTS_BYTES, Split, Tiles};
 use crate::Result;
-use crate::graph::op::{Dispatch, Kernel, Lowered, Slot, fold_workgroups, word};
+use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Params, Slot, word};
 
 /// Rows and columns of a tile of the kernel.
 const TILE: usize = 32;
@@ -89,7 +89,12 @@ pub(super) fn is_better_turned(of: &Contraction, tiles: Tiles) -> bool {
 }
 
 /// Makes the bare product that `lowered` begins with one of the subgroup kernel's.
-pub(super) fn arrange(of: &Contraction, tiles: Tiles, lowered: Lowered) -> Result<Lowered> {
+pub(super) fn arrange(
+    of: &Contraction,
+    tiles: Tiles,
+    split_of_k: Split,
+    lowered: Lowered,
+) -> Result<Lowered> {
     let mut dispatches = lowered.dispatches.into_iter();
     let Some(product) = dispatches.next() else {
         return Ok(Lowered::default());
@@ -97,6 +102,7 @@ pub(super) fn arrange(of: &Contraction, tiles: Tiles, lowered: Lowered) -> Resul
     let mut arranged = Arranged {
         of,
         tiles,
+        split: split_of_k,
         product,
         dispatches: Vec::new(),
         scratch: lowered.scratch,
@@ -116,6 +122,7 @@ pub(super) fn arrange(of: &Contraction, tiles: Tiles, lowered: Lowered) -> Resul
 struct Arranged<'a> {
     of: &'a Contraction,
     tiles: Tiles,
+    split: Split,
     product: Dispatch,
     dispatches: Vec<Dispatch>,
     scratch: Vec<usize>,
@@ -143,7 +150,7 @@ impl Arranged<'_> {
             first_tile_n: 0,
             count: tiles[1],
             first_split: 0,
-            splits: self.product.params[3] as usize,
+            splits: self.split.parts,
             packed_from: 0,
             packed_quads: of.k_len().div_ceil(4),
         };
@@ -177,13 +184,10 @@ impl Arranged<'_> {
     fn part_by_part(&mut self) -> Result<()> {
         let (of, tiles) = (self.of, self.tiles);
         let [a, b] = of.operands([self.product.bindings[0], self.product.bindings[3]]);
-        let (splits, k_per_split) = (
-            self.product.params[3] as usize,
-            self.product.params[7] as usize,
-        );
+        let Split { parts, k_per_split } = self.split;
         let len = |tiles: usize| tiles * of.batch * TILE * k_per_split;
         let slots = [self.scratch(len(tiles[0])), self.scratch(len(tiles[1]))];
-        for first_split in 0..splits {
+        for first_split in 0..parts {
             let packed_from = first_split * k_per_split;
             let share = Share {
                 first_tile_n: 0,
@@ -210,10 +214,10 @@ impl Arranged<'_> {
         part.kernel.constants.push(("A_LIES", lies[0] as u32));
         part.kernel.constants.push(("B_LIES", lies[1] as u32));
         part.bindings.extend(slots);
-        part.params[3] = word(share.splits)?;
+        part.params.set("splits", share.splits)?;
         share.write(&mut part.params, [self.tiles[0], share.count])?;
         let tasks = self.tiles[0] * share.count * self.of.batch * share.splits;
-        part.workgroups = fold_workgroups(tasks);
+        part.grid = Grid::Workgroups(tasks);
         self.dispatches.push(part);
         Ok(())
     }
@@ -254,33 +258,24 @@ impl Arranged<'_> {
             },
             params,
             bindings: vec![operand.slot, panels],
-            workgroups: fold_workgroups(chunks * count * of.batch),
+            grid: Grid::Workgroups(chunks * count * of.batch),
         });
         Ok(())
     }
 }
 
 impl Share {
-    /// Into the last words of the shader's `Params`.
-    fn write(self, params: &mut [u32], tiles: Tiles) -> Result<()> {
-        if let [
-            ..,
-            tiles_m,
-            tiles_n,
-            _,
-            first_tile_n,
-            first_split,
-            from,
-            quads,
-            _,
-        ] = params
-        {
-            *tiles_m = word(tiles[0])?;
-            *tiles_n = word(tiles[1])?;
-            *first_tile_n = word(self.first_tile_n)?;
-            *first_split = word(self.first_split)?;
-            *from = word(self.packed_from)?;
-            *quads = word(self.packed_quads)?;
+    /// Into the shader's `Params`.
+    fn write(self, params: &mut Params, tiles: Tiles) -> Result<()> {
+        for (name, value) in [
+            ("tiles_m", tiles[0]),
+            ("tiles_n", tiles[1]),
+            ("first_tile_n", self.first_tile_n),
+            ("first_split", self.first_split),
+            ("packed_from", self.packed_from),
+            ("packed_quads", self.packed_quads),
+        ] {
+            params.set(name, value)?;
         }
         Ok(())
     }
@@ -373,7 +368,7 @@ mod tests {
     use crate::graph::op::Variants;
 
     fn entries(contraction: &Contraction) -> (Vec<&'static str>, Vec<usize>) {
-        let variants = Variants::direct(true);
+        let variants = Variants::Subgroup;
         let slots = [Slot::Input(0), Slot::Input(1)];
         let lowered = contraction.lower(variants, slots[0], slots[1], None, Slot::Output);
         let lowered = lowered.unwrap();

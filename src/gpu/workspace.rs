@@ -1,0 +1,87 @@
+//! What programs whose steps are run in turn share: memory of computed tensors, and pipelines.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wgpu::BufferUsages;
+
+use super::{Gpu, PipelineCache};
+use crate::Result;
+
+/// Memory for computed tensors, and pipelines. The device runs steps one after the other and nothing computed
+/// outlives a step, so the programs of several models can do with one.
+#[derive(Debug)]
+pub struct Workspace {
+    gpu: Arc<Gpu>,
+    caches: Mutex<Caches>,
+}
+
+#[derive(Debug, Default)]
+struct Caches {
+    arenas: Vec<wgpu::Buffer>,
+    pipelines: PipelineCache,
+}
+
+impl Workspace {
+    /// An empty one. It grows with the programs that are compiled for it.
+    pub fn new(gpu: &Arc<Gpu>) -> Arc<Self> {
+        Arc::new(Self {
+            gpu: Arc::clone(gpu),
+            caches: Mutex::default(),
+        })
+    }
+
+    /// The device that it is on.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Bytes of its memory for computed tensors.
+    pub fn size_bytes(&self) -> u64 {
+        self.caches().arenas.iter().map(wgpu::Buffer::size).sum()
+    }
+
+    /// Writes `value` into all memory that steps compute in. No step may read there what it has not written, so what it
+    /// gives is the same; tests hold it to that with NaN.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub fn fill(&self, value: f32) -> Result<()> {
+        let some = vec![value; 1 << 18];
+        for arena in &self.caches().arenas {
+            for offset in (0..arena.size()).step_by(4 * some.len()) {
+                let len = (arena.size() - offset).min(4 * some.len() as u64) as usize;
+                self.gpu
+                    .upload(arena, offset, &bytemuck::cast_slice(&some)[..len])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Arena `k`, of at least this size. A program that needs a larger one leaves earlier programs theirs.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub(crate) fn arena(&self, k: usize, size_bytes: u64) -> Result<wgpu::Buffer> {
+        let arenas = &mut self.caches().arenas;
+        if let Some(arena) = arenas.get(k)
+            && arena.size() >= size_bytes
+        {
+            return Ok(arena.clone());
+        }
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let arena = self.gpu.buffer(&format!("arena {k}"), size_bytes, usage)?;
+        arenas.truncate(k);
+        arenas.push(arena.clone());
+        Ok(arena)
+    }
+
+    /// Does `work` with the pipelines: a network's evaluation has most of its kernels from training.
+    pub(crate) fn with_pipelines<T>(&self, work: impl FnOnce(&mut PipelineCache) -> T) -> T {
+        work(&mut self.caches().pipelines)
+    }
+
+    /// A panic elsewhere leaves them whole: both only grow.
+    fn caches(&self) -> MutexGuard<'_, Caches> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
