@@ -35,6 +35,7 @@ mod softmax_cross_entropy;
 mod strided_copy;
 mod top_k_accuracy;
 mod unary;
+mod unpack_pixels;
 
 pub use avg_pool2d::AvgPool2d;
 pub use batch_norm::{BatchNorm, BatchStatistics};
@@ -65,6 +66,7 @@ pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use strided_copy::{Padding2d, StridedCopy};
 pub use top_k_accuracy::TopKAccuracy;
 pub use unary::Unary;
+pub use unpack_pixels::UnpackPixels;
 
 /// Every op: what `Op::name` may say outside of fused chains. The tests run over this list, so
 /// that no op is without a reference and a gradient check.
@@ -115,4 +117,5 @@ pub const NAMES: &[&str] = &[
     "strided_copy",
     "sub",
     "top_k_accuracy",
+    "unpack_pixels",
 ];

@@ -1,0 +1,76 @@
+//! Bytes of images as normalised numbers: (byte / 255 - mean) / std by channel. Bound: bytes of the result.
+
+use crate::Result;
+use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
+use crate::graph::{Op, Tensor};
+use crate::shape::Shape;
+
+/// See [`Tensor::unpack_pixels`].
+#[derive(Debug)]
+pub struct UnpackPixels {
+    shape: Shape,
+}
+
+impl Tensor<'_> {
+    /// These words `[ceil(N C H W / 4)]`, which hold four bytes each from the lowest on, as images `shape` [N, C, H, W]: a
+    /// byte v of channel c becomes (v / 255 - `mean[c]`) / `std[c]`. `mean` and `std` are [1, C, 1, 1]. What the words hold
+    /// beyond the last pixel is ignored.
+    ///
+    /// The words are no numbers, as those of [`Tensor::paint`]: an input that is given as
+    /// [`Input::Bytes`](crate::program::Input::Bytes), for example. No gradient. Fails if the sizes do not fit.
+    #[must_use]
+    #[track_caller]
+    pub fn unpack_pixels(self, mean: Self, std: Self, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        self.graph().add(UnpackPixels { shape }, &[self, mean, std])
+    }
+}
+
+impl Op for UnpackPixels {
+    fn name(&self) -> &'static str {
+        "unpack_pixels"
+    }
+
+    fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let shape = &self.shape;
+        let &[_, channels, _, _] = shape.dims() else {
+            return Err(format!("images {shape} are not [N, C, H, W]"));
+        };
+        let words = shape.len().div_ceil(4);
+        if inputs[0].dims() != [words] {
+            return Err(format!("{} is not [{words}] for {shape}", inputs[0]));
+        }
+        let per_channel = [1, channels, 1, 1];
+        match inputs[1..].iter().find(|s| s.dims() != per_channel) {
+            Some(other) => Err(format!("{other} is not {per_channel:?} for {shape}")),
+            None => Ok(shape.clone()),
+        }
+    }
+
+    fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
+        vec![None, None, None]
+    }
+
+    fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
+        let dims = self.shape.dims();
+        let (channels, plane) = (dims[1], dims[2] * dims[3]);
+        let len = word(self.shape.len())?;
+        Ok(Dispatch {
+            kernel: Kernel {
+                name: "unpack_pixels",
+                source: include_str!("../../shaders/unpack_pixels.wgsl").into(),
+                entry: "main",
+                constants: vec![],
+            },
+            params: vec![len, word(channels)?, word(plane)?, 0],
+            bindings: vec![
+                Slot::Input(0),
+                Slot::Input(1),
+                Slot::Input(2),
+                Slot::Output,
+            ],
+            workgroups: fold_workgroups(ctx.inputs[0].len().div_ceil(64)),
+        }
+        .into())
+    }
+}
