@@ -63,12 +63,7 @@ impl Op for UnpackPixels {
                 constants: vec![],
             },
             params: vec![len, word(channels)?, word(plane)?, 0],
-            bindings: vec![
-                Slot::Input(0),
-                Slot::Input(1),
-                Slot::Input(2),
-                Slot::Output,
-            ],
+            bindings: vec![Slot::Input(0), Slot::Input(1), Slot::Input(2), Slot::Output],
             workgroups: fold_workgroups(ctx.inputs[0].len().div_ceil(64)),
         }
         .into())

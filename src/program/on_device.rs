@@ -41,7 +41,9 @@ impl<'a> Input<'a> {
             }
             Self::Buffer(buffer, offset)
                 if !offset.is_multiple_of(4)
-                    || offset.checked_add(bytes).is_none_or(|end| end > buffer.size()) =>
+                    || offset
+                        .checked_add(bytes)
+                        .is_none_or(|end| end > buffer.size()) =>
             {
                 let size = buffer.size();
                 format!("{name} takes {bytes} bytes and not those from {offset} of {size}")

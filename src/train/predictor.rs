@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
-use super::step::prediction_step;
+use super::step::{ImageInput, prediction_step};
 use crate::data::DataSet;
 use crate::gpu::Gpu;
 use crate::nn::Layer;
@@ -161,7 +161,8 @@ impl Forward {
             Entry::Occupied(there) => Ok(there.into_mut()),
             Entry::Vacant(place) => {
                 let [c, h, w] = format.image;
-                let graph = prediction_step(&*self.model, [count, c, h, w])?;
+                let images = ImageInput::floats([count, c, h, w], &format.mean, &format.std);
+                let graph = prediction_step(&*self.model, images)?;
                 let program = Program::compile(&graph, store, CompileOptions::default())?;
                 Ok(place.insert(program))
             }
@@ -186,17 +187,12 @@ impl Forward {
         }
         // Few sizes are compiled: the next power of two, filled up with zeros.
         let at_once = (images.len() / len).next_power_of_two().min(MOST);
-        let plane = len / format.image[0];
-        let scales = || format.mean.iter().zip(&format.std).cycle();
         let mut logits = Vec::new();
         for some in images.chunks(at_once * len) {
-            let mut normalised = Vec::with_capacity(at_once * len);
-            for (plane, (mean, std)) in some.chunks_exact(plane).zip(scales()) {
-                normalised.extend(plane.iter().map(|v| (v - mean) / std));
-            }
-            normalised.resize(at_once * len, 0.0);
+            let mut whole = some.to_vec();
+            whole.resize(at_once * len, 0.0);
             let program = self.program(store, format, at_once)?;
-            let outputs = program.run(&[("images", &normalised)])?;
+            let outputs = program.run(&[("images", &whole)])?;
             let all = outputs.values.get("logits").map_or(&[][..], Vec::as_slice);
             logits.extend(&all[..all.len() / at_once * (some.len() / len)]);
         }

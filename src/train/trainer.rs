@@ -9,6 +9,7 @@ use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
 use super::predictor::{Format, Forward};
 use super::saved::ROLES;
+use super::step::ImageInput;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
@@ -233,8 +234,8 @@ impl Trainer {
             optimizer: &options.optimizer,
             parts,
         };
-        let [c, h, w] = format.image;
-        let stepper = Stepper::new(&mut store, recipe, [batch, c, h, w], &options.modes.all)?;
+        let part = ImageInput::of(&data, &data.train, batch / parts);
+        let stepper = Stepper::new(&mut store, recipe, &part, &options.modes.all)?;
         Ok(Self {
             forward: Forward::new(model),
             data,
