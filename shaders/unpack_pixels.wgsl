@@ -15,7 +15,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> words: array<u32>;
 @group(0) @binding(2) var<storage, read_write> mean: array<f32>;
-@group(0) @binding(3) var<storage, read_write> std: array<f32>;
+@group(0) @binding(3) var<storage, read_write> deviation: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(64)
@@ -34,6 +34,6 @@ fn main(
         let at = 4u * i + k;
         let channel = at / params.plane % params.channels;
         let value = f32((bytes >> (8u * k)) & 255u) / 255.0;
-        y[at] = (value - mean[channel]) / std[channel];
+        y[at] = (value - mean[channel]) / deviation[channel];
     }
 }

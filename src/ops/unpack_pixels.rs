@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::graph::op::{Dispatch, Kernel, Lowered, Lowering, Slot, fold_workgroups, word};
-use crate::graph::{Op, Tensor};
+use crate::graph::{Cost, Op, Tensor};
 use crate::shape::Shape;
 
 /// See [`Tensor::unpack_pixels`].
@@ -49,6 +49,13 @@ impl Op for UnpackPixels {
 
     fn gradient<'g>(&self, _: Tensor<'g>, _: Tensor<'g>) -> Vec<Option<Tensor<'g>>> {
         vec![None, None, None]
+    }
+
+    fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
+        Cost {
+            flops: 3 * output.len() as u64,
+            bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
+        }
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
