@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use decorr::data::{self, Batch, DataOptions, DataSet};
+use decorr::data::{self, Augment, Batch, DataOptions, DataSet, Images, Pixels, Source};
 use image::{DynamicImage, GrayImage, Rgb, RgbImage};
 
 fn decorr(args: &[&str]) -> Output {
@@ -153,6 +153,79 @@ fn odd_pictures_are_pictures() {
         (batch.len, &*batch.labels),
         (2, &[0.0, 1.0, -1.0, -1.0][..])
     );
+}
+
+/// By index: bytes and floats as they were given, pictures as evaluation sees them; each with its label.
+#[test]
+fn images_are_given_raw() {
+    let bytes: Vec<u8> = (0..3 * 30).map(|i| i * 2 + 7).collect();
+    let floats: Vec<f32> = bytes.iter().map(|&v| f32::from(v) - 50.0).collect();
+    let labels = vec![2, 0, 1];
+    let of = |source: Source| Images::new(source, [2, 3, 5], labels.clone(), 3).unwrap();
+    let (of_bytes, of_floats) = (of(bytes.clone().into()), of(floats.clone().into()));
+    for (i, &label) in labels.iter().enumerate() {
+        let range = i * 30..(i + 1) * 30;
+        let raw = Pixels::Bytes(bytes[range.clone()].to_vec());
+        assert_eq!(of_bytes.image(i).unwrap(), (raw, label));
+        let raw = Pixels::Floats(floats[range].to_vec());
+        assert_eq!(of_floats.image(i).unwrap(), (raw, label));
+    }
+    for images in [&of_bytes, &of_floats] {
+        for i in [3, usize::MAX] {
+            let error = images.image(i).unwrap_err().to_string();
+            contains(&error, &[&format!("no image {i}")]);
+        }
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path(), 3);
+    let set = data::open("folder", Some(dir.path()), &options()).unwrap();
+    let batch = set.test_loader(2).unwrap().next_batch().unwrap().unwrap();
+    let raw: Vec<u8> = (0..2)
+        .flat_map(|i| match set.test.image(i).unwrap() {
+            (Pixels::Bytes(bytes), label) if usize::from(label) == i => bytes,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(raw.len(), 2 * 3 * 8 * 8);
+    assert_eq!(batch.images, Pixels::Bytes(raw));
+}
+
+/// (v / 255 - mean) / std by channel, of floats (v - mean) / std; what augmentation moves in is black before that.
+#[test]
+fn pixels_are_normalised_by_channel_after_augmentation() {
+    let bytes: Vec<u8> = (0..4 * 2 * 36).map(|i| (i % 251 + 1) as u8).collect();
+    let floats: Vec<f32> = bytes.iter().map(|&v| f32::from(v)).collect();
+    let set = |source: Source| {
+        let images = Images::new(source, [2, 6, 6], vec![0; 4], 1).unwrap();
+        let mut set = DataSet::new(images.clone(), images, &[0.5, 0.25], &[0.25, 2.0]).unwrap();
+        set.augment = Augment::CropFlip;
+        set
+    };
+    let (of_bytes, of_floats) = (set(bytes.into()), set(floats.into()));
+    let [first, second] = [&of_bytes, &of_floats].map(|set| batches(set, 4, 5).unwrap());
+    let mut black = 0;
+    for (first, second) in first.iter().zip(&second) {
+        let (Pixels::Bytes(bytes), Pixels::Floats(floats)) = (&first.images, &second.images) else {
+            panic!("{:?} and {:?}", first.images, second.images);
+        };
+        let same: Vec<f32> = bytes.iter().map(|&v| f32::from(v)).collect();
+        assert_eq!(&same, floats);
+        black += bytes.iter().filter(|&&v| v == 0).count();
+        let normalised = of_bytes.normalise(&first.images);
+        let of_floats = of_floats.normalise(&second.images);
+        assert_eq!(normalised.len(), 4 * 2 * 36);
+        for (i, &v) in bytes.iter().enumerate() {
+            let (mean, std) = [(0.5, 0.25), (0.25, 2.0)][i / 36 % 2];
+            let v = f64::from(v);
+            let wanted = [(v / 255.0 - mean) / std, (v - mean) / std];
+            for (given, wanted) in [normalised[i], of_floats[i]].into_iter().zip(wanted) {
+                assert!((f64::from(given) - wanted).abs() <= 1e-6 * wanted.abs().max(1.0));
+            }
+        }
+    }
+    // Some of the 1440 pixels come from outside.
+    assert!(black > 100, "{black}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use decorr::Error;
 use decorr::gpu::{Gpu, choose_adapter, device_descriptor};
-use decorr::graph::{Graph, Init};
+use decorr::graph::{Graph, Init, Role};
 use decorr::program::{CompileOptions, Input, Program, Store};
 use decorr::wgpu::{self, BufferUsages};
 use wgpu::util::DeviceExt;
@@ -208,6 +208,68 @@ fn inputs_that_do_not_fit_are_refused_before_anything_is_recorded() {
     let error = program.output_on_device("z").unwrap_err().to_string();
     assert!(error.contains("y, sum"), "{error}");
     gpu.queue().submit([encoder.finish()]);
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+}
+
+/// 35 bytes are nine words, of which the last has one byte too many.
+#[test]
+fn inputs_of_bytes_are_uploaded_recorded_or_on_the_device() {
+    let (gpu, heard) = counting_host();
+    let g = Graph::new();
+    let per_channel = |name: &str, values: [f32; 5]| {
+        let init = Init::Values(values.to_vec().into());
+        g.state(name, [1, 5, 1, 1], Role::Scratch, init)
+    };
+    let mean = per_channel("mean", [0.0, 0.25, 0.5, 0.75, 1.0]);
+    let std = per_channel("std", [1.0, 0.5, 0.25, 2.0, 4.0]);
+    g.output(
+        "y",
+        g.input("x", [9]).unpack_pixels(mean, std, [1, 5, 7, 1]) * g.input("w", [1]),
+    );
+    let mut store = Store::new(&gpu, 1);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+    let bytes: Vec<u8> = (0..35).map(|i| (i * 73 + 5) as u8).collect();
+    let wanted: Vec<f32> = (0..35)
+        .map(|i| {
+            let (c, v) = (i / 7, f64::from(bytes[i]) / 255.0);
+            ((v - 0.25 * c as f64) / [1.0, 0.5, 0.25, 2.0, 4.0][c] * 3.0) as f32
+        })
+        .collect();
+    let near = |y: &[f32]| {
+        assert_eq!(y.len(), 35);
+        let far = y.iter().zip(&wanted).find(|(a, b)| (*a - *b).abs() > 1e-5);
+        assert_eq!(far, None, "{y:?}");
+    };
+    let w = ("w", Input::Values(&[3.0]));
+    let padded = [&bytes[..], &[99]].concat();
+    let host = buffer_of(
+        &gpu,
+        &bytemuck::pod_collect_to_vec::<u8, f32>(&padded),
+        BufferUsages::COPY_SRC,
+    );
+    for x in [
+        Input::Bytes(&bytes),
+        Input::Bytes(&padded),
+        Input::Buffer(&host, 0),
+    ] {
+        program.step_with(&[("x", x), w]).unwrap();
+        near(&program.finish().unwrap()[0].values["y"]);
+        // What the last one left must not be taken for this one's.
+        let zeros = Input::Bytes(&[0; 35]);
+        program.step_with(&[("x", zeros), w]).unwrap();
+        assert_eq!(program.finish().unwrap()[0].values["y"][0], 0.0);
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        program.record(&mut encoder, &[("x", x), w]).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+        let y = program.output_on_device("y").unwrap();
+        near(&read(&gpu, &y.buffer, y.offset, 35));
+    }
+    for len in [32, 37] {
+        let error = program.step_with(&[("x", Input::Bytes(&vec![0; len])), w]);
+        let error = error.unwrap_err().to_string();
+        let wanted = format!("x has 36 bytes, not {len}");
+        assert!(error.contains(&wanted), "{error}");
+    }
     assert_eq!(heard.load(Ordering::SeqCst), 0);
 }
 

@@ -883,8 +883,7 @@ fn an_inspector_paints_the_first_kernels_of_its_store() {
     let mut live = Live::new(&gpu(), &options, &[Norm::Batch, Norm::Deconv]).unwrap();
     let test = &live.data().test;
     let shape = [test.channels, test.height, test.width];
-    let image = live.data().test_loader(1).unwrap().next_batch().unwrap();
-    let image = image.unwrap().images[..test.image_len()].to_vec();
+    let image = live.data().normalise(&test.image(0).unwrap().0);
     let mut inspectors = Vec::new();
     for run in live.runs_mut() {
         let model = *run.model();

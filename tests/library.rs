@@ -346,10 +346,44 @@ fn bytes_are_floats_divided_by_255() {
     };
     let of_bytes = DataSet::new(images(50, 1), images(19, 2), &[0.3, 0.4], &[0.25, 0.5]).unwrap();
     let options = options().optimizer(Sgd::default());
-    let mut first = Trainer::new(&support::gpu(), small(), of_bytes, options.clone()).unwrap();
-    let mut second = trainer(small(), options).unwrap();
+    let gpu = support::gpu();
+    let mut first = Trainer::new(&gpu, small(), of_bytes.clone(), options.clone()).unwrap();
+    let mut second = trainer(small(), options.clone()).unwrap();
+    let before = first.evaluate().unwrap();
+    assert_eq!(before, second.evaluate().unwrap());
     for _ in 0..3 {
         assert_eq!(first.step().unwrap(), second.step().unwrap());
+    }
+    assert_ne!(first.evaluate().unwrap(), before);
+    // Training images of one kind and test images of the other.
+    let mut mixed = of_bytes;
+    mixed.test = data().test;
+    let mut third = Trainer::new(&gpu, small(), mixed, options).unwrap();
+    assert_eq!(third.evaluate().unwrap(), before);
+}
+
+/// A part has 3 images of 35 bytes: its last word is not full, and the next part begins within a word.
+#[test]
+fn parts_of_batches_of_bytes_are_the_batch() {
+    let shape = [1, 5, 7];
+    let of = |count: usize, seed| {
+        let values = bytes(count, seed)[..count * 35].to_vec();
+        Images::new(values, shape, labels(count), CLASSES).unwrap()
+    };
+    let set = DataSet::new(of(31, 1), of(7, 2), &[0.3], &[0.25]).unwrap();
+    let model = || {
+        Sequential::new()
+            .add("flatten", Flatten)
+            .add("fc", Linear::new(35, CLASSES))
+    };
+    let gpu = support::gpu();
+    let options = options().batch_size(6);
+    let parts = options.clone().accumulate(2);
+    let mut whole = Trainer::new(&gpu, model(), set.clone(), options).unwrap();
+    let mut parts = Trainer::new(&gpu, model(), set, parts).unwrap();
+    for _ in 0..4 {
+        let (a, b) = (whole.step().unwrap(), parts.step().unwrap());
+        assert!((a.loss - b.loss).abs() < 1e-5, "{a:?} {b:?}");
     }
 }
 

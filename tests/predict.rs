@@ -278,7 +278,8 @@ fn pictures_are_brought_to_the_networks_input() {
     let Source::Files(paths) = &set.test.source else {
         panic!("no files")
     };
-    for (path, wanted) in paths.iter().zip(batch.images.chunks(192)) {
+    let images = set.normalise(&batch.images);
+    for (path, wanted) in paths.iter().zip(images.chunks(192)) {
         assert_eq!(
             network.read_input(path).unwrap(),
             wanted,

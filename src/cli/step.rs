@@ -24,7 +24,8 @@ pub(super) struct StepArgs {
     between: bool,
 }
 
-/// A step of what the options of `train` describe, and values for its inputs.
+/// A step of what the options of `train` describe, and values for its inputs. Its images are numbers already: `train` unpacks
+/// them from bytes by one kernel more.
 pub(super) struct Step {
     pub(super) config: TrainConfig,
     pub(super) model: Model,

@@ -136,40 +136,40 @@ pub(super) fn resize(
     Ok(())
 }
 
-/// Appends one plane, moved, mirrored and normalised by `value`. What lies outside is black, 0 before normalisation.
+/// Appends the planes of an image of `height` x `width`, moved and mirrored. What lies outside is 0: black.
 pub(super) fn place<T: Copy + Default>(
-    plane: &[T],
-    width: usize,
+    image: &[T],
+    (height, width): (usize, usize),
     placement: Placement,
-    value: impl Fn(&T) -> f32 + Copy,
-    out: &mut Vec<f32>,
+    out: &mut Vec<T>,
 ) {
     if placement == Placement::default() {
-        out.extend(plane.iter().map(value));
+        out.extend_from_slice(image);
         return;
     }
-    let height = plane.len() / width;
     let right = placement.right;
     // Of a row: how many pixels lie outside before and after those that show.
     let [before, after] = [-right, right].map(|n| width.min(n.max(0) as usize));
-    let black = |count| std::iter::repeat_n(value(&T::default()), count);
-    for y in 0..height {
-        let row = y.checked_add_signed(placement.down).filter(|&r| r < height);
-        let Some(row) = row.map(|r| &plane[r * width..(r + 1) * width]) else {
-            out.extend(black(width));
-            continue;
-        };
-        let shown = row[after..]
-            .get(..width - before - after)
-            .unwrap_or_default();
-        if placement.mirrored {
-            out.extend(black(width - before - shown.len()));
-            out.extend(shown.iter().rev().map(value));
-            out.extend(black(before));
-        } else {
-            out.extend(black(before));
-            out.extend(shown.iter().map(value));
-            out.extend(black(width - before - shown.len()));
+    let black = |count| std::iter::repeat_n(T::default(), count);
+    for plane in image.chunks_exact(height * width) {
+        for y in 0..height {
+            let row = y.checked_add_signed(placement.down).filter(|&r| r < height);
+            let Some(row) = row.map(|r| &plane[r * width..(r + 1) * width]) else {
+                out.extend(black(width));
+                continue;
+            };
+            let shown = row[after..]
+                .get(..width - before - after)
+                .unwrap_or_default();
+            if placement.mirrored {
+                out.extend(black(width - before - shown.len()));
+                out.extend(shown.iter().rev());
+                out.extend(black(before));
+            } else {
+                out.extend(black(before));
+                out.extend_from_slice(shown);
+                out.extend(black(width - before - shown.len()));
+            }
         }
     }
 }
@@ -178,26 +178,34 @@ pub(super) fn place<T: Copy + Default>(
 mod tests {
     use super::*;
 
-    fn placed(down: isize, right: isize, mirrored: bool) -> Vec<f32> {
+    fn placed(down: isize, right: isize, mirrored: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let placement = Placement {
             down,
             right,
             mirrored,
         };
-        let pixels: [u8; 6] = [1, 2, 3, 4, 5, 6];
-        place(&pixels, 3, placement, |&p| f32::from(p), &mut out);
+        place(&[1, 2, 3, 4, 5, 6], (2, 3), placement, &mut out);
         out
     }
 
     #[test]
     fn planes_are_moved_and_mirrored() {
-        assert_eq!(placed(0, 0, false), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        assert_eq!(placed(0, 0, true), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
-        assert_eq!(placed(1, 0, false), [4.0, 5.0, 6.0, 0.0, 0.0, 0.0]);
-        assert_eq!(placed(-1, 1, false), [0.0, 0.0, 0.0, 2.0, 3.0, 0.0]);
-        assert_eq!(placed(0, -2, true), [1.0, 0.0, 0.0, 4.0, 0.0, 0.0]);
-        assert_eq!(placed(4, 4, false), [0.0; 6]);
+        assert_eq!(placed(0, 0, false), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(placed(0, 0, true), [3, 2, 1, 6, 5, 4]);
+        assert_eq!(placed(1, 0, false), [4, 5, 6, 0, 0, 0]);
+        assert_eq!(placed(-1, 1, false), [0, 0, 0, 2, 3, 0]);
+        assert_eq!(placed(0, -2, true), [1, 0, 0, 4, 0, 0]);
+        assert_eq!(placed(4, 4, false), [0; 6]);
+        // Floats, in two planes.
+        let mut out = Vec::new();
+        let placement = Placement {
+            down: 0,
+            right: 1,
+            mirrored: false,
+        };
+        place(&[1.5, 2.5, 3.5, 4.5], (1, 2), placement, &mut out);
+        assert_eq!(out, [2.5, 0.0, 4.5, 0.0]);
     }
 
     #[test]

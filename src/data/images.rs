@@ -1,12 +1,17 @@
 //! Labelled images: where they are, not how they are made into batches.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::{Augment, augment};
+use crate::decode::{self, Room};
 use crate::{Error, Result};
+
+/// Bytes of a pixel that is resized.
+const OF_RGB: u64 = 3;
 
 /// Labelled images that the network sees in one size.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +41,36 @@ pub enum Source {
     Floats(Vec<f32>),
     /// In files, one an image, decoded whenever they are needed.
     Files(Vec<PathBuf>),
+}
+
+/// Values of images, [N, C, H, W], as their source has them: before normalisation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pixels {
+    /// 0 to 255, which stand for 0 to 1: of bytes in memory and of files.
+    Bytes(Vec<u8>),
+    /// Of floats in memory.
+    Floats(Vec<f32>),
+}
+
+impl Pixels {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Floats(values) => values.len(),
+        }
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Default for Pixels {
+    fn default() -> Self {
+        Self::Bytes(Vec::new())
+    }
 }
 
 impl From<Vec<u8>> for Source {
@@ -140,6 +175,50 @@ impl Images {
     /// Values of one image.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
+    }
+
+    /// Whether they are bytes before normalisation, not floats.
+    pub fn are_bytes(&self) -> bool {
+        !matches!(self.source, Source::Floats(_))
+    }
+
+    /// Image `i`, [C, H, W], before normalisation, and its label. A picture in a file is decoded, and brought to the size
+    /// of the images as one for evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if there is no such image or its file is no picture, [`Error::Io`] if that cannot be read.
+    pub fn image(&self, i: usize) -> Result<(Pixels, u16)> {
+        let len = self.image_len();
+        let range = i.saturating_mul(len)..i.saturating_add(1).saturating_mul(len);
+        let none = || Error::data(&self.name, format!("there is no image {i}"));
+        let pixels = match &self.source {
+            Source::Bytes(bytes) => Pixels::Bytes(bytes.get(range).ok_or_else(none)?.to_vec()),
+            Source::Floats(values) => Pixels::Floats(values.get(range).ok_or_else(none)?.to_vec()),
+            Source::Files(paths) => {
+                let path = paths.get(i).ok_or_else(none)?;
+                // Nothing of it is random.
+                let mut random = augment::random(0, 0, i);
+                Pixels::Bytes(self.read(path, Augment::None, &mut random)?)
+            }
+        };
+        Ok((pixels, *self.labels.get(i).ok_or_else(none)?))
+    }
+
+    /// The part of a picture in a file that `augment` chooses, brought to the size of the images, [3, H, W].
+    pub(super) fn read(
+        &self,
+        path: &Path,
+        augment: Augment,
+        random: &mut ChaCha8Rng,
+    ) -> Result<Vec<u8>> {
+        // Its share of the memory of pictures is held until it is resized.
+        let decoded = decode::read(path, Room::of(OF_RGB))?;
+        let picture = decoded.image.into_rgb8();
+        let part = augment.part(picture.width(), picture.height(), random);
+        let mut planes = Vec::new();
+        augment::resize(&picture, part, (self.height, self.width), &mut planes)
+            .map_err(|e| Error::data(path, e))?;
+        Ok(planes)
     }
 
     /// So many of the images, the first of an order that is random but always the same; all if

@@ -8,18 +8,14 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, Images, Source, augment};
-use crate::decode::{self, Room};
+use super::{Augment, Images, Pixels, Source, augment};
 use crate::{Error, Result};
 
 /// Batches waiting for the GPU, over all threads. With more threads than that each holds the one
 /// it has made.
 const AHEAD: usize = 4;
 
-/// Bytes of a pixel that is resized.
-const OF_RGB: u64 = 3;
-
-/// Most threads: a batch of ImageNet's size is 150 MB, and each thread holds at least one.
+/// Most threads: a batch of ImageNet's size is 40 MB, and each thread holds at least one.
 const MOST_WORKERS: usize = 16;
 
 /// How batches are made.
@@ -69,8 +65,8 @@ impl Default for LoaderConfig {
 /// One batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Normalised, NCHW.
-    pub images: Vec<f32>,
+    /// [N, C, H, W], before normalisation: bytes, if [`Images::are_bytes`].
+    pub images: Pixels,
     /// Class numbers, -1 for filling.
     pub labels: Vec<f32>,
     /// Number of images that are no filling; they come first.
@@ -102,10 +98,6 @@ pub struct Loader {
 #[derive(Debug)]
 struct Work {
     images: Arc<Images>,
-    /// The normalised value of every byte, per channel.
-    tables: Vec<[f32; 256]>,
-    /// Mean and standard deviation per channel.
-    scales: Vec<[f32; 2]>,
     config: LoaderConfig,
     per_epoch: usize,
     /// Batches whose memory can be used again.
@@ -114,16 +106,11 @@ struct Work {
 
 impl Loader {
     /// Checks what can be checked; the threads start with the first batch that is asked for, so that one too large for the
-    /// device is refused before memory is taken for it. `mean` and `std` per channel, of pixels in [0, 1].
+    /// device is refused before memory is taken for it.
     ///
     /// # Errors
     /// [`Error::Config`] if no batch can be made.
-    pub fn new(
-        images: Arc<Images>,
-        mean: &[f32],
-        std: &[f32],
-        config: LoaderConfig,
-    ) -> Result<Self> {
+    pub fn new(images: Arc<Images>, config: LoaderConfig) -> Result<Self> {
         let per_epoch = if config.drop_last {
             images.len() / config.batch_size.max(1)
         } else {
@@ -135,14 +122,6 @@ impl Loader {
                 config.batch_size,
                 images.len(),
                 images.len()
-            )));
-        }
-        if mean.len() != images.channels || std.len() != images.channels {
-            return Err(Error::Config(format!(
-                "{} means and {} standard deviations for {} channels",
-                mean.len(),
-                std.len(),
-                images.channels
             )));
         }
         let in_memory = !matches!(images.source, Source::Files(_));
@@ -157,8 +136,6 @@ impl Loader {
         };
         let workers = workers.min(MOST_WORKERS);
         let work = Arc::new(Work {
-            tables: tables(mean, std),
-            scales: mean.iter().zip(std).map(|(&m, &s)| [m, s]).collect(),
             config,
             per_epoch,
             images,
@@ -240,18 +217,6 @@ impl Drop for Loader {
     }
 }
 
-/// The normalised value of every byte, per channel.
-pub(super) fn tables(mean: &[f32], std: &[f32]) -> Vec<[f32; 256]> {
-    let table = |(&mean, &std): (&f32, &f32)| {
-        let mut table = [0.0; 256];
-        for (i, value) in table.iter_mut().enumerate() {
-            *value = (i as f32 / 255.0 - mean) / std;
-        }
-        table
-    };
-    mean.iter().zip(std).map(table).collect()
-}
-
 impl Work {
     /// What a thread does: every `workers`th batch from `start` + `worker` on.
     fn produce(&self, worker: u64, workers: u64, send: &SyncSender<Result<Batch>>) {
@@ -293,7 +258,7 @@ impl Work {
     fn batch(&self, epoch: u64, index: usize, order: &[usize]) -> Result<Batch> {
         let size = self.config.batch_size;
         let mut batch = self.used().pop().unwrap_or_default();
-        batch.images.clear();
+        batch.images = emptied(batch.images, self.images.are_bytes());
         batch.labels.clear();
         batch.skipped.clear();
         for at in index * size..((index + 1) * size).min(order.len()) {
@@ -311,7 +276,11 @@ impl Work {
         batch.epoch = epoch;
         batch.index = index;
         batch.is_last = index + 1 == self.per_epoch;
-        batch.images.resize(size * self.images.image_len(), 0.0);
+        let len = size * self.images.image_len();
+        match &mut batch.images {
+            Pixels::Bytes(bytes) => bytes.resize(len, 0),
+            Pixels::Floats(values) => values.resize(len, 0.0),
+        }
         batch.labels.resize(size, -1.0);
         Ok(batch)
     }
@@ -331,39 +300,42 @@ impl Work {
     /// Appends image `i`, changed by the random numbers of `luck`.
     fn image(&self, i: usize, luck: usize, epoch: u64, batch: &mut Batch) -> Result<()> {
         let (images, augment) = (&*self.images, self.config.augment);
-        let (len, plane) = (images.image_len(), images.height * images.width);
+        let (len, size) = (images.image_len(), (images.height, images.width));
         let mut random = augment::random(self.config.seed, epoch, luck);
-        let mut resized = Vec::new();
-        let pixels = match &images.source {
-            Source::Bytes(bytes) => &bytes[i * len..(i + 1) * len],
-            Source::Floats(values) => {
+        match (&images.source, &mut batch.images) {
+            (Source::Bytes(bytes), Pixels::Bytes(out)) => {
                 let placement = augment.placement(&mut random);
-                let planes = values[i * len..(i + 1) * len].chunks_exact(plane);
-                for (plane, &[mean, std]) in planes.zip(&self.scales) {
-                    let value = |&v: &f32| (v - mean) / std;
-                    augment::place(plane, images.width, placement, value, &mut batch.images);
-                }
-                batch.labels.push(f32::from(images.labels[i]));
-                return Ok(());
+                augment::place(&bytes[i * len..(i + 1) * len], size, placement, out);
             }
-            Source::Files(paths) => {
-                // Its share of the memory of pictures is held until it is resized.
-                let decoded = decode::read(&paths[i], Room::of(OF_RGB))?;
-                let picture = decoded.image.into_rgb8();
-                let part = augment.part(picture.width(), picture.height(), &mut random);
-                let size = (images.height, images.width);
-                augment::resize(&picture, part, size, &mut resized)
-                    .map_err(|e| Error::data(&paths[i], e))?;
-                &resized
+            (Source::Floats(values), Pixels::Floats(out)) => {
+                let placement = augment.placement(&mut random);
+                augment::place(&values[i * len..(i + 1) * len], size, placement, out);
             }
-        };
-        let placement = augment.placement(&mut random);
-        for (plane, table) in pixels.chunks_exact(plane).zip(&self.tables) {
-            let value = |&p: &u8| table[usize::from(p)];
-            augment::place(plane, images.width, placement, value, &mut batch.images);
+            (Source::Files(paths), Pixels::Bytes(out)) => {
+                let picture = images.read(&paths[i], augment, &mut random)?;
+                let placement = augment.placement(&mut random);
+                augment::place(&picture, size, placement, out);
+            }
+            _ => return Err(Error::bug("a batch has no place for these images")),
         }
         batch.labels.push(f32::from(images.labels[i]));
         Ok(())
+    }
+}
+
+/// No values, in the memory of `used` if they are of the same kind.
+fn emptied(used: Pixels, are_bytes: bool) -> Pixels {
+    match (used, are_bytes) {
+        (Pixels::Bytes(mut bytes), true) => {
+            bytes.clear();
+            Pixels::Bytes(bytes)
+        }
+        (Pixels::Floats(mut values), false) => {
+            values.clear();
+            Pixels::Floats(values)
+        }
+        (_, true) => Pixels::Bytes(Vec::new()),
+        (_, false) => Pixels::Floats(Vec::new()),
     }
 }
 
@@ -395,7 +367,7 @@ mod tests {
     }
 
     fn all(config: LoaderConfig) -> Vec<Batch> {
-        let mut loader = Loader::new(images(23), &[0.0], &[1.0 / 255.0], config).unwrap();
+        let mut loader = Loader::new(images(23), config).unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = loader.next_batch().unwrap() {
             batches.push(batch.clone());
@@ -404,23 +376,27 @@ mod tests {
         batches
     }
 
+    fn bytes(batch: &Batch) -> &[u8] {
+        match &batch.images {
+            Pixels::Bytes(bytes) => bytes,
+            Pixels::Floats(_) => panic!("bytes became floats"),
+        }
+    }
+
     #[test]
     fn every_image_once_an_epoch_in_another_order() {
         let batches = all(config(5));
         assert_eq!(batches.len(), 10);
-        let epoch = |e: u64| -> Vec<f32> {
+        let epoch = |e: u64| -> Vec<u8> {
             let of = batches.iter().filter(|b| b.epoch == e);
-            of.flat_map(|b| b.images.chunks(2).take(b.len).map(|p| p[0]))
+            of.flat_map(|b| bytes(b).chunks(2).take(b.len).map(|p| p[0]))
                 .collect()
         };
         let (first, second) = (epoch(0), epoch(1));
         assert_ne!(first, second);
         for mut values in [first, second] {
-            values.sort_by(f32::total_cmp);
-            let expected: Vec<f32> = (0..23).map(|i| i as f32).collect();
-            for (value, wanted) in values.iter().zip(&expected) {
-                assert!((value - wanted).abs() < 1e-4);
-            }
+            values.sort_unstable();
+            assert_eq!(values, (0..23).collect::<Vec<u8>>());
         }
     }
 
@@ -439,7 +415,7 @@ mod tests {
         let last = &all(config(5))[4];
         assert_eq!((last.len, last.is_last), (3, true));
         assert_eq!(last.labels[3..], [-1.0, -1.0]);
-        assert_eq!(last.images[6..], [0.0; 4]);
+        assert_eq!(bytes(last)[6..], [0; 4]);
         let dropped = LoaderConfig {
             drop_last: true,
             ..config(5)
@@ -451,7 +427,7 @@ mod tests {
 
     #[test]
     fn impossible_batches_are_refused() {
-        let new = |config| Loader::new(images(3), &[0.0], &[1.0], config);
+        let new = |config| Loader::new(images(3), config);
         assert!(new(config(0)).is_err());
         let dropped = LoaderConfig {
             drop_last: true,
@@ -465,7 +441,7 @@ mod tests {
     fn a_thread_that_dies_is_an_error() {
         let mut broken = Images::clone(&images(9));
         broken.source = Source::Bytes(vec![0; 7]);
-        let mut loader = Loader::new(Arc::new(broken), &[0.0], &[1.0], config(2)).unwrap();
+        let mut loader = Loader::new(Arc::new(broken), config(2)).unwrap();
         let error = (0..9).find_map(|_| loader.next_batch().err());
         assert!(matches!(error, Some(Error::Data { .. })), "{error:?}");
     }
@@ -515,7 +491,7 @@ mod tests {
             epochs: None,
             ..config(2)
         };
-        let mut loader = Loader::new(images(9), &[0.0], &[1.0], endless).unwrap();
+        let mut loader = Loader::new(images(9), endless).unwrap();
         assert!(loader.next_batch().unwrap().is_some());
         drop(loader);
     }

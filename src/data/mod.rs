@@ -1,7 +1,7 @@
 //! Data sets and batches, in host memory only.
 //!
 //! Files -> [`idx`], `cifar` or `folder` -> [`Images`] -> [`Loader`] (threads: order, decoding,
-//! augmentation, normalisation, batches) -> the training loop. Which sets there are: [`SETS`].
+//! augmentation, batches) -> the training loop, whose graph normalises. Which sets there are: [`SETS`].
 
 mod augment;
 mod builtin;
@@ -24,7 +24,7 @@ pub use augment::Augment;
 pub use check::{Report, check};
 pub use fetch::{BASE_VARIABLE, fetch};
 pub use folder::pictures_below;
-pub use images::{Images, Source};
+pub use images::{Images, Pixels, Source};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub(crate) use sets::FOLDER;
 pub use sets::{Download, SETS, Set, find as find_set};
@@ -154,7 +154,7 @@ impl DataSet {
             workers: self.workers,
             skip_bad: self.skip_bad,
         };
-        Loader::new(Arc::clone(&self.train), &self.mean, &self.std, config)
+        Loader::new(Arc::clone(&self.train), config)
     }
 
     /// All test images once, in order.
@@ -168,8 +168,34 @@ impl DataSet {
             skip_bad: self.skip_bad,
             ..LoaderConfig::default()
         };
-        Loader::new(Arc::clone(&self.test), &self.mean, &self.std, config)
+        Loader::new(Arc::clone(&self.test), config)
     }
+
+    /// Images [N, C, H, W] as a network takes them: what the graph of a step makes of them on the device.
+    pub fn normalise(&self, images: &Pixels) -> Vec<f32> {
+        let plane = self.train.height * self.train.width;
+        let (mean, std) = (&self.mean, &self.std);
+        match images {
+            Pixels::Bytes(bytes) => normalised(bytes, |v| f32::from(v) / 255.0, plane, mean, std),
+            Pixels::Floats(values) => normalised(values, |v| v, plane, mean, std),
+        }
+    }
+}
+
+/// Values of images, whose channels have `plane` values, less the mean and divided by the deviation of their channel.
+fn normalised<T: Copy>(
+    images: &[T],
+    value: impl Fn(T) -> f32,
+    plane: usize,
+    mean: &[f32],
+    std: &[f32],
+) -> Vec<f32> {
+    let scales = mean.iter().zip(std).cycle();
+    let mut out = Vec::with_capacity(images.len());
+    for (plane, (mean, std)) in images.chunks(plane.max(1)).zip(scales) {
+        out.extend(plane.iter().map(|&v| (value(v) - mean) / std));
+    }
+    out
 }
 
 /// Where `data fetch` puts data sets, below the folder of work.

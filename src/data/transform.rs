@@ -2,8 +2,8 @@
 
 use image::RgbImage;
 
-use super::augment::{self, CENTRE, Placement};
-use super::loader::tables;
+use super::augment::{self, CENTRE};
+use super::normalised;
 
 /// How a picture becomes the input of a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,15 +33,10 @@ impl Transform {
         let picture = grey.as_ref().unwrap_or(picture);
         let mut planes = Vec::new();
         augment::resize(picture, part, (height, width), &mut planes)?;
-        let tables = tables(&self.mean, &self.std);
-        for (plane, table) in planes
-            .chunks_exact(height * width)
-            .zip(&tables)
-            .take(channels)
-        {
-            let value = |pixel: &u8| table[usize::from(*pixel)];
-            augment::place(plane, width, Placement::default(), value, out);
-        }
+        planes.truncate(channels * height * width);
+        let (mean, std) = (&self.mean, &self.std);
+        let unit = |v: u8| f32::from(v) / 255.0;
+        out.extend(normalised(&planes, unit, height * width, mean, std));
         Ok(())
     }
 }

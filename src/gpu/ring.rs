@@ -130,8 +130,8 @@ impl Upload {
         })
     }
 
-    /// Writes `parts` (offset in bytes, values) into the next free buffer, waiting only if the
-    /// GPU is a whole ring behind, and records the copy of all of it to the start of `target`.
+    /// Writes `parts` (offset, bytes; the last word is filled up with zeros) into the next free buffer, waiting only if
+    /// the GPU is a whole ring behind, and records the copy of all of it to the start of `target`.
     ///
     /// # Errors
     /// What the device reported.
@@ -140,18 +140,19 @@ impl Upload {
         gpu: &Gpu,
         encoder: &mut wgpu::CommandEncoder,
         target: &wgpu::Buffer,
-        parts: &[(u64, &[f32])],
+        parts: &[(u64, &[u8])],
     ) -> Result<()> {
         let slot = &mut self.slots[self.next];
         slot.ready(gpu, true)?;
-        for (offset, values) in parts {
-            let bytes: &[u8] = bytemuck::cast_slice(values);
-            let range = *offset..*offset + bytes.len() as u64;
+        for (offset, bytes) in parts {
+            // Whole words are mapped.
+            let range = *offset..*offset + bytes.len().next_multiple_of(4) as u64;
             let mut view = slot
                 .buffer
                 .get_mapped_range_mut(range)
                 .map_err(|e| Error::DeviceLost(format!("upload buffer: {e}")))?;
-            view.slice(..).copy_from_slice(bytes);
+            view.slice(..bytes.len()).copy_from_slice(bytes);
+            view.slice(bytes.len()..).fill(0);
         }
         slot.buffer.unmap();
         let size = self.size_bytes.next_multiple_of(4);

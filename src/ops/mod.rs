@@ -37,6 +37,7 @@ mod softmax_cross_entropy;
 mod strided_copy;
 mod top_k_accuracy;
 mod unary;
+mod unpack_pixels;
 
 pub use avg_pool2d::AvgPool2d;
 pub use batch_norm::{BatchNorm, BatchStatistics};
@@ -67,3 +68,4 @@ pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use strided_copy::{Padding2d, StridedCopy};
 pub use top_k_accuracy::TopKAccuracy;
 pub use unary::Unary;
+pub use unpack_pixels::UnpackPixels;

@@ -12,11 +12,54 @@ use crate::{Error, Result};
 pub enum Input<'a> {
     /// Of the host, row-major.
     Values(&'a [f32]),
+    /// Bytes of the host, four to a number of the input from the lowest byte on; the last number is filled up with zeros.
+    /// They are no numbers before an op, such as [`crate::graph::Tensor::unpack_pixels`], makes some of them.
+    Bytes(&'a [u8]),
     /// On the device, row-major f32 from `offset` (bytes, a multiple of 4) on, in a buffer with the usage `COPY_SRC`.
     Buffer(&'a wgpu::Buffer, u64),
 }
 
-/// Where an output is after a step. The next step of any program of the same workspace, as those of one store are, writes over it.
+impl<'a> Input<'a> {
+    /// What is to be uploaded.
+    pub(super) fn of_host(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Values(values) => Some(bytemuck::cast_slice(values)),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Buffer(..) => None,
+        }
+    }
+
+    /// Refuses it for an input `name` of `len` numbers that it does not fit.
+    pub(super) fn check(self, name: &str, len: usize) -> Result<()> {
+        let bytes = len as u64 * 4;
+        let message = match self {
+            Self::Values(values) if values.len() != len => {
+                format!("{name} has {len} values, not {}", values.len())
+            }
+            Self::Bytes(given) if given.len().div_ceil(4) != len => {
+                format!("{name} has {bytes} bytes, not {}", given.len())
+            }
+            Self::Buffer(buffer, offset)
+                if !offset.is_multiple_of(4)
+                    || offset
+                        .checked_add(bytes)
+                        .is_none_or(|end| end > buffer.size()) =>
+            {
+                let size = buffer.size();
+                format!("{name} takes {bytes} bytes and not those from {offset} of {size}")
+            }
+            Self::Buffer(buffer, _) if !buffer.usage().contains(BufferUsages::COPY_SRC) => {
+                let message = format!("the buffer of {name} lacks the usage COPY_SRC");
+                return Err(Error::graph("step", message));
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::shape("step", message))
+    }
+}
+
+/// Where an output is after a step. The next step of any program of the same workspace, as those of one store are,
+/// writes over it.
 #[derive(Clone, Debug)]
 pub struct OnDevice {
     /// With the usages `STORAGE` and `COPY_SRC`. Other tensors are in it, too: it is to be read only.
@@ -49,46 +92,20 @@ impl Program {
     /// [`Error::Shape`] if an input has another size or lies past the end of its buffer, [`Error::Graph`] if one is missing
     /// or unknown or its buffer lacks `COPY_SRC`; what the device reported.
     pub fn record(&self, encoder: &mut CommandEncoder, inputs: &[(&str, Input<'_>)]) -> Result<()> {
-        let mut copies = Vec::with_capacity(inputs.len());
-        for &(name, input) in inputs {
-            let placed = self.placed(name)?;
-            let bytes = placed.len as u64 * 4;
-            match input {
-                Input::Values(values) => self.check_len(name, values.len())?,
-                Input::Buffer(buffer, offset) => {
-                    let end = offset.checked_add(bytes);
-                    if end.is_none_or(|end| end > buffer.size()) || offset % 4 != 0 {
-                        let size = buffer.size();
-                        let message = format!(
-                            "{name} takes {bytes} bytes and not those from {offset} of {size}"
-                        );
-                        return Err(Error::shape("record", message));
-                    }
-                    if !buffer.usage().contains(BufferUsages::COPY_SRC) {
-                        let message = format!("the buffer of {name} lacks the usage COPY_SRC");
-                        return Err(Error::graph("record", message));
-                    }
-                }
-            }
-            copies.push((placed.offset_bytes, bytes, input));
-        }
-        self.check_missing(inputs.iter().map(|(name, _)| *name))?;
+        let inputs = self.locate(inputs)?;
         self.gpu.watch(|| {
-            for (to, bytes, input) in copies {
-                let target = &self.input_buffer;
-                match input {
-                    Input::Buffer(buffer, from) => {
-                        encoder.copy_buffer_to_buffer(buffer, from, target, to, bytes);
-                    }
-                    Input::Values(values) => {
-                        let descriptor = wgpu::util::BufferInitDescriptor {
-                            label: Some("input"),
-                            contents: bytemuck::cast_slice(values),
-                            usage: BufferUsages::COPY_SRC,
-                        };
-                        let staged = self.gpu.device.create_buffer_init(&descriptor);
-                        encoder.copy_buffer_to_buffer(&staged, 0, target, to, bytes);
-                    }
+            for (placed, input) in inputs {
+                if let Some(contents) = input.of_host() {
+                    let descriptor = wgpu::util::BufferInitDescriptor {
+                        label: Some("input"),
+                        contents,
+                        usage: BufferUsages::COPY_SRC,
+                    };
+                    // Its size is rounded up to whole words.
+                    let staged = self.gpu.device.create_buffer_init(&descriptor);
+                    self.copy_input(encoder, placed, &staged, 0);
+                } else if let Input::Buffer(buffer, from) = input {
+                    self.copy_input(encoder, placed, buffer, from);
                 }
             }
             self.dispatch(encoder);

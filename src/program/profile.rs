@@ -3,6 +3,7 @@
 use wgpu::BufferUsages;
 
 use super::Program;
+use super::step::of_values;
 use crate::Result;
 use crate::gpu::read_back;
 
@@ -64,14 +65,13 @@ impl Program {
     }
 
     fn timed_step(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
-        let parts = self.locate(inputs)?;
+        let inputs = self.locate(&of_values(inputs))?;
         let gpu = std::sync::Arc::clone(&self.gpu);
         let mut times = Vec::new();
         let mut first_stamp = None;
         let mut first_encoder = Some(gpu.device.create_command_encoder(&Default::default()));
         if let Some(encoder) = &mut first_encoder {
-            self.upload
-                .write(&gpu, encoder, &self.input_buffer, &parts)?;
+            self.write_inputs(encoder, &inputs)?;
         }
         for chunk in self.dispatches.chunks(MAX_QUERIES / 2) {
             let count = 2 * chunk.len();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{OutputCopy, Placed, Program};
+use super::{Input, OutputCopy, Placed, Program};
 use crate::{Error, Result};
 
 /// What a step read back.
@@ -45,20 +45,27 @@ impl Program {
     /// [`Error::Shape`] if an input has another size, [`Error::Graph`] if one is missing or unknown; what the device
     /// reported.
     pub fn step(&mut self, inputs: &[(&str, &[f32])]) -> Result<u64> {
-        let parts = self.locate(inputs)?;
+        self.step_with(&of_values(inputs))
+    }
+
+    /// As [`Program::step`], with inputs that are numbers, bytes or on the device.
+    ///
+    /// # Errors
+    /// As [`Program::record`].
+    pub fn step_with(&mut self, inputs: &[(&str, Input<'_>)]) -> Result<u64> {
+        let inputs = self.locate(inputs)?;
         if !self.readback.has_room() {
             let done = self.take(true)?;
             self.finished.extend(done);
         }
         let gpu = Arc::clone(&self.gpu);
-        gpu.watch(|| self.submit(&parts))?
+        gpu.watch(|| self.submit(&inputs))?
     }
 
-    fn submit(&mut self, parts: &[(u64, &[f32])]) -> Result<u64> {
+    fn submit(&mut self, inputs: &[(Placed, Input<'_>)]) -> Result<u64> {
         let gpu = Arc::clone(&self.gpu);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.upload
-            .write(&gpu, &mut encoder, &self.input_buffer, parts)?;
+        self.write_inputs(&mut encoder, inputs)?;
         self.dispatch(&mut encoder);
         if let Some(target) = self.readback.target() {
             for output in &self.outputs {
@@ -73,6 +80,38 @@ impl Program {
         self.upload.submitted(&submission);
         self.readback.submitted(step, &submission);
         Ok(step)
+    }
+
+    /// Writes what is the host's and records the copies of all to where the kernels read them.
+    pub(super) fn write_inputs(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        inputs: &[(Placed, Input<'_>)],
+    ) -> Result<()> {
+        let of_host = inputs
+            .iter()
+            .filter_map(|(placed, input)| Some((placed.offset_bytes, input.of_host()?)));
+        let parts: Vec<_> = of_host.collect();
+        self.upload
+            .write(&self.gpu, encoder, &self.input_buffer, &parts)?;
+        for &(placed, input) in inputs {
+            if let Input::Buffer(buffer, from) = input {
+                self.copy_input(encoder, placed, buffer, from);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the copy of an input from a buffer to its place.
+    pub(super) fn copy_input(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        placed: Placed,
+        from: &wgpu::Buffer,
+        offset: u64,
+    ) {
+        let (target, bytes) = (&self.input_buffer, placed.len as u64 * 4);
+        encoder.copy_buffer_to_buffer(from, offset, target, placed.offset_bytes, bytes);
     }
 
     pub(super) fn dispatch(&self, encoder: &mut wgpu::CommandEncoder) {
@@ -124,44 +163,25 @@ impl Program {
             .ok_or_else(|| Error::DeviceLost("the step left no result".into()))
     }
 
-    /// Offsets in the upload buffer of the values given.
-    pub(super) fn locate<'a>(&self, inputs: &[(&str, &'a [f32])]) -> Result<Vec<(u64, &'a [f32])>> {
-        let mut parts = Vec::with_capacity(inputs.len());
-        for (name, values) in inputs {
-            self.check_len(name, values.len())?;
-            parts.push((self.placed(name)?.offset_bytes, *values));
-        }
-        self.check_missing(inputs.iter().map(|(name, _)| *name))?;
-        Ok(parts)
-    }
-
-    pub(super) fn placed(&self, name: &str) -> Result<Placed> {
-        self.inputs.get(name).copied().ok_or_else(|| {
-            let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
-            let message = format!("no input is called {name}; there are {known:?}");
-            Error::graph("step", message)
-        })
-    }
-
-    /// Refuses another number of values than the input `name` has.
-    pub(super) fn check_len(&self, name: &str, len: usize) -> Result<()> {
-        let placed = self.placed(name)?;
-        if placed.len != len {
-            let message = format!("{name} has {} values, not {len}", placed.len);
-            return Err(Error::shape("step", message));
-        }
-        Ok(())
-    }
-
-    /// Refuses inputs of which one is not among `given`.
-    pub(super) fn check_missing<'n>(
+    /// Where the inputs given are in the input buffer.
+    pub(super) fn locate<'a>(
         &self,
-        given: impl Iterator<Item = &'n str> + Clone,
-    ) -> Result<()> {
-        let is_given = |name: &str| given.clone().any(|other| other == name);
+        inputs: &[(&str, Input<'a>)],
+    ) -> Result<Vec<(Placed, Input<'a>)>> {
+        let mut located = Vec::with_capacity(inputs.len());
+        for &(name, input) in inputs {
+            let placed = self.inputs.get(name).copied().ok_or_else(|| {
+                let known: Vec<&str> = self.inputs.keys().map(String::as_str).collect();
+                let message = format!("no input is called {name}; there are {known:?}");
+                Error::graph("step", message)
+            })?;
+            input.check(name, placed.len)?;
+            located.push((placed, input));
+        }
+        let is_given = |name: &str| inputs.iter().any(|(other, _)| *other == name);
         match self.inputs.keys().find(|name| !is_given(name)) {
             Some(missing) => Err(Error::graph("step", format!("input {missing} is missing"))),
-            None => Ok(()),
+            None => Ok(located),
         }
     }
 
@@ -171,6 +191,12 @@ impl Program {
             read_outputs(outputs, step, data)
         })
     }
+}
+
+/// Inputs that are numbers of the host.
+pub(super) fn of_values<'a>(inputs: &[(&'a str, &'a [f32])]) -> Vec<(&'a str, Input<'a>)> {
+    let input = |&(name, values)| (name, Input::Values(values));
+    inputs.iter().map(input).collect()
 }
 
 fn read_outputs(outputs: &[OutputCopy], step: u64, data: &[f32]) -> Outputs {

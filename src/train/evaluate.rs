@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::config::TrainConfig;
 use super::options::TrainOptions;
-use super::step::evaluation_step;
+use super::step::{ImageInput, evaluation_step};
+use super::stepper::input_of;
 use super::trained::Trained;
 use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::nn::{Layer, RowLoss};
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::{CompileOptions, Input, Outputs, Program, Store};
 use crate::{Error, Result};
 
 /// Means over all images.
@@ -44,9 +45,8 @@ impl Evaluator {
         data: &DataSet,
         batch_size: usize,
     ) -> Result<Self> {
-        let images = &data.test;
-        let shape = [batch_size, images.channels, images.height, images.width];
-        let graph = evaluation_step(model, loss, shape)?;
+        let images = ImageInput::of(data, &data.test, batch_size);
+        let graph = evaluation_step(model, loss, images)?;
         Ok(Self {
             program: Program::compile(&graph, store, CompileOptions::default())?,
             data: data.clone(),
@@ -86,8 +86,12 @@ impl Evaluator {
             for why in &batch.skipped {
                 skipped(why);
             }
-            let inputs = [("images", &*batch.images), ("labels", &*batch.labels)];
-            self.program.step(&inputs)?;
+            let [images, labels] = [
+                input_of(&batch.images, [0, 1]),
+                Input::Values(&batch.labels),
+            ];
+            self.program
+                .step_with(&[("images", images), ("labels", labels)])?;
             loader.recycle(batch);
             for outputs in self.program.collect()? {
                 add(&lens, outputs);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::config::TrainConfig;
-use super::step::evaluation_step;
+use super::step::{ImageInput, evaluation_step};
 use super::stepper::{Recipe, step_graphs};
+use crate::data::DataSet;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::graph::op::Variants;
@@ -13,8 +14,8 @@ use crate::nn::Mode;
 use crate::program::{CompileOptions, Program};
 use crate::{Error, Result};
 
-/// `error`, a lack of room for batches of `shape` [N, C, H, W], with the largest batch that there is
-/// room for and the fewest parts of this one. Allocates, but compiles nothing.
+/// `error`, a lack of room for batches of `set`, with the largest batch that there is room for and the fewest parts of this
+/// one. Allocates, but compiles nothing.
 ///
 /// # Errors
 /// What the device reported.
@@ -23,16 +24,16 @@ pub(super) fn with_advice(
     gpu: &Gpu,
     model: &Model,
     config: &TrainConfig,
-    shape: [usize; 4],
+    set: &DataSet,
     modes: &[Mode],
 ) -> Result<Error> {
-    let [batch, channels, height, width] = shape;
+    let batch = config.batch_size;
     let fits = |images: usize, accumulate: usize| -> Result<bool> {
         let mut part = config.clone();
         part.accumulate = accumulate;
-        let shape = [images, channels, height, width];
-        let mut graphs = step_graphs(Recipe::new(model, &part), shape, modes)?;
-        graphs.push(evaluation_step(model, config.loss, shape)?);
+        let [train, test] = [&set.train, &set.test].map(|of| ImageInput::of(set, of, images));
+        let mut graphs = step_graphs(Recipe::new(model, &part), &train, modes)?;
+        graphs.push(evaluation_step(model, config.loss, test)?);
         match planned_bytes(gpu, &graphs, config.kernels) {
             Ok(bytes) => gpu.has_room(bytes),
             Err(Error::Limit(_)) => Ok(false),

@@ -9,6 +9,7 @@ use super::curves::{Over, draw_curves};
 use super::interface::Interface;
 use super::metrics::{Record, Split};
 use super::options::TrainOptions;
+use super::step::ImageInput;
 use super::stepper::{Recipe, Stepper};
 use super::trained::Trained;
 use crate::data::{DataSet, Loader};
@@ -68,14 +69,9 @@ impl Live {
                 None => Store::new(gpu, config.seed),
             };
             config.choose_kernels(&mut store)?;
-            let shape = [
-                config.batch_size,
-                images.channels,
-                images.height,
-                images.width,
-            ];
+            let part = ImageInput::of(&data, images, config.batch_size);
             let modes = model.modes(u64::MAX, FreezeCounter::new(config.freeze_iter));
-            let stepper = Stepper::new(&mut store, Recipe::new(&model, &config), shape, &modes)?;
+            let stepper = Stepper::new(&mut store, Recipe::new(&model, &config), &part, &modes)?;
             runs.push(LiveRun {
                 norm,
                 losses: Vec::new(),

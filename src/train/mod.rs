@@ -36,7 +36,9 @@ pub use predictor::Predictor;
 pub use presets::{preset, preset_names};
 pub use run::{Event, Progress, Start, Summary, train};
 pub use saved::Saved;
-pub use step::{accumulation_step, evaluation_step, prediction_step, training_step, update_step};
+pub use step::{
+    ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
+};
 pub use stepper::StepResult;
 pub use trained::{Guess, Prediction, Trained};
 pub use trainer::{Trainer, TrainerOptions};

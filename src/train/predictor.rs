@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::interface::Interface;
-use super::step::{classes_of, prediction_step};
+use super::step::{ImageInput, classes_of, prediction_step};
 use crate::gpu::Gpu;
 use crate::nn::Layer;
 use crate::program::{CompileOptions, Program, Store};
 use crate::{Error, Result};
 
 /// Most images of one step.
-pub(super) const MOST: usize = 256;
+const MOST: usize = 256;
 
 /// A trained network that predicts.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ impl Predictor {
         let interface = Interface::read(path, &metadata, None)?;
         let classes = classes_of(&model, interface.shape)?;
         let mut store = Store::new(gpu, 0);
-        let mut forward = Forward::new(Arc::new(model), MOST);
+        let mut forward = Forward::new(Arc::new(model), &interface);
         // A program has the states that are to be filled.
-        forward.prepare(&mut store, interface.shape, 1)?;
+        forward.prepare(&mut store, 1)?;
         checkpoint::part_to_store(path, &tensors, &store, &checkpoint::MODEL)?;
         Ok(Self {
             store,
@@ -59,8 +59,7 @@ impl Predictor {
     /// # Errors
     /// [`Error::Shape`] if the values are no whole images; what the device reported.
     pub fn predict(&mut self, images: &[f32]) -> Result<Vec<f32>> {
-        let (store, interface) = (&mut self.store, &self.interface);
-        self.forward.predict(store, interface, images)
+        self.forward.predict(&mut self.store, images)
     }
 
     /// Shape [C, H, W] of an image.
@@ -82,15 +81,34 @@ impl Predictor {
 /// A network compiled for predictions of some numbers of images at once.
 pub(super) struct Forward {
     model: Arc<dyn Layer + Send + Sync>,
+    /// [C, H, W].
+    shape: [usize; 3],
+    /// By which the graph normalises images, if they are not given so: mean and deviation per channel.
+    scales: Option<[Vec<f32>; 2]>,
     programs: BTreeMap<usize, Program>,
     /// Most images of one step.
     most: usize,
 }
 
 impl Forward {
-    pub(super) fn new(model: Arc<dyn Layer + Send + Sync>, most: usize) -> Self {
+    /// Of images as `interface` has them, before normalisation.
+    pub(super) fn new(model: Arc<dyn Layer + Send + Sync>, interface: &Interface) -> Self {
+        Self {
+            scales: Some([interface.mean.clone(), interface.std.clone()]),
+            ..Self::of_normalised(model, interface.shape, MOST)
+        }
+    }
+
+    /// Of normalised images [C, H, W] of `shape`, `most` of them in a step.
+    pub(super) fn of_normalised(
+        model: Arc<dyn Layer + Send + Sync>,
+        shape: [usize; 3],
+        most: usize,
+    ) -> Self {
         Self {
             model,
+            shape,
+            scales: None,
             programs: BTreeMap::new(),
             most,
         }
@@ -100,22 +118,22 @@ impl Forward {
         &*self.model
     }
 
-    /// Compiles for `count` images [C, H, W] of `shape` at once, or, if these do not fit, for fewer. Gives the number of images
-    /// of a step. Few numbers are compiled, powers of two, and one that is up to four times as large serves as well.
-    pub(super) fn prepare(
-        &mut self,
-        store: &mut Store,
-        shape: [usize; 3],
-        count: usize,
-    ) -> Result<usize> {
-        let [c, h, w] = shape;
+    /// Compiles for `count` images at once, or, if these do not fit, for fewer. Gives the number of images of a step. Few
+    /// numbers are compiled, powers of two, and one that is up to four times as large serves as well.
+    pub(super) fn prepare(&mut self, store: &mut Store, count: usize) -> Result<usize> {
+        let [c, h, w] = self.shape;
         loop {
             let at_once = count.next_power_of_two().min(self.most);
-            let there = self.programs.range(at_once..=at_once.saturating_mul(4));
-            if let Some((&at_once, _)) = there.into_iter().next() {
+            let mut there = self.programs.range(at_once..=at_once.saturating_mul(4));
+            if let Some((&at_once, _)) = there.next() {
                 return Ok(at_once);
             }
-            let graph = prediction_step(&*self.model, [at_once, c, h, w])?;
+            let shape = [at_once, c, h, w];
+            let images = match &self.scales {
+                Some([mean, std]) => ImageInput::floats(shape, mean, std),
+                None => shape.into(),
+            };
+            let graph = prediction_step(&*self.model, images)?;
             match Program::compile(&graph, store, CompileOptions::default()) {
                 Ok(program) => {
                     self.programs.insert(at_once, program);
@@ -130,47 +148,26 @@ impl Forward {
     }
 
     /// As [`Predictor::predict`].
-    pub(super) fn predict(
-        &mut self,
-        store: &mut Store,
-        interface: &Interface,
-        images: &[f32],
-    ) -> Result<Vec<f32>> {
-        let [channels, height, width] = interface.shape;
-        let scales = interface.mean.iter().zip(&interface.std).cycle();
-        let planes = images.chunks(height * width).zip(scales);
-        let mut normalised = Vec::with_capacity(images.len());
-        for (plane, (mean, std)) in planes {
-            normalised.extend(plane.iter().map(|v| (v - mean) / std));
-        }
-        self.predict_normalised(store, [channels, height, width], &normalised)
-    }
-
-    /// As [`Predictor::predict`], of images that are normalised.
-    pub(super) fn predict_normalised(
-        &mut self,
-        store: &mut Store,
-        shape: [usize; 3],
-        images: &[f32],
-    ) -> Result<Vec<f32>> {
-        let len: usize = shape.iter().product();
+    pub(super) fn predict(&mut self, store: &mut Store, images: &[f32]) -> Result<Vec<f32>> {
+        let len: usize = self.shape.iter().product();
         if images.is_empty() || !images.len().is_multiple_of(len) {
             let message = format!(
-                "{} values are no images of {shape:?}, which have {len} values each",
-                images.len()
+                "{} values are no images of {:?}, which have {len} values each",
+                images.len(),
+                self.shape
             );
             return Err(Error::shape("predict", message));
         }
-        let at_once = self.prepare(store, shape, images.len() / len)?;
+        let at_once = self.prepare(store, images.len() / len)?;
         let Some(program) = self.programs.get_mut(&at_once) else {
             return Err(Error::bug("there is no program to predict with"));
         };
         let mut logits = Vec::new();
         for some in images.chunks(at_once * len) {
-            let mut step = some.to_vec();
+            let mut whole = some.to_vec();
             // Images that fill up the step are zeros.
-            step.resize(at_once * len, 0.0);
-            let outputs = program.run(&[("images", &step)])?;
+            whole.resize(at_once * len, 0.0);
+            let outputs = program.run(&[("images", &whole)])?;
             let all = outputs.values.get("logits").map_or(&[][..], Vec::as_slice);
             logits.extend(&all[..all.len() / at_once * (some.len() / len)]);
         }

@@ -144,12 +144,6 @@ pub fn train(
     let mut store = Store::new(gpu, config.seed);
     config.choose_kernels(&mut store)?;
     let model = config.model(images.classes);
-    let shape = [
-        config.batch_size,
-        images.channels,
-        images.height,
-        images.width,
-    ];
     let freeze = FreezeCounter::new(config.freeze_iter);
     let modes = model.modes(total_steps, freeze);
     let options = TrainerOptions::default()
@@ -180,7 +174,7 @@ pub fn train(
                 return Err(error);
             }
             tell(Event::Begin("looking for the largest batch that fits"));
-            return Err(with_advice(error, gpu, &model, config, shape, &modes)?);
+            return Err(with_advice(error, gpu, &model, config, &set, &modes)?);
         }
     };
     tell(Event::Memory(

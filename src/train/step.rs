@@ -1,15 +1,97 @@
 //! The graphs of a training step and of an evaluation step.
 
 use crate::autodiff::gradients;
+use crate::data::{DataSet, Images};
 use crate::graph::{Graph, Init, Kind, Role, Tensor};
 use crate::nn::{Layer, Mode, RowLoss};
 use crate::optim::Optimizer;
 use crate::shape::Shape;
 use crate::{Error, Result};
 
+/// What is given to a step as its input `images`, and how it becomes the numbers that the network takes.
+///
+/// A shape [N, C, H, W] is turned into one for images that are these numbers already. Those of a data set are normalised by
+/// the graph. If they are bytes, the input is a quarter as large and is given by
+/// [`Input::Bytes`](crate::program::Input::Bytes).
+#[derive(Clone, Debug)]
+pub struct ImageInput {
+    shape: Shape,
+    /// Unless they are normalised.
+    raw: Option<Raw>,
+}
+
+/// Images as their source has them.
+#[derive(Clone, Debug)]
+struct Raw {
+    are_bytes: bool,
+    /// Per channel.
+    mean: Vec<f32>,
+    /// Per channel.
+    std: Vec<f32>,
+}
+
+impl<S: Into<Shape>> From<S> for ImageInput {
+    fn from(shape: S) -> Self {
+        let shape = shape.into();
+        Self { shape, raw: None }
+    }
+}
+
+impl ImageInput {
+    /// Bytes v, four to a word of the input, of images `shape` [N, C, H, W]: the network is given (v / 255 - mean) / std, with a
+    /// mean and a deviation for each channel.
+    pub fn bytes(shape: [usize; 4], mean: &[f32], std: &[f32]) -> Self {
+        Self::raw(shape, true, mean, std)
+    }
+
+    /// Numbers v of images `shape` [N, C, H, W]: the network is given (v - mean) / std.
+    pub fn floats(shape: [usize; 4], mean: &[f32], std: &[f32]) -> Self {
+        Self::raw(shape, false, mean, std)
+    }
+
+    /// `count` of the images of `set`, as its loaders give them.
+    pub(super) fn of(set: &DataSet, images: &Images, count: usize) -> Self {
+        let shape = [count, images.channels, images.height, images.width];
+        Self::raw(shape, images.are_bytes(), &set.mean, &set.std)
+    }
+
+    fn raw(shape: [usize; 4], are_bytes: bool, mean: &[f32], std: &[f32]) -> Self {
+        let (mean, std) = (mean.to_vec(), std.to_vec());
+        let raw = Some(Raw {
+            are_bytes,
+            mean,
+            std,
+        });
+        Self {
+            shape: shape.into(),
+            raw,
+        }
+    }
+
+    /// Appends the input and gives the images as the network takes them.
+    fn append(self, g: &Graph) -> Tensor<'_> {
+        let Some(raw) = self.raw else {
+            return g.input("images", self.shape);
+        };
+        let per_channel = |name: &str, values: Vec<f32>| {
+            let shape = [1, values.len(), 1, 1];
+            g.state(name, shape, Role::Scratch, Init::Values(values.into()))
+        };
+        let mean = per_channel("normalise.mean", raw.mean);
+        let std = per_channel("normalise.std", raw.std);
+        match raw.are_bytes {
+            true => {
+                let words = g.input("images", [self.shape.len().div_ceil(4)]);
+                words.unpack_pixels(mean, std, self.shape)
+            }
+            false => (g.input("images", self.shape) - mean) / std,
+        }
+    }
+}
+
 /// Forward, backward, optimiser, running statistics and metrics as one graph.
 ///
-/// Inputs: `images` of shape `images` [N, C, H, W], `labels` `[N]` (class numbers as floats), `lr`
+/// Inputs: `images` [N, C, H, W] as [`ImageInput`] says, `labels` `[N]` (class numbers as floats), `lr`
 /// `[1]`. Outputs: `loss` (mean over the batch) and `top1` (share of hits).
 ///
 /// # Errors
@@ -18,7 +100,7 @@ pub fn training_step(
     model: &dyn Layer,
     loss: impl RowLoss,
     optimizer: &Optimizer,
-    images: impl Into<Shape>,
+    images: impl Into<ImageInput>,
     mode: Mode,
 ) -> Result<Graph> {
     let g = Graph::new();
@@ -43,7 +125,7 @@ pub fn training_step(
 pub fn accumulation_step(
     model: &dyn Layer,
     loss: impl RowLoss,
-    images: impl Into<Shape>,
+    images: impl Into<ImageInput>,
     mode: Mode,
     parts: usize,
 ) -> Result<Graph> {
@@ -99,7 +181,7 @@ fn accumulated(w: Tensor<'_>) -> Tensor<'_> {
 pub fn evaluation_step(
     model: &dyn Layer,
     loss: impl RowLoss,
-    images: impl Into<Shape>,
+    images: impl Into<ImageInput>,
 ) -> Result<Graph> {
     let g = Graph::new();
     let (logits, labels) = forward(&g, model, images.into(), Mode::Eval);
@@ -114,7 +196,7 @@ fn forward_with_loss<'g>(
     g: &'g Graph,
     model: &dyn Layer,
     loss: impl RowLoss,
-    images: Shape,
+    images: ImageInput,
     mode: Mode,
 ) -> Tensor<'g> {
     let (logits, labels) = forward(g, model, images, mode);
@@ -129,10 +211,10 @@ fn forward_with_loss<'g>(
 fn forward<'g>(
     g: &'g Graph,
     model: &dyn Layer,
-    images: Shape,
+    images: ImageInput,
     mode: Mode,
 ) -> (Tensor<'g>, Tensor<'g>) {
-    let x = g.input("images", images);
+    let x = images.append(g);
     let labels = g.input("labels", [x.size(0)]);
     (logits(model, x, mode), labels)
 }
@@ -170,9 +252,9 @@ fn losses<'g>(loss: &impl RowLoss, logits: Tensor<'g>, labels: Tensor<'g>) -> Te
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
-pub fn prediction_step(model: &dyn Layer, images: impl Into<Shape>) -> Result<Graph> {
+pub fn prediction_step(model: &dyn Layer, images: impl Into<ImageInput>) -> Result<Graph> {
     let g = Graph::new();
-    let x = g.input("images", images);
+    let x = images.into().append(&g);
     g.output("logits", logits(model, x, Mode::Eval));
     g.check()?;
     Ok(g)

@@ -2,13 +2,13 @@
 //! part of the batch and one for the update.
 
 use super::config::TrainConfig;
-use super::step::{accumulation_step, training_step, update_step};
-use crate::data::Batch;
+use super::step::{ImageInput, accumulation_step, training_step, update_step};
+use crate::data::{Batch, Pixels};
 use crate::graph::Graph;
 use crate::models::Model;
 use crate::nn::{Layer, Mode, RowLoss};
 use crate::optim::Optimizer;
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::{CompileOptions, Input, Outputs, Program, Store};
 use crate::{Error, Result};
 
 /// What a step gave.
@@ -58,19 +58,19 @@ pub(super) struct Stepper {
 }
 
 impl Stepper {
-    /// Compiles. `shape` is that of a whole batch [N, C, H, W], whose N `recipe.parts` divides.
+    /// Compiles. `part` are the images of one of the parts of a batch.
     ///
     /// # Errors
     /// As [`Program::compile`].
     pub(super) fn new(
         store: &mut Store,
         recipe: Recipe<'_>,
-        shape: [usize; 4],
+        part: &ImageInput,
         modes: &[Mode],
     ) -> Result<Self> {
         let parts = recipe.parts;
         let mut compiled = Vec::new();
-        for graph in step_graphs(recipe, part_of(shape, parts), modes)? {
+        for graph in step_graphs(recipe, part, modes)? {
             compiled.push(Program::compile(&graph, store, CompileOptions::default())?);
         }
         let update = if parts > 1 { compiled.pop() } else { None };
@@ -110,19 +110,21 @@ impl Stepper {
         let (_, program) = &mut self.programs[which];
         let lr = [lr];
         let Some(update) = &mut self.update else {
-            let inputs = [
-                ("images", batch.images.as_slice()),
-                ("labels", batch.labels.as_slice()),
-                ("lr", &lr),
-            ];
-            program.step(&inputs)?;
+            program.step_with(&[
+                ("images", input_of(&batch.images, [0, 1])),
+                ("labels", Input::Values(&batch.labels)),
+                ("lr", Input::Values(&lr)),
+            ])?;
             return Ok(());
         };
-        let images = batch.images.chunks_exact(batch.images.len() / self.parts);
         let labels = batch.labels.chunks_exact(batch.labels.len() / self.parts);
-        for (i, (images, labels)) in images.zip(labels).enumerate() {
+        for (i, labels) in labels.enumerate() {
             let keep = [if i == 0 { 0.0 } else { 1.0 }];
-            program.step(&[("images", images), ("labels", labels), ("keep", &keep)])?;
+            program.step_with(&[
+                ("images", input_of(&batch.images, [i, self.parts])),
+                ("labels", Input::Values(labels)),
+                ("keep", Input::Values(&keep)),
+            ])?;
         }
         update.step(&[("lr", &lr)])?;
         update.collect()?;
@@ -167,19 +169,24 @@ impl Stepper {
     }
 }
 
-/// Of a batch of this shape, one of `parts`.
-fn part_of([n, c, h, w]: [usize; 4], parts: usize) -> [usize; 4] {
-    [n / parts, c, h, w]
+/// Part `i` of `parts` of a batch's images, as a step takes it.
+pub(super) fn input_of(images: &Pixels, [i, parts]: [usize; 2]) -> Input<'_> {
+    let len = images.len() / parts;
+    let range = i * len..(i + 1) * len;
+    match images {
+        Pixels::Bytes(bytes) => Input::Bytes(&bytes[range]),
+        Pixels::Floats(values) => Input::Values(&values[range]),
+    }
 }
 
-/// The graphs of a step on parts of this shape: one for each of `modes`, and with more than one part the
+/// The graphs of a step on parts like this one: one for each of `modes`, and with more than one part the
 /// update.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not take such images.
 pub(super) fn step_graphs(
     recipe: Recipe<'_>,
-    part: [usize; 4],
+    part: &ImageInput,
     modes: &[Mode],
 ) -> Result<Vec<Graph>> {
     let Recipe {
@@ -191,8 +198,8 @@ pub(super) fn step_graphs(
     let mut graphs = Vec::new();
     for &mode in modes {
         graphs.push(match parts {
-            1 => training_step(model, loss, optimizer, part, mode)?,
-            parts => accumulation_step(model, loss, part, mode, parts)?,
+            1 => training_step(model, loss, optimizer, part.clone(), mode)?,
+            parts => accumulation_step(model, loss, part.clone(), mode, parts)?,
         });
     }
     if parts > 1 {

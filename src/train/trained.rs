@@ -438,7 +438,7 @@ impl Trained {
             Some(there) => there,
             None => self.to_device(inputs.len())?,
         };
-        let logits = forward.predict_normalised(&mut store, self.transform.shape, &inputs.concat());
+        let logits = forward.predict(&mut store, &inputs.concat());
         self.on_device = Some((store, forward));
         for logits in logits?.chunks_exact(self.model.classes.max(1)) {
             if logits.iter().any(|v| !v.is_finite()) {
@@ -465,8 +465,9 @@ impl Trained {
         if !gpu.is_software() {
             self.config.choose_kernels(&mut store)?;
         }
-        let mut forward = Forward::new(Arc::new(self.model), MOST);
-        forward.prepare(&mut store, self.transform.shape, count)?;
+        let (model, shape) = (Arc::new(self.model), self.transform.shape);
+        let mut forward = Forward::of_normalised(model, shape, MOST);
+        forward.prepare(&mut store, count)?;
         self.fill_whole(&store)?;
         Ok((store, forward))
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
 use super::interface::Interface;
-use super::predictor::{Forward, MOST};
+use super::predictor::Forward;
 use super::saved::ROLES;
+use super::step::ImageInput;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
@@ -234,10 +235,10 @@ impl Trainer {
             optimizer: &options.optimizer,
             parts,
         };
-        let [c, h, w] = interface.shape;
-        let stepper = Stepper::new(&mut store, recipe, [batch, c, h, w], &options.modes.all)?;
+        let part = ImageInput::of(&data, &data.train, batch / parts);
+        let stepper = Stepper::new(&mut store, recipe, &part, &options.modes.all)?;
         Ok(Self {
-            forward: Forward::new(model, MOST),
+            forward: Forward::new(model, &interface),
             data,
             interface,
             options,
@@ -355,8 +356,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Shape`] if the values are no whole images; what the device reported.
     pub fn predict(&mut self, images: &[f32]) -> Result<Vec<f32>> {
-        let (store, interface) = (&mut self.store, &self.interface);
-        self.forward.predict(store, interface, images)
+        self.forward.predict(&mut self.store, images)
     }
 
     /// Writes a safetensors file with all that training depends on from here: parameters and running statistics under

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use decorr::Result;
+use decorr::data::Pixels;
 use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture};
 use decorr::files::write_atomically;
 use decorr::gpu::Gpu;
 use decorr::train::{Live, Norm, TrainOptions, running_mean};
-use decorr::{Error, Result};
 use eframe::egui::{self, Key, Modifiers, RichText, Slider, Vec2};
 use egui_plot::{GridInput, Legend, Line, Plot, PlotPoints, uniform_grid_spacer};
 
@@ -45,7 +46,6 @@ struct Session {
     inspectors: Vec<Inspector>,
     inspected: (usize, usize),
     painted: Option<u64>,
-    images: Vec<f32>,
     since: Option<Instant>,
     milliseconds: f64,
 }
@@ -288,10 +288,7 @@ impl Session {
             ..TrainOptions::default()
         };
         let live = Live::new(gpu, &options, &NORMS)?;
-        let batch = live.data().test_loader(IMAGES)?.next_batch()?;
-        let batch = batch.ok_or_else(|| Error::Config("there are no test images".into()))?;
         Ok(Self {
-            images: batch.images,
             live,
             inspectors: Vec::new(),
             inspected: (0, 0),
@@ -304,7 +301,7 @@ impl Session {
     fn write(&self, gpu: &Arc<Gpu>, dir: &Path, layer: usize, image: usize) -> Result<Vec<String>> {
         named(dir)?;
         let mut names = self.live.save(dir)?;
-        let picture = self.picture(image);
+        let picture = self.picture(image)?;
         let name = "test_image.png";
         write_atomically(&dir.join(name), &picture.to_png()?)?;
         names.push(name.into());
@@ -323,34 +320,29 @@ impl Session {
         Ok(names)
     }
 
-    /// The test image as its file had it.
-    fn picture(&self, image: usize) -> Picture {
-        let data = self.live.data();
-        let test = &data.test;
-        let plane = test.height * test.width;
-        let values = self.pixels(image).iter().enumerate();
-        let values = values.map(|(i, v)| v * data.std[i / plane] + data.mean[i / plane]);
-        Picture {
+    /// The test image as its file has it.
+    fn picture(&self, image: usize) -> Result<Picture> {
+        let test = &self.live.data().test;
+        let data = match test.image(image)?.0 {
+            Pixels::Bytes(bytes) => bytes.iter().map(|&v| f32::from(v) / 255.0).collect(),
+            Pixels::Floats(values) => values,
+        };
+        Ok(Picture {
             channels: test.channels,
             height: test.height,
             width: test.width,
-            data: values.map(|v| (v * 255.0).round() / 255.0).collect(),
-        }
-    }
-
-    /// The test image as the networks are given it.
-    fn pixels(&self, image: usize) -> &[f32] {
-        let len = self.live.data().test.image_len();
-        &self.images[image * len..(image + 1) * len]
+            data,
+        })
     }
 
     /// Has the networks painted, if they or what is looked at changed.
     fn inspect(&mut self, layer: usize, image: usize, painter: &mut Painter) -> Result<()> {
         let done = self.live.done();
         if self.inspected != (layer, image) {
-            let test = &self.live.data().test;
+            let data = self.live.data();
+            let test = &data.test;
             let shape = [test.channels, test.height, test.width];
-            let pixels = self.pixels(image).to_vec();
+            let pixels = data.normalise(&test.image(image)?.0);
             self.inspectors.clear();
             for norm in NORMS {
                 painter.forget(&format!("{} ", norm.name()));
