@@ -12,13 +12,14 @@ use super::decorrelate::{
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
-use super::scene::{refuse_large, zero_mean};
+use super::opened::Opened;
+use super::scene::zero_mean;
 use super::sheet::{
     Content, NamedPicture, Panel, file_names, has_block_lines, sheet, write_figure,
 };
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role};
+use crate::graph::{Graph, Tensor};
 use crate::picture::Picture;
 use crate::program::{CompileOptions, Program, Store};
 use crate::train::Trained;
@@ -187,50 +188,46 @@ fn moments(
     layer: Option<(&Trained, usize)>,
     options: &Fig2Options,
 ) -> Result<Moments> {
-    refuse_large(gpu, picture, options.kernel_size)?;
-    let g = Graph::new();
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
-    let (x, kernel_size, name) = match layer {
-        Some((trained, n)) => {
-            let input = trained.conv_input(image, n)?;
-            (input.x, input.kernel_size, Some(input.name))
-        }
-        None => (zero_mean(image), options.kernel_size, None),
-    };
-    let channels = x.size(1);
-    let layout = Layout {
-        kernel_size,
-        block: options.block,
-        axes,
-    };
-    let mut patches = patches(x, layout, Border::Zeros);
-    if layer.is_some() {
-        // Pixels are zero-mean already.
-        let block = patches.layout.block;
-        let shift = match shift {
-            Some(values) => known(&g, "shift", [1, block, 1, 1], values.iter().copied()),
-            None => block_means(x, block),
-        };
-        g.output("shift", shift);
-        patches = patches.less(shift);
-    }
     let stride = options.statistics.sampling_stride;
-    let count = patches.count(stride);
-    let (mean, second) = patches.moments(stride);
-    g.output("mean", mean);
-    g.output("second_moment", second);
-    let mut store = Store::new(gpu, 0);
-    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
-    store.write("image", &picture.data)?;
-    if let Some((trained, _)) = layer {
-        trained.fill(&store)?;
-    }
-    let mut values = program.run(&[])?.values;
+    let build = |image: Tensor<'_>| {
+        let (x, kernel_size, name) = match layer {
+            Some((trained, n)) => {
+                let input = trained.conv_input(image, n)?;
+                (input.x, input.kernel_size, Some(input.name))
+            }
+            None => (zero_mean(image), options.kernel_size, None),
+        };
+        let layout = Layout {
+            kernel_size,
+            block: options.block,
+            axes,
+        };
+        let mut patches = patches(x, layout, Border::Zeros);
+        let g = image.graph();
+        if layer.is_some() {
+            // Pixels are zero-mean already.
+            let block = patches.layout.block;
+            let shift = match shift {
+                Some(values) => known(g, "shift", [1, block, 1, 1], values.iter().copied()),
+                None => block_means(x, block),
+            };
+            g.output("shift", shift);
+            patches = patches.less(shift);
+        }
+        let (mean, second) = patches.moments(stride);
+        g.output("mean", mean);
+        g.output("second_moment", second);
+        Ok((name, x.size(1), patches.layout, patches.count(stride)))
+    };
+    let store = Store::new(gpu, 0);
+    let trained = layer.map(|(trained, _)| trained);
+    let mut opened = Opened::new(store, picture, options.kernel_size, trained, build)?;
+    let (name, channels, layout, count) = opened.built;
+    let mut values = opened.program.run(&[])?.values;
     Ok(Moments {
         name,
         channels,
-        layout: patches.layout,
+        layout,
         shift: values.remove("shift"),
         count,
         mean: values.remove("mean").unwrap_or_default(),

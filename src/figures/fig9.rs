@@ -13,15 +13,15 @@ use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
     sparsity, undefined,
 };
-use super::scene::{refuse_large, zero_mean};
+use super::opened::Opened;
+use super::scene::zero_mean;
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, Tensor};
+use crate::graph::{Init, Role, Tensor};
 use crate::models::{ConvInput, Norm};
-use crate::nn::resolve_block;
 use crate::picture::Picture;
-use crate::program::{CompileOptions, Program, Store};
+use crate::program::Store;
 use crate::shape::Shape;
 use crate::train::Trained;
 use crate::{Error, Result};
@@ -120,46 +120,17 @@ pub fn fig9(
             trained.block()
         )));
     }
-    refuse_large(gpu, picture, 1)?;
-    let g = Graph::new();
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
-    let input = trained.conv_input(image, options.layer)?;
-    let x = input.x;
-    let [_, channels, rows, columns] = x.dims();
-    let block = resolve_block(block, channels);
-    let layout = Layout {
-        kernel_size: input.kernel_size,
-        block,
-        axes: Axes::of(picture),
-    };
-    let patches = patches(x, layout, Border::Zeros);
-    let shift = block_means(x, block);
-    let patches = patches.less(shift);
-    let stride = options.statistics.sampling_stride;
-    let count = patches.count(stride);
-    let (mean, second) = patches.moments(stride);
-    let mut whitening = whiten(mean, second, &layout, options.statistics.n_iter);
-    if options.running {
-        whitening = running(&input, &whitening, shift);
-    }
-    let y = patches.deconvolve(&whitening);
-    let views = channel_views(x, y);
-    // Deconvolution takes the mean away: what it does beside that is seen against this.
-    let zero_mean = zero_mean(x);
-    for (name, x) in [("input", x), ("before", zero_mean), ("after", y)] {
-        measure_sparsity(name, x, true);
-    }
-    measure_correlation(&whitening);
-    let mut store = Store::new(gpu, 0);
-    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
-    store.write("image", &picture.data)?;
-    trained.fill(&store)?;
-    let values = program.run(&[("eps", &[options.statistics.eps])])?.values;
+    let build = |image: Tensor<'_>| build(image, trained, block, Axes::of(picture), &options);
+    let mut opened = Opened::new(Store::new(gpu, 0), picture, 1, Some(trained), build)?;
+    let values = opened
+        .program
+        .run(&[("eps", &[options.statistics.eps])])?
+        .values;
 
     // Running statistics are others' and may leave any variance.
     let undefined = undefined(&values).filter(|_| !options.running);
-    let remark = few_patches(count, layout.features());
+    let shown = &opened.built;
+    let [_, rows, columns] = shown.shape;
     let of = |name: &str| sparsity(&values, name, rows * columns);
     let (before, mut after) = (of("before"), of("after"));
     if undefined.is_some() {
@@ -175,9 +146,9 @@ pub fn fig9(
         [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
     };
     let report = Fig9Report {
-        layer: input.name,
-        shape: [channels, rows, columns],
-        block,
+        layer: shown.layer.clone(),
+        shape: shown.shape,
+        block: shown.block,
         max_correlation: match undefined {
             Some(_) => [correlations(&values)[0], f64::NAN],
             None => correlations(&values),
@@ -195,18 +166,72 @@ pub fn fig9(
         },
         sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
         live_channels: live.len(),
-        notice: undefined.or(remark.filter(|_| !options.running)),
+        notice: undefined.or(shown.remark.filter(|_| !options.running)),
         channels: pairs,
     };
     let mut panels = Vec::new();
-    for view in &views {
-        panels.push(view.named(&store)?);
+    for view in &shown.views {
+        panels.push(view.named(&opened.store)?);
     }
     let sheet = page(&panels, &report, &options)?;
     Ok(Fig9 {
         panels,
         report,
         sheet,
+    })
+}
+
+/// What the graph of an image shows.
+struct Built {
+    views: Vec<View>,
+    /// The convolution.
+    layer: String,
+    /// Channels, rows and columns of its input.
+    shape: [usize; 3],
+    block: usize,
+    remark: Option<&'static str>,
+}
+
+/// The graph of `image` [1, C, H, W]: the input of a convolution of `trained` and what becomes of it, in blocks of up to
+/// `block` channels. Input `eps`.
+fn build(
+    image: Tensor<'_>,
+    trained: &Trained,
+    block: usize,
+    axes: Axes,
+    options: &Fig9Options,
+) -> Result<Built> {
+    let input = trained.conv_input(image, options.layer)?;
+    let x = input.x;
+    let [_, channels, rows, columns] = x.dims();
+    let layout = Layout {
+        kernel_size: input.kernel_size,
+        block,
+        axes,
+    };
+    let patches = patches(x, layout, Border::Zeros);
+    let layout = patches.layout;
+    let shift = block_means(x, layout.block);
+    let patches = patches.less(shift);
+    let stride = options.statistics.sampling_stride;
+    let (mean, second) = patches.moments(stride);
+    let mut whitening = whiten(mean, second, &layout, options.statistics.n_iter);
+    if options.running {
+        whitening = running(&input, &whitening, shift);
+    }
+    let y = patches.deconvolve(&whitening);
+    // Deconvolution takes the mean away: what it does beside that is seen against this.
+    let zero_mean = zero_mean(x);
+    for (name, x) in [("input", x), ("before", zero_mean), ("after", y)] {
+        measure_sparsity(name, x, true);
+    }
+    measure_correlation(&whitening);
+    Ok(Built {
+        views: channel_views(x, y),
+        layer: input.name,
+        shape: [channels, rows, columns],
+        block: layout.block,
+        remark: few_patches(patches.count(stride), layout.features()),
     })
 }
 

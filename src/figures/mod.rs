@@ -8,6 +8,7 @@ mod fig3;
 mod fig9;
 mod inspector;
 mod measures;
+mod opened;
 mod scene;
 mod sheet;
 mod views;

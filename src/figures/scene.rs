@@ -12,12 +12,13 @@ use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
 };
+use super::opened::{Opened, image};
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, Tensor};
+use crate::graph::{Graph, Init, Tensor};
 use crate::ops::{Conv2dGeometry, Tiles};
 use crate::picture::Picture;
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::{Outputs, Store};
 use crate::{Error, Result};
 
 /// Taps of the Gaussian on either side of its centre.
@@ -106,11 +107,15 @@ pub struct Numbers {
 /// An image on the GPU with the program that deconvolves and paints it.
 #[derive(Debug)]
 pub struct Scene {
-    store: Store,
-    program: Program,
-    views: Vec<View>,
+    opened: Opened<Built>,
     options: SceneOptions,
     len: usize,
+}
+
+/// What a graph shows, and what is to be said of how many patches there are.
+#[derive(Debug)]
+struct Built {
+    views: Vec<View>,
     remark: Option<&'static str>,
 }
 
@@ -128,24 +133,17 @@ impl Scene {
         like: Option<&Self>,
     ) -> Result<Self> {
         options.check()?;
-        refuse_large(gpu, picture, options.kernel_size)?;
-        let graph = Graph::new();
-        let size = [picture.channels, picture.height, picture.width];
         let axes = Axes::of(picture);
-        let (views, remark) = build(&graph, size, Init::Constant(0.0), axes, &options);
-        let mut store = match like {
-            Some(like) => Store::sharing_memory_of(&like.store, 0),
+        let store = match like {
+            Some(like) => Store::sharing_memory_of(&like.opened.store, 0),
             None => Store::new(gpu, 0),
         };
-        let program = Program::compile(&graph, &mut store, CompileOptions::default())?;
-        store.write("image", &picture.data)?;
+        let build = |image: Tensor<'_>| Ok(build(image, axes, &options));
+        let opened = Opened::new(store, picture, options.kernel_size, None, build)?;
         Ok(Self {
-            store,
-            program,
-            views,
+            opened,
             options,
             len: picture.data.len(),
-            remark,
         })
     }
 
@@ -161,7 +159,7 @@ impl Scene {
         }
         let inputs = inputs(options);
         let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (*n, v.as_slice())).collect();
-        self.program.step(&inputs)?;
+        self.opened.program.step(&inputs)?;
         Ok(())
     }
 
@@ -170,7 +168,7 @@ impl Scene {
     /// # Errors
     /// What the device reported.
     pub fn take(&mut self) -> Result<Option<Numbers>> {
-        let outputs = self.program.collect()?;
+        let outputs = self.opened.program.collect()?;
         Ok(outputs.last().map(|o| self.numbers(o)))
     }
 
@@ -179,19 +177,19 @@ impl Scene {
     /// # Errors
     /// What the device reported; [`Error::Config`] if no step was submitted since the last call.
     pub fn finish(&mut self) -> Result<Numbers> {
-        let outputs = self.program.finish()?;
+        let outputs = self.opened.program.finish()?;
         let last = outputs.last().map(|o| self.numbers(o));
         last.ok_or_else(|| Error::Config("no step of the scene is under way".into()))
     }
 
     /// What was painted. In the order of the figures.
     pub fn views(&self) -> &[View] {
-        &self.views
+        &self.opened.built.views
     }
 
     /// Holds the views.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.opened.store
     }
 
     fn numbers(&self, outputs: &Outputs) -> Numbers {
@@ -208,7 +206,7 @@ impl Scene {
         let list = |name: &str| values.get(name).cloned().unwrap_or_default();
         let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
         Numbers {
-            report: Report::new(before, after, undefined(values), self.remark),
+            report: Report::new(before, after, undefined(values), self.opened.built.remark),
             histograms: [list("before.histogram"), list("after.histogram")],
             cov_ends: [end("cov_before.range"), end("cov_after.range")],
         }
@@ -218,7 +216,11 @@ impl Scene {
 /// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
 pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
     let graph = Graph::new();
-    build(&graph, size, Init::Uniform(0.5), Axes::OPPONENT, options);
+    build(
+        image(&graph, size, Init::Uniform(0.5)),
+        Axes::OPPONENT,
+        options,
+    );
     graph.check()?;
     Ok(graph)
 }
@@ -232,22 +234,15 @@ pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
     inputs
 }
 
-/// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`. Also what is to be said of how
-/// many patches there are.
-fn build(
-    g: &Graph,
-    [c, h, w]: [usize; 3],
-    pixels: Init,
-    axes: Axes,
-    options: &SceneOptions,
-) -> (Vec<View>, Option<&'static str>) {
+/// The graph of `image` [1, C, H, W]. Inputs `eps` and, with a blur, `taps`.
+fn build(mut image: Tensor<'_>, axes: Axes, options: &SceneOptions) -> Built {
+    let [_, c, h, w] = image.dims();
     let painted = match options.side {
         Some(side) => fitted([h, w], side),
         None => [h, w],
     };
     let tiles = Tiles::picture(c, [h, w], painted);
     let mut views = Vec::new();
-    let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels);
     let (mut input_title, mut border) = ("(a) input", Border::Zeros);
     if options.blur > 0.0 {
         let ends = range(image, Range::Unit, 1);
@@ -308,7 +303,7 @@ fn build(
         measure_histogram(name, x, least);
     }
     measure_correlation(&whitening);
-    (views, remark)
+    Built { views, remark }
 }
 
 /// `image` [1, C, H, W] less the mean of each channel. Twice: float32's first mean of a million equal pixels is off
