@@ -1,6 +1,6 @@
 //! An image on the device with the program of a figure.
 
-use super::scene::refuse_large;
+use super::limits::refuse_large;
 use crate::Result;
 use crate::graph::{Graph, Init, Role, Tensor};
 use crate::picture::Picture;

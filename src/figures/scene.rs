@@ -5,9 +5,8 @@
 use std::sync::Arc;
 
 use super::axes::Axes;
-use super::decorrelate::{
-    Border, Layout, Statistics, check_options, patches, whiten, zeros_around,
-};
+use super::blur::{MAX_BLUR, blurred, gaussian};
+use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
@@ -16,17 +15,10 @@ use super::opened::{Opened, image};
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Init, Tensor};
-use crate::ops::{Conv2dGeometry, Tiles};
+use crate::ops::Tiles;
 use crate::picture::Picture;
 use crate::program::{Outputs, Store};
 use crate::{Error, Result};
-
-/// Taps of the Gaussian on either side of its centre.
-const BLUR_RADIUS: usize = 24;
-/// Its taps.
-const TAPS: usize = 2 * BLUR_RADIUS + 1;
-/// Largest standard deviation of the Gaussian, in pixels: three of them are within its taps.
-pub const MAX_BLUR: f32 = BLUR_RADIUS as f32 / 3.0;
 
 /// Share of the values of a deconvolved image that are told apart: single pixels would leave the rest dark.
 const PAINTED: f64 = 0.999;
@@ -314,82 +306,9 @@ pub(super) fn zero_mean<'g>(image: Tensor<'g>) -> Tensor<'g> {
     less_mean(less_mean(image))
 }
 
-/// `image` [1, C, H, W] convolved with the input `taps` along columns, then along rows. Beyond its
-/// border there is nothing: the taps that are on the image are made to sum to 1.
-fn blurred<'g>(image: Tensor<'g>) -> Tensor<'g> {
-    let (g, [_, c, h, w]) = (image.graph(), image.dims());
-    let taps = g.input("taps", [TAPS]);
-    let along = |x: Tensor<'g>, [rows, columns]: [usize; 2]| {
-        let padded = zeros_around(x, [rows / 2, columns / 2]);
-        let weight = taps.reshape([1, 1, rows, columns]);
-        padded.conv2d(weight, None, Conv2dGeometry::default())
-    };
-    let along_both = |x: Tensor<'g>| along(along(x, [TAPS, 1]), [1, TAPS]);
-    let sums = along_both(image.reshape([c, 1, h, w]));
-    let weights = along_both(g.constant(1.0, [1, 1, h, w]));
-    (sums / weights).reshape([1, c, h, w])
-}
-
-/// The Gaussian of this standard deviation at whole pixels, its sum 1.
-fn gaussian(sigma: f32) -> Vec<f32> {
-    let at = |i: usize| {
-        let x = i as f64 - BLUR_RADIUS as f64;
-        (-0.5 * (x / f64::from(sigma.max(1e-3))).powi(2)).exp()
-    };
-    let values: Vec<f64> = (0..TAPS).map(at).collect();
-    let sum: f64 = values.iter().sum();
-    values.iter().map(|v| (v / sum) as f32).collect()
-}
-
-/// Longest side of an image: the shaders count its pixels in 32 bits.
-const MAX_SIDE: usize = 65_535;
-
-/// An image must fit one binding, and a row of its patches too.
-pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()> {
-    let (width, height) = (picture.width, picture.height);
-    if width.max(height) > MAX_SIDE {
-        return Err(Error::Limit(format!(
-            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}: --max-side {MAX_SIDE} \
-             scales it down"
-        )));
-    }
-    let most = (gpu.limits().max_storage_buffer_binding_size / 4).min(u64::from(u32::MAX));
-    let padded = picture.channels * (picture.height + k) * (picture.width + k);
-    let row = picture.channels * k * k * picture.width;
-    if padded as u64 <= most && (row as u64) <= most {
-        return Ok(());
-    }
-    if padded as u64 <= most {
-        return Err(Error::Limit(format!(
-            "the {width} patches of {k} x {k} of a row do not fit one tensor of {}: take a smaller --kernel-size, or \
-             a narrower image",
-            gpu.name()
-        )));
-    }
-    let side = ((most as f64 / picture.channels as f64).sqrt() as usize).saturating_sub(k) / 100;
-    Err(Error::Limit(format!(
-        "the image has {width} x {height} pixels; {} holds about {} million of {} channels in one tensor. \
-         --max-side {} scales it down",
-        gpu.name(),
-        most / picture.channels as u64 / 1_000_000,
-        picture.channels,
-        side * 100
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_gaussian_sums_to_one_and_fits_its_taps() {
-        for sigma in [0.3, 1.0, MAX_BLUR] {
-            let taps = gaussian(sigma);
-            assert!((taps.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-            assert!(taps[0] < 0.02 * taps[BLUR_RADIUS]);
-            assert_eq!(taps[0], taps[2 * BLUR_RADIUS]);
-        }
-    }
 
     #[test]
     fn a_scene_serves_what_it_was_compiled_for() {
