@@ -267,8 +267,7 @@ fn page(
     options: &Fig2Options,
     number: Option<usize>,
 ) -> Result<(Vec<NamedPicture>, Vec<u8>)> {
-    let read = |name: &str| find(views, name)?.read(store);
-    let (k, block, features) = (report.kernel_size, report.block, report.features);
+    let (block, features) = (report.block, report.features);
     let labels: Vec<String> = match (block, number) {
         (1, _) => Vec::new(),
         (3, None) => ["red", "green", "blue"].map(String::from).into(),
@@ -282,7 +281,7 @@ fn page(
         let content = Content::HeatMap {
             picture: named.picture.clone(),
             blocks: block,
-            bar: read("colour_bar")?,
+            bar: find(views, "colour_bar")?.read(store)?,
             end: bar(name),
         };
         let note = format!("rows and columns: the {features} values of a patch");
@@ -290,7 +289,15 @@ fn page(
         files.push(named);
     }
     let kernels = find(views, "kernels")?.named(store)?;
-    let (note, labels) = match block {
+    let row = vec![kernels_panel(&kernels, report, labels)];
+    files.push(kernels);
+    let sheet = sheet(&[maps, row], &caption(report, options, number))?;
+    Ok((files, sheet))
+}
+
+fn kernels_panel(kernels: &NamedPicture, report: &Fig2Report, labels: Vec<String>) -> Panel {
+    let k = report.kernel_size;
+    let (note, labels) = match report.block {
         1 | 3 => {
             let note = format!(
                 "a tile a column of D; its place among {k} x {k} is that of the pixel it decorrelates"
@@ -305,9 +312,11 @@ fn page(
         }
     };
     let content = Content::Picture(kernels.picture.clone());
-    let row = vec![Panel::new(&kernels.title, note, content).labelled(labels)];
-    files.push(kernels);
+    Panel::new(&kernels.title, note, content).labelled(labels)
+}
 
+fn caption(report: &Fig2Report, options: &Fig2Options, number: Option<usize>) -> Vec<String> {
+    let (k, block) = (report.kernel_size, report.block);
     let images = match report.images {
         1 => "1 image".to_string(),
         n => format!("{n} images"),
@@ -338,8 +347,7 @@ fn page(
         options.statistics.describe(),
     ];
     caption.extend(report.notice.map(String::from));
-    let sheet = sheet(&[maps, row], &caption)?;
-    Ok((files, sheet))
+    caption
 }
 
 impl Fig2 {

@@ -1,5 +1,6 @@
 //! Figure 9: what a convolution of a trained network is given, and the magnitude of it deconvolved.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -104,73 +105,16 @@ pub fn fig9(
 ) -> Result<Fig9> {
     let block = options.block.unwrap_or(trained.block());
     check_options(1, block, &options.statistics)?;
-    if options.running && trained.model().norm != Norm::Deconv {
-        let norm = trained.model().norm.name();
-        return Err(Error::Config(format!(
-            "--running: the network was trained with --norm {norm} and has no running D"
-        )));
-    }
-    if options.running && options.statistics != Statistics::default() {
-        let message = "--running: the network's D is taken as it is; leave --eps, --n-iter and --sampling-stride out";
-        return Err(Error::Config(message.into()));
-    }
-    if options.running && options.block.is_some_and(|block| block != trained.block()) {
-        return Err(Error::Config(format!(
-            "--running: the network's D is of blocks of {}; leave --block out",
-            trained.block()
-        )));
+    if options.running {
+        options.check_running(trained)?;
     }
     let build = |image: Tensor<'_>| build(image, trained, block, Axes::of(picture), &options);
     let mut opened = Opened::new(Store::new(gpu, 0), picture, 1, Some(trained), build)?;
-    let values = opened
-        .program
-        .run(&[("eps", &[options.statistics.eps])])?
-        .values;
-
-    // Running statistics are others' and may leave any variance.
-    let undefined = undefined(&values).filter(|_| !options.running);
-    let shown = &opened.built;
-    let [_, rows, columns] = shown.shape;
-    let of = |name: &str| sparsity(&values, name, rows * columns);
-    let (before, mut after) = (of("before"), of("after"));
-    if undefined.is_some() {
-        after.fill(Sparsity::UNDEFINED);
-    }
-    let pairs: Vec<[Sparsity; 2]> = before.iter().zip(&after).map(|(&b, &a)| [b, a]).collect();
-    let live: Vec<[Sparsity; 2]> = pairs
-        .iter()
-        .copied()
-        .filter(|[before, _]| before.hoyer.is_finite())
-        .collect();
-    let mean = |of: fn(&Sparsity) -> f64| {
-        [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
-    };
-    let report = Fig9Report {
-        layer: shown.layer.clone(),
-        shape: shown.shape,
-        block: shown.block,
-        max_correlation: match undefined {
-            Some(_) => [correlations(&values)[0], f64::NAN],
-            None => correlations(&values),
-        },
-        mean_hoyer: mean(|s| s.hoyer),
-        mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
-        mean_hoyer_of_input: {
-            let input = of("input");
-            let hoyers: Vec<f64> = input
-                .iter()
-                .map(|s| s.hoyer)
-                .filter(|h| h.is_finite())
-                .collect();
-            hoyers.iter().sum::<f64>() / hoyers.len() as f64
-        },
-        sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
-        live_channels: live.len(),
-        notice: undefined.or(shown.remark.filter(|_| !options.running)),
-        channels: pairs,
-    };
+    let eps = [options.statistics.eps];
+    let values = opened.program.run(&[("eps", &eps)])?.values;
+    let report = Fig9Report::new(&opened.built, &values, options.running);
     let mut panels = Vec::new();
-    for view in &shown.views {
+    for view in &opened.built.views {
         panels.push(view.named(&opened.store)?);
     }
     let sheet = page(&panels, &report, &options)?;
@@ -179,6 +123,64 @@ pub fn fig9(
         report,
         sheet,
     })
+}
+
+impl Fig9Options {
+    /// Refuses `running` beside what it does not go with.
+    fn check_running(&self, trained: &Trained) -> Result<()> {
+        let norm = trained.model().norm;
+        let block = trained.block();
+        let why = if norm != Norm::Deconv {
+            let norm = norm.name();
+            format!("the network was trained with --norm {norm} and has no running D")
+        } else if self.statistics != Statistics::default() {
+            "the network's D is taken as it is; leave --eps, --n-iter and --sampling-stride out"
+                .into()
+        } else if self.block.is_some_and(|other| other != block) {
+            format!("the network's D is of blocks of {block}; leave --block out")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(format!("--running: {why}")))
+    }
+}
+
+impl Fig9Report {
+    /// Of what a run of the graph gave; `running` if D is not that of the image.
+    fn new(built: &Built, values: &BTreeMap<String, Vec<f32>>, running: bool) -> Self {
+        // Running statistics are others' and may leave any variance.
+        let undefined = undefined(values).filter(|_| !running);
+        let [_, rows, columns] = built.shape;
+        let of = |name: &str| sparsity(values, name, rows * columns);
+        let (before, mut after) = (of("before"), of("after"));
+        let mut max_correlation = correlations(values);
+        if undefined.is_some() {
+            after.fill(Sparsity::UNDEFINED);
+            max_correlation[1] = f64::NAN;
+        }
+        let pairs = before.iter().zip(&after);
+        let channels: Vec<[Sparsity; 2]> = pairs.map(|(&b, &a)| [b, a]).collect();
+        let live = channels.iter().filter(|[b, _]| b.hoyer.is_finite());
+        let live: Vec<&[Sparsity; 2]> = live.collect();
+        let mean = |of: fn(&Sparsity) -> f64| {
+            [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
+        };
+        let hoyers = of("input").into_iter().map(|s| s.hoyer);
+        let hoyers: Vec<f64> = hoyers.filter(|h| h.is_finite()).collect();
+        Self {
+            layer: built.layer.clone(),
+            shape: built.shape,
+            block: built.block,
+            max_correlation,
+            mean_hoyer: mean(|s| s.hoyer),
+            mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
+            mean_hoyer_of_input: hoyers.iter().sum::<f64>() / hoyers.len() as f64,
+            sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
+            live_channels: live.len(),
+            notice: undefined.or(built.remark.filter(|_| !running)),
+            channels,
+        }
+    }
 }
 
 /// What the graph of an image shows.

@@ -22,6 +22,8 @@ use crate::{Error, Result};
 
 /// Share of the values of a deconvolved image that are told apart: single pixels would leave the rest dark.
 const PAINTED: f64 = 0.999;
+/// How the names of views end that are of the size of a page.
+pub(super) const OF_PAGE: &str = ".page";
 /// Least magnitudes that are stretched to white: less is rounding, of constant images. Of values in [0, 1], less
 /// than a step of 16 bits; and of deconvolved ones, whose standard deviation is about 1.
 const LEAST_INPUT: f32 = 1e-5;
@@ -124,13 +126,34 @@ impl Scene {
         options: SceneOptions,
         like: Option<&Self>,
     ) -> Result<Self> {
-        options.check()?;
-        let axes = Axes::of(picture);
         let store = match like {
             Some(like) => Store::sharing_memory_of(&like.opened.store, 0),
             None => Store::new(gpu, 0),
         };
-        let build = |image: Tensor<'_>| Ok(build(image, axes, &options));
+        Self::painting(store, picture, options, &[("", options.side)])
+    }
+
+    /// As [`Scene::new`], with every picture of the image in a second size too, no side longer than `side`: their views
+    /// end in [`OF_PAGE`].
+    pub(super) fn with_page(
+        gpu: &Arc<Gpu>,
+        picture: &Picture,
+        options: SceneOptions,
+        side: usize,
+    ) -> Result<Self> {
+        let sizes = [("", options.side), (OF_PAGE, Some(side))];
+        Self::painting(Store::new(gpu, 0), picture, options, &sizes)
+    }
+
+    fn painting(
+        store: Store,
+        picture: &Picture,
+        options: SceneOptions,
+        sizes: &[(&str, Option<usize>)],
+    ) -> Result<Self> {
+        options.check()?;
+        let axes = Axes::of(picture);
+        let build = |image: Tensor<'_>| Ok(build(image, axes, &options, sizes));
         let opened = Opened::new(store, picture, options.kernel_size, None, build)?;
         Ok(Self {
             opened,
@@ -208,11 +231,8 @@ impl Scene {
 /// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
 pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
     let graph = Graph::new();
-    build(
-        image(&graph, size, Init::Uniform(0.5)),
-        Axes::OPPONENT,
-        options,
-    );
+    let pixels = image(&graph, size, Init::Uniform(0.5));
+    build(pixels, Axes::OPPONENT, options, &[("", options.side)]);
     graph.check()?;
     Ok(graph)
 }
@@ -226,19 +246,27 @@ pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
     inputs
 }
 
-/// The graph of `image` [1, C, H, W]. Inputs `eps` and, with a blur, `taps`.
-fn build(mut image: Tensor<'_>, axes: Axes, options: &SceneOptions) -> Built {
+/// The graph of `image` [1, C, H, W]. Inputs `eps` and, with a blur, `taps`. Pictures of the image are painted in all
+/// `sizes`: how the names of their views end, and the largest side.
+fn build<'g>(
+    mut image: Tensor<'g>,
+    axes: Axes,
+    options: &SceneOptions,
+    sizes: &[(&str, Option<usize>)],
+) -> Built {
     let [_, c, h, w] = image.dims();
-    let painted = match options.side {
-        Some(side) => fitted([h, w], side),
-        None => [h, w],
-    };
-    let tiles = Tiles::picture(c, [h, w], painted);
     let mut views = Vec::new();
+    let paint = |views: &mut Vec<View>, name: &str, title: &str, shown: Tensor<'g>, ends| {
+        let ends = range(shown, ends, 1);
+        for (of, side) in sizes {
+            let painted = side.map_or([h, w], |side| fitted([h, w], side));
+            let tiles = Tiles::picture(c, [h, w], painted);
+            views.push(view(&format!("{name}{of}"), title, shown, ends, tiles));
+        }
+    };
     let (mut input_title, mut border) = ("(a) input", Border::Zeros);
     if options.blur > 0.0 {
-        let ends = range(image, Range::Unit, 1);
-        views.push(view("original", "original", image, ends, tiles.clone()));
+        paint(&mut views, "original", "original", image, Range::Unit);
         image = blurred(image);
         (input_title, border) = ("(a) input: the original, blurred", Border::Repeated);
     }
@@ -282,8 +310,7 @@ fn build(mut image: Tensor<'_>, axes: Axes, options: &SceneOptions) -> Built {
             Range::FromZero { share, least },
         ),
     ] {
-        let ends = range(shown, ends, 1);
-        views.push(view(name, title, shown, ends, tiles.clone()));
+        paint(&mut views, name, title, shown, ends);
     }
     views.extend(covariance_views(
         &whitening,
