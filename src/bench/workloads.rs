@@ -20,7 +20,7 @@ pub struct Workload {
     /// For the table.
     pub name: String,
     /// Graphs of one store and how many steps each has, in the order of running. Most workloads have
-    /// one graph and one step. Of several, every figure is the mean over the steps of the cycle.
+    /// one graph and one step. Of several, every measurement is the mean over the steps of the cycle.
     pub cycle: Vec<(Graph, usize)>,
     /// Values by input name, the same for all graphs.
     pub inputs: Vec<(String, Vec<f32>)>,
