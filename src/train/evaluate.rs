@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{TrainConfig, TrainOptions};
-use super::step::evaluation_step;
+use super::graphs::evaluation_step;
 use super::trained::Trained;
 use crate::data::{self, DataSet};
 use crate::gpu::Gpu;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::config::TrainConfig;
-use super::step::evaluation_step;
+use super::graphs::evaluation_step;
 use super::stepper::{Recipe, step_graphs};
 use crate::gpu::Gpu;
 use crate::graph::Graph;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
-use super::step::prediction_step;
+use super::graphs::prediction_step;
 use crate::data::DataSet;
 use crate::gpu::Gpu;
 use crate::nn::Layer;

@@ -12,7 +12,7 @@ use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
 use super::init::Weights;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
-use super::saved::{self, Saved};
+use super::resume::{self, Saved};
 use super::stepper::StepResult;
 use super::trained::Interface;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
@@ -274,7 +274,7 @@ fn restore(
         // A run that goes on with D of every step needs none of an earlier one.
         saved.tensors.retain(|name, _| !is_of_refresh(name));
     }
-    let roles = &saved::ROLES;
+    let roles = &resume::ROLES;
     checkpoint::to_store(&saved.path, &saved.tensors, trainer.store(), roles)?;
     // Steps after it will be done, and logged, again.
     let (records, trouble) = read_up_to(&config.out.join(METRICS), saved.step, config.log_every)?;
@@ -289,7 +289,7 @@ fn remove_earlier(out: &Path) -> Result<Vec<Record>> {
     for name in [CHECKPOINT, CURVES] {
         remove_if_there(&out.join(name))?;
     }
-    saved::remove_all(out)?;
+    resume::remove_all(out)?;
     Ok(Vec::new())
 }
 

@@ -2,7 +2,7 @@
 //! part of the batch and one for the update.
 
 use super::config::TrainConfig;
-use super::step::{accumulation_step, training_step, update_step};
+use super::graphs::{accumulation_step, training_step, update_step};
 use crate::data::Batch;
 use crate::graph::Graph;
 use crate::models::Model;

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use super::checkpoint::{self, CLASS_NAMES, HostTensor, Tensors};
 use super::config::{NormName, TrainConfig, TrainOptions};
 use super::fold;
-use super::step::prediction_step;
+use super::graphs::prediction_step;
 use crate::data::{self, DataSet, Transform};
 use crate::decode::{self, Room};
 use crate::gpu::{AdapterChoice, Gpu};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
 use super::predictor::{Format, Forward};
-use super::saved::ROLES;
+use super::resume::ROLES;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
