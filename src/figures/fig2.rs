@@ -6,9 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{
-    Border, Layout, Statistics, block_means, check_options, known, patches, whiten,
-};
+use super::decorrelate::{Border, Layout, Moments, Statistics, check_options, patches, whiten};
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
@@ -82,17 +80,15 @@ pub struct Fig2 {
 /// The two maps of covariances.
 const MAPS: [&str; 2] = ["cov_before", "cov_after"];
 
-/// Moments of the patches of one image, and how many there are.
-struct Moments {
+/// Mean and covariance of the patches of images, and how many there are.
+struct Pool {
     name: Option<String>,
     channels: usize,
     layout: Layout,
-    /// What the patches are less of, see [`super::decorrelate::Patches::less`].
-    shift: Option<Vec<f32>>,
     /// Patches.
     count: usize,
     mean: Vec<f32>,
-    second: Vec<f32>,
+    cov: Vec<f32>,
 }
 
 /// Computes Figure 2 of all `images` together. They are taken one by one.
@@ -110,15 +106,14 @@ pub fn fig2(
     options: Fig2Options,
 ) -> Result<Fig2> {
     check_options(options.kernel_size, options.block, &options.statistics)?;
-    let mut total: Option<Moments> = None;
+    let mut total: Option<Pool> = None;
     let mut axes = None;
     let mut count = 0;
     for picture in images {
         let picture = picture?;
         // Any will do, and those of different images could not be added up.
         let axes = *axes.get_or_insert_with(|| Axes::of(&picture));
-        let shift = total.as_ref().and_then(|first| first.shift.as_deref());
-        let one = moments(gpu, &picture, axes, shift, layer, &options)?;
+        let one = of_one(gpu, &picture, axes, layer, &options)?;
         count += 1;
         total = Some(match total {
             None => one,
@@ -130,8 +125,8 @@ pub fn fig2(
     let features = of.mean.len();
     let g = Graph::new();
     let mean = g.input("mean", [1, features]);
-    let second = g.input("second_moment", [features, features]);
-    let whitening = whiten(mean, second, &of.layout, options.statistics.n_iter);
+    let cov = g.input("cov", [features, features]);
+    let whitening = whiten(Moments { mean, cov }, &of.layout, options.statistics.n_iter);
     let views = covariance_views(&whitening, of.layout.kernel_size, of.layout.block);
     measure_correlation(&whitening);
     let difference = whitening.cov_after - whitening.identity;
@@ -141,11 +136,7 @@ pub fn fig2(
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     let eps = [options.statistics.eps];
-    let inputs: [(&str, &[f32]); 3] = [
-        ("mean", &of.mean),
-        ("second_moment", &of.second),
-        ("eps", &eps),
-    ];
+    let inputs: [(&str, &[f32]); 3] = [("mean", &of.mean), ("cov", &of.cov), ("eps", &eps)];
     let mut values = program.run(&inputs)?.values;
     let [max_correlation_before, mut max_correlation_after] = correlations(&values);
     let mut identity_error = number(&values, "identity_error");
@@ -179,15 +170,14 @@ pub fn fig2(
     })
 }
 
-/// `axes` and `shift` are those of the first image.
-fn moments(
+/// `axes` are those of the first image.
+fn of_one(
     gpu: &Arc<Gpu>,
     picture: &Picture,
     axes: Axes,
-    shift: Option<&[f32]>,
     layer: Option<(&Trained, usize)>,
     options: &Fig2Options,
-) -> Result<Moments> {
+) -> Result<Pool> {
     let stride = options.statistics.sampling_stride;
     let build = |image: Tensor<'_>| {
         let (x, kernel_size, name) = match layer {
@@ -202,21 +192,10 @@ fn moments(
             block: options.block,
             axes,
         };
-        let mut patches = patches(x, layout, Border::Zeros);
-        let g = image.graph();
-        if layer.is_some() {
-            // Pixels are zero-mean already.
-            let block = patches.layout.block;
-            let shift = match shift {
-                Some(values) => known(g, "shift", [1, block, 1, 1], values.iter().copied()),
-                None => block_means(x, block),
-            };
-            g.output("shift", shift);
-            patches = patches.less(shift);
-        }
-        let (mean, second) = patches.moments(stride);
-        g.output("mean", mean);
-        g.output("second_moment", second);
+        let patches = patches(x, layout, Border::Zeros);
+        let Moments { mean, cov } = patches.moments(stride);
+        image.graph().output("mean", mean);
+        image.graph().output("cov", cov);
         Ok((name, x.size(1), patches.layout, patches.count(stride)))
     };
     let store = Store::new(gpu, 0);
@@ -224,35 +203,37 @@ fn moments(
     let mut opened = Opened::new(store, picture, options.kernel_size, trained, build)?;
     let (name, channels, layout, count) = opened.built;
     let mut values = opened.program.run(&[])?.values;
-    Ok(Moments {
+    Ok(Pool {
         name,
         channels,
         layout,
-        shift: values.remove("shift"),
         count,
         mean: values.remove("mean").unwrap_or_default(),
-        second: values.remove("second_moment").unwrap_or_default(),
+        cov: values.remove("cov").unwrap_or_default(),
     })
 }
 
 /// Of all patches of both.
-fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
+fn pooled(a: Pool, b: &Pool) -> Result<Pool> {
     if a.layout != b.layout {
         return Err(Error::Config(
             "images in grey and in colour have no covariance together".into(),
         ));
     }
     let count = a.count + b.count;
-    let mean = |a_values: &[f32], b_values: &[f32]| -> Vec<f32> {
-        let pairs = a_values.iter().zip(b_values);
-        let weigh = |(&x, &y): (&f32, &f32)| {
-            ((f64::from(x) * a.count as f64 + f64::from(y) * b.count as f64) / count as f64) as f32
-        };
-        pairs.map(weigh).collect()
+    let share = b.count as f64 / count as f64;
+    let between = |x: f32, y: f32| f64::from(x) + share * (f64::from(y) - f64::from(x));
+    let apart = |i: usize| f64::from(b.mean[i]) - f64::from(a.mean[i]);
+    let features = a.mean.len();
+    let cov = |i: usize| {
+        // Their means differ: that is covariance too.
+        let of_means = share * (1.0 - share) * apart(i / features) * apart(i % features);
+        (between(a.cov[i], b.cov[i]) + of_means) as f32
     };
-    Ok(Moments {
-        mean: mean(&a.mean, &b.mean),
-        second: mean(&a.second, &b.second),
+    let mean = |i: usize| between(a.mean[i], b.mean[i]) as f32;
+    Ok(Pool {
+        mean: (0..features).map(mean).collect(),
+        cov: (0..features * features).map(cov).collect(),
         count,
         ..a
     })

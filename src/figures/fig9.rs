@@ -7,9 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{
-    Border, Layout, Statistics, Whitening, block_means, check_options, patches, whiten,
-};
+use super::decorrelate::{Border, Layout, Statistics, Whitening, check_options, patches, whiten};
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
     sparsity, undefined,
@@ -213,13 +211,10 @@ fn build(
     };
     let patches = patches(x, layout, Border::Zeros);
     let layout = patches.layout;
-    let shift = block_means(x, layout.block);
-    let patches = patches.less(shift);
     let stride = options.statistics.sampling_stride;
-    let (mean, second) = patches.moments(stride);
-    let mut whitening = whiten(mean, second, &layout, options.statistics.n_iter);
+    let mut whitening = whiten(patches.moments(stride), &layout, options.statistics.n_iter);
     if options.running {
-        whitening = running(&input, &whitening, shift);
+        whitening = running(&input, &whitening);
     }
     let y = patches.deconvolve(&whitening);
     // Deconvolution takes the mean away: what it does beside that is seen against this.
@@ -237,21 +232,14 @@ fn build(
     })
 }
 
-/// As the network itself deconvolves when it is evaluated, of patches less `shift`. The covariances are still those
-/// of the image.
-fn running<'g>(
-    input: &ConvInput<'g>,
-    of_image: &Whitening<'g>,
-    shift: Tensor<'g>,
-) -> Whitening<'g> {
-    let (g, features, block) = (shift.graph(), of_image.deconv.size(0), shift.len());
+/// As the network itself deconvolves when it is evaluated. The covariances are still those of the image.
+fn running<'g>(input: &ConvInput<'g>, of_image: &Whitening<'g>) -> Whitening<'g> {
+    let (g, features) = (input.x.graph(), of_image.deconv.size(0));
     let buffer = |what: &str, shape: Shape, init| {
         let name = format!("{}.running_{what}", input.name);
         g.state(&name, shape, Role::Buffer, init)
     };
     let mean = buffer("mean", [1, features].into(), Init::Constant(0.0));
-    let taps = mean.reshape([1, block, features / block]);
-    let mean = (taps - shift.reshape([1, block, 1])).reshape([1, features]);
     let deconv = buffer("deconv", [1, features, features].into(), Init::Identity);
     of_image.with_deconv(mean, deconv.reshape([features, features]))
 }

@@ -280,8 +280,7 @@ fn build<'g>(
     let layout = patches.layout;
     let stride = options.statistics.sampling_stride;
     let remark = few_patches(patches.count(stride), layout.features());
-    let (mean, second_moment) = patches.moments(stride);
-    let whitening = whiten(mean, second_moment, &layout, options.statistics.n_iter);
+    let whitening = whiten(patches.moments(stride), &layout, options.statistics.n_iter);
     let y = patches.deconvolve(&whitening);
 
     let (abs_x, abs_y) = (x.abs(), y.abs());
