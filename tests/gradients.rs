@@ -570,7 +570,7 @@ fn loss_cases() -> Vec<Case> {
     const LABELS: [f64; 7] = [0.0, 2.0, -1.0, 4.0, 3.0, -1.5, -5.0];
     fn labels(g: &Graph) -> graph::Tensor<'_> {
         let values: Vec<f32> = LABELS.iter().map(|&v| v as f32).collect();
-        g.state("labels", [7], Role::Buffer, Init::Values(values.into()))
+        g.state("labels", [7], Role::Statistic, Init::Values(values.into()))
     }
     let mut cases = Vec::new();
     for smoothing in [0.0, 0.1] {

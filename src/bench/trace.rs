@@ -439,7 +439,7 @@ mod tests {
             Role::Optimizer,
             zero.clone(),
         );
-        g.state("a.bn.running_mean", [1], Role::Buffer, zero.clone());
+        g.state("a.bn.running_mean", [1], Role::Statistic, zero.clone());
         g.state("step", [1], Role::Optimizer, zero);
         assert_eq!(layers(&g.checked().unwrap()), ["a.conv", "a.bn"]);
     }

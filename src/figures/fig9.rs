@@ -237,7 +237,7 @@ fn running<'g>(input: &ConvInput<'g>, of_image: &Whitening<'g>) -> Whitening<'g>
     let (g, features) = (input.x.graph(), of_image.deconv.size(0));
     let buffer = |what: &str, shape: Shape, init| {
         let name = format!("{}.running_{what}", input.name);
-        g.state(&name, shape, Role::Buffer, init)
+        g.state(&name, shape, Role::Statistic, init)
     };
     let mean = buffer("mean", [1, features].into(), Init::Constant(0.0));
     let deconv = buffer("deconv", [1, features, features].into(), Init::Identity);
