@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::Result;
-use decorr::figures::{Picture, Statistics};
+use decorr::figures::{Picture, WhitenOptions};
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::train::{NormName, TrainOptions, Trained};
 
@@ -51,7 +51,7 @@ impl AdapterArgs {
 
 /// How D is computed.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct StatisticsArgs {
+pub(crate) struct WhitenOptionsArgs {
     /// Added to the diagonal of the covariance
     #[arg(long, allow_negative_numbers = true, default_value_t = 1e-5)]
     eps: f32,
@@ -63,9 +63,9 @@ pub(crate) struct StatisticsArgs {
     sampling_stride: usize,
 }
 
-impl StatisticsArgs {
-    pub(crate) fn options(&self) -> Statistics {
-        Statistics {
+impl WhitenOptionsArgs {
+    pub(crate) fn options(&self) -> WhitenOptions {
+        WhitenOptions {
             eps: self.eps,
             n_iter: self.n_iter,
             sampling_stride: self.sampling_stride,
