@@ -84,42 +84,11 @@ fn draw(path: &Path) -> Result<()> {
     let result = program.output_on_device("deconvolved")?;
 
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    let source = wgpu::ShaderSource::Wgsl(HOST_WGSL.into());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: None,
-        source,
-    });
-    let host_pass = |encoder: &mut wgpu::CommandEncoder,
-                     entry,
-                     bindings: &[(u32, wgpu::BindingResource<'_>)]| {
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(entry),
-            layout: None,
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        let entries = bindings
-            .iter()
-            .map(|(binding, resource)| wgpu::BindGroupEntry {
-                binding: *binding,
-                resource: resource.clone(),
-            });
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(entry),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries.collect::<Vec<_>>(),
-        });
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(PIXELS as u32 / 64, 1, 1);
-    };
-    host_pass(&mut encoder, "waves", &[(1, picture.as_entire_binding())]);
+    let bindings = [(1, picture.as_entire_binding())];
+    host_pass(&device, &mut encoder, "waves", &bindings);
     program.record(&mut encoder, &[("image", Input::Buffer(&picture, 0))])?;
     let bindings = [(0, result.binding()), (1, shown.as_entire_binding())];
-    host_pass(&mut encoder, "colours", &bindings);
+    host_pass(&device, &mut encoder, "colours", &bindings);
     encoder.copy_buffer_to_buffer(&shown, 0, &read, 0, read.size());
     queue.submit([encoder.finish()]);
 
@@ -142,6 +111,43 @@ fn draw(path: &Path) -> Result<()> {
         path.display()
     );
     Ok(())
+}
+
+/// The host's own work: `entry` of its shader, a thread for each pixel.
+fn host_pass(
+    device: &wgpu::Device,
+    encoder: &mut wgpu::CommandEncoder,
+    entry: &str,
+    bindings: &[(u32, wgpu::BindingResource<'_>)],
+) {
+    let source = wgpu::ShaderSource::Wgsl(HOST_WGSL.into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(entry),
+        layout: None,
+        module: &module,
+        entry_point: Some(entry),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let entries = bindings
+        .iter()
+        .map(|(binding, resource)| wgpu::BindGroupEntry {
+            binding: *binding,
+            resource: resource.clone(),
+        });
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(entry),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries.collect::<Vec<_>>(),
+    });
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    pass.set_pipeline(&pipeline);
+    pass.set_bind_group(0, &group, &[]);
+    pass.dispatch_workgroups(PIXELS as u32 / 64, 1, 1);
 }
 
 #[cfg(test)]

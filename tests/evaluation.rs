@@ -11,17 +11,7 @@ use std::sync::atomic::AtomicBool;
 use decorr::train::{Norm, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-
-const PIXELS: usize = 3072;
-/// The constants of `--data cifar10`, from the paper's code.
-const MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
-const STD: [f64; 3] = [0.2023, 0.1994, 0.2010];
-
-/// Image i of the test files: not symmetric, so that a mirrored or shifted one differs.
-fn image(i: usize) -> Vec<u8> {
-    let pixel = |p: usize| ((p * p / 7 + 31 * i + p % 32 * 5) % 256) as u8;
-    (0..PIXELS).map(pixel).collect()
-}
+use support::pictures::{CIFAR_LEN, cifar_image, cifar_logits, save_plain};
 
 fn label(i: usize) -> u8 {
     [3, 1, 4, 1, 5, 9, 2][i]
@@ -29,18 +19,18 @@ fn label(i: usize) -> u8 {
 
 fn weights() -> (Vec<f32>, Vec<f32>) {
     let value = |i: usize| ((i * 2654435761) % 1000) as f32 / 1000.0 - 0.5;
-    let weight = (0..10 * PIXELS).map(|i| value(i) * 0.01).collect();
+    let weight = (0..10 * CIFAR_LEN).map(|i| value(i) * 0.01).collect();
     let bias = (0..10).map(|i| value(i + 77) * 0.1).collect();
     (weight, bias)
 }
 
 fn write_cifar(dir: &Path) {
-    let record = |i: usize| [vec![label(i)], image(i)].concat();
+    let record = |i: usize| [vec![label(i)], cifar_image(i)].concat();
     let test: Vec<u8> = (0..7).flat_map(record).collect();
     fs::write(dir.join("test_batch.bin"), test).unwrap();
     for file in 1..=5 {
         let train: Vec<u8> = (0..2)
-            .flat_map(|i| [vec![0], image(50 * file + i)].concat())
+            .flat_map(|i| [vec![0], cifar_image(50 * file + i)].concat())
             .collect();
         fs::write(dir.join(format!("data_batch_{file}.bin")), train).unwrap();
     }
@@ -58,7 +48,7 @@ fn write_weights(path: &Path) {
     let tensors = HashMap::from([
         (
             "fc.weight",
-            TensorView::new(Dtype::F32, vec![10, PIXELS], &weight).unwrap(),
+            TensorView::new(Dtype::F32, vec![10, CIFAR_LEN], &weight).unwrap(),
         ),
         (
             "fc.bias",
@@ -71,18 +61,7 @@ fn write_weights(path: &Path) {
 /// Cross-entropy, and at which place of the ordered logits the label is, of image i.
 fn expected(i: usize) -> (f64, usize) {
     let (weight, bias) = weights();
-    let x: Vec<f64> = image(i)
-        .iter()
-        .enumerate()
-        .map(|(p, &v)| (f64::from(v) / 255.0 - MEAN[p / 1024]) / STD[p / 1024])
-        .collect();
-    let logits: Vec<f64> = (0..10)
-        .map(|o| {
-            let row = &weight[o * PIXELS..(o + 1) * PIXELS];
-            let sum: f64 = row.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum();
-            sum + f64::from(bias[o])
-        })
-        .collect();
+    let logits = cifar_logits(&cifar_image(i), &weight, &bias);
     let own = logits[usize::from(label(i))];
     let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logits.iter().map(|l| (l - most).exp()).sum();
@@ -150,10 +129,8 @@ fn parts_of_a_set_are_as_large_as_they_are_asked_to_be() {
 fn a_folder_may_have_its_test_pictures_only() {
     let dir = tempfile::tempdir().unwrap();
     for (class, shade) in [("cat", 20), ("dog", 200)] {
-        let picture = image::RgbImage::from_pixel(9, 9, image::Rgb([shade, 10, 250]));
         let folder = dir.path().join("pictures/val").join(class);
-        fs::create_dir_all(&folder).unwrap();
-        picture.save(folder.join("0.png")).unwrap();
+        save_plain(&folder.join("0.png"), [shade, 10, 250]);
     }
     let weight = vec![0; 4 * 2 * 3 * 64];
     let bias: Vec<u8> = [1.0_f32, 0.0]
@@ -194,12 +171,9 @@ fn folder(root: &Path, names: &[&str]) {
         .iter()
         .flat_map(|name| [("train", name), ("val", name)])
     {
-        let folder = root.join(split).join(name);
-        fs::create_dir_all(&folder).unwrap();
         let mut colour = [0; 3];
         colour[usize::from(name.as_bytes()[0] % 3)] = 255;
-        let picture = image::RgbImage::from_pixel(9, 9, image::Rgb(colour));
-        picture.save(folder.join("0.png")).unwrap();
+        save_plain(&root.join(split).join(name).join("0.png"), colour);
     }
 }
 

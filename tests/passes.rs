@@ -345,7 +345,7 @@ fn updates_that_read_one_another_keep_their_order() {
         let g = Graph::new();
         let state = |name: &str, value| {
             let init = Init::Constant(value);
-            g.state(name, [5], Role::Buffer, init)
+            g.state(name, [5], Role::Statistic, init)
         };
         let [a, b, c, d, e] =
             [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 5.0)].map(|(n, v)| state(n, v));

@@ -17,10 +17,7 @@ use decorr::train::{
     TrainerOptions, evaluate_checkpoint, train,
 };
 use image::{DynamicImage, ImageBuffer, Luma, Rgb, RgbImage};
-
-/// The constants of `--data cifar10`, from the paper's code.
-const MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
-const STD: [f64; 3] = [0.2023, 0.1994, 0.2010];
+use support::pictures::{cifar_image, cifar_logits, save, save_plain};
 
 fn picture(bytes: &[u8], channels: usize, side: usize) -> Picture {
     Picture {
@@ -64,28 +61,13 @@ fn probabilities_are_the_softmax_of_the_logits_in_float64() {
     };
     let mut network = Trained::open_with(&support::gpu(), &file, options).unwrap();
     assert_eq!(network.input_shape(), [3, 32, 32]);
-    let bytes = |n: usize| -> Vec<u8> {
-        let pixel = |p: usize| ((p * p / 7 + 31 * n + p % 32 * 5) % 256) as u8;
-        (0..3072).map(pixel).collect()
-    };
     // More than go through the network at once.
-    let pictures: Vec<Picture> = (0..35).map(|n| picture(&bytes(n), 3, 32)).collect();
+    let pictures: Vec<Picture> = (0..35).map(|n| picture(&cifar_image(n), 3, 32)).collect();
     let found = network.predict(&pictures).unwrap();
     assert_eq!(found.len(), 35);
     let mut firsts = std::collections::BTreeSet::new();
     for (n, prediction) in found.iter().enumerate() {
-        let x: Vec<f64> = bytes(n)
-            .iter()
-            .enumerate()
-            .map(|(p, &v)| (f64::from(v) / 255.0 - MEAN[p / 1024]) / STD[p / 1024])
-            .collect();
-        let logits: Vec<f64> = (0..10)
-            .map(|o| {
-                let row = &weight.data[o * 3072..][..3072];
-                let sum: f64 = row.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum();
-                sum + f64::from(bias.data[o])
-            })
-            .collect();
+        let logits = cifar_logits(&cifar_image(n), &weight.data, &bias.data);
         let sum: f64 = logits.iter().map(|l| l.exp()).sum();
         let expected: Vec<f64> = logits.iter().map(|l| l.exp() / sum).collect();
         let probabilities = prediction.probabilities();
@@ -261,9 +243,7 @@ fn pictures_are_brought_to_the_networks_input() {
         ("colour.png", DynamicImage::from(colour)),
         ("deep.png", DynamicImage::from(deep)),
     ] {
-        let folder = dir.path().join("set/val").join(name);
-        fs::create_dir_all(&folder).unwrap();
-        image.save(folder.join(name)).unwrap();
+        save(&dir.path().join("set/val").join(name).join(name), image);
     }
     let config = TrainConfig::resolve(TrainOptions {
         data: Some("folder".into()),
@@ -338,13 +318,9 @@ fn the_command_says_what_is_on_pictures() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let text = |name: &str| at(name).to_string_lossy().into_owned();
-    let paint = |path: &Path, colour| {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(9, 12, Rgb(colour)).save(path).unwrap();
-    };
     for split in ["train", "val"] {
-        paint(&at("set").join(split).join("red/0.png"), [250, 10, 20]);
-        paint(&at("set").join(split).join("blue/0.png"), [10, 20, 250]);
+        save_plain(&at("set").join(split).join("red/0.png"), [250, 10, 20]);
+        save_plain(&at("set").join(split).join("blue/0.png"), [10, 20, 250]);
     }
     let run = trained(TrainOptions {
         model: Some("linear".into()),
@@ -362,8 +338,8 @@ fn the_command_says_what_is_on_pictures() {
     });
     // The set is not needed for it.
     fs::remove_dir_all(at("set")).unwrap();
-    paint(&at("new/a.png"), [200, 0, 0]);
-    paint(&at("new/below/b.png"), [0, 0, 200]);
+    save_plain(&at("new/a.png"), [200, 0, 0]);
+    save_plain(&at("new/below/b.png"), [0, 0, 200]);
     let run = run.to_string_lossy().into_owned();
     let (new, a) = (text("new"), text("new/a.png"));
     let predict = ["predict", "--checkpoint", &run];

@@ -298,7 +298,7 @@ fn adams_eps_is_added_to_the_root() {
     let g = Graph::new();
     let w = g.parameter("w", [3], Init::Constant(0.0));
     let values = vec![adam.eps, -adam.eps, 1.0];
-    let grad = g.state("g", [3], Role::Buffer, Init::Values(values.into()));
+    let grad = g.state("g", [3], Role::Statistic, Init::Values(values.into()));
     let lr = g.input("lr", [1]);
     Optimizer::Adam(adam).update(&[w], &[grad], lr);
     let mut store = Store::new(&support::gpu(), 1);

@@ -25,7 +25,7 @@ use options::AdapterArgs;
 #[command(name = "visualiser", max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    figure: Option<Figure>,
+    command: Option<Command>,
     /// Open a window, with this image or the bundled one
     #[arg(long, value_name = "IMAGE", num_args = 0..=1)]
     window: Option<Option<PathBuf>>,
@@ -34,7 +34,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Figure {
+enum Command {
     /// Covariance of patches before and after deconvolution, and the kernels that decorrelate: of
     /// pixels, or of the input of a layer of a trained network.
     Fig2(files::Fig2Args),
@@ -63,14 +63,14 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let adapter = &cli.adapter;
-    match (cli.figure, cli.window) {
+    match (cli.command, cli.window) {
         (Some(_), Some(_)) => Err(Error::Config(
             "--window opens a window, and a command writes files: one or the other".into(),
         )),
-        (Some(Figure::Fig2(args)), None) => files::fig2(&args, adapter),
-        (Some(Figure::Fig3(args)), None) => files::fig3(&args, adapter),
-        (Some(Figure::Fig9(args)), None) => files::fig9(&args, adapter),
-        (Some(Figure::Measure(args)), None) => files::measure(&args, adapter),
+        (Some(Command::Fig2(args)), None) => files::fig2(&args, adapter),
+        (Some(Command::Fig3(args)), None) => files::fig3(&args, adapter),
+        (Some(Command::Fig9(args)), None) => files::fig9(&args, adapter),
+        (Some(Command::Measure(args)), None) => files::measure(&args, adapter),
         (None, Some(image)) => window::open(adapter, image.as_deref()),
         (None, None) => match Cli::command().print_long_help() {
             Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),

@@ -1,6 +1,6 @@
 //! What changed between two reports, beyond noise.
 //!
-//! Other work on a machine makes rounds slower, never faster. So the best round is the figure, and how
+//! Other work on a machine makes rounds slower, never faster. So the best round is the measurement, and how
 //! far the better rounds lie apart says how far the best one may be from an undisturbed one: of times
 //! that are disturbed at random, the gap between the best and the second best is on average the gap
 //! between the best of them and no disturbance at all. The lower quartile is taken, which of five
@@ -13,7 +13,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{Figure, Report, workloads};
+use super::{Measurement, Report, workloads};
 
 /// A change of less than this share is none: clocks and caches differ from one start of a program to
 /// the next.
@@ -84,21 +84,21 @@ pub struct Comparison {
 /// lies above the best (10 % where there are fewer than three rounds); and at least what the multiply-add peak,
 /// which depends on nothing in decorr, changed by and has of noise itself, if the adapter is the same.
 pub fn compare(before: &Report, now: &Report) -> Comparison {
-    let pair = |name: &str| Some((before.figure(name)?, now.figure(name)?));
+    let pair = |name: &str| Some((before.measurement(name)?, now.measurement(name)?));
     let control = pair(workloads::PEAK).filter(|_| before.adapter == now.adapter);
     let control = control.map_or(0.0, |(old, new)| {
         let ratio = new.ms / old.ms;
         own_noise(old, new).max(ratio.max(1.0 / ratio) - 1.0)
     });
-    let pairs = now.figures.iter().filter_map(|new| pair(&new.name));
+    let pairs = now.measurements.iter().filter_map(|new| pair(&new.name));
     let changes = pairs.map(|(old, new)| {
         let own = own_noise(old, new);
         let is_control = new.name == workloads::PEAK;
         change(old, new, if is_control { own } else { own.max(control) })
     });
     let missing_in = |report: &Report, of: &Report| {
-        let names = of.figures.iter().map(|f| f.name.clone());
-        names.filter(|n| report.figure(n).is_none()).collect()
+        let names = of.measurements.iter().map(|f| f.name.clone());
+        names.filter(|n| report.measurement(n).is_none()).collect()
     };
     let differences = [
         ("adapter", &before.adapter, &now.adapter),
@@ -135,11 +135,11 @@ pub fn compare(before: &Report, now: &Report) -> Comparison {
 }
 
 /// What the rounds of a row say of its noise.
-fn own_noise(before: &Figure, now: &Figure) -> f64 {
+fn own_noise(before: &Measurement, now: &Measurement) -> f64 {
     LEAST_CHANGE + noise(&before.rounds_ms) + noise(&now.rounds_ms)
 }
 
-fn change(before: &Figure, now: &Figure, noise: f64) -> Change {
+fn change(before: &Measurement, now: &Measurement, noise: f64) -> Change {
     let ratio = now.ms / before.ms;
     let median_ratio = median(now) / median(before);
     let verdict = if ratio > 1.0 + noise && median_ratio > 1.0 + LEAST_CHANGE {
@@ -171,10 +171,10 @@ fn noise(rounds: &[f64]) -> f64 {
     }
 }
 
-fn median(figure: &Figure) -> f64 {
-    let sorted = sorted(&figure.rounds_ms);
+fn median(measurement: &Measurement) -> f64 {
+    let sorted = sorted(&measurement.rounds_ms);
     match sorted.len() {
-        0 => figure.ms,
+        0 => measurement.ms,
         n => (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
     }
 }
@@ -240,8 +240,8 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    fn figure(name: &str, rounds: &[f64]) -> Figure {
-        Figure {
+    fn measurement(name: &str, rounds: &[f64]) -> Measurement {
+        Measurement {
             name: name.into(),
             ms: rounds.iter().copied().fold(f64::INFINITY, f64::min),
             rounds_ms: rounds.to_vec(),
@@ -256,20 +256,20 @@ mod tests {
         }
     }
 
-    fn report(figures: Vec<Figure>) -> Report {
+    fn report(measurements: Vec<Measurement>) -> Report {
         Report {
             version: "1".into(),
             adapter: "A".into(),
             variant: "tiled".into(),
             rounds: 5,
-            figures,
+            measurements,
             summary: None,
             comparison: None,
         }
     }
 
     fn verdict(before: &[f64], now: &[f64]) -> Verdict {
-        let (before, now) = (figure("x", before), figure("x", now));
+        let (before, now) = (measurement("x", before), measurement("x", now));
         change(&before, &now, own_noise(&before, &now)).verdict
     }
 
@@ -311,7 +311,8 @@ mod tests {
 
     /// Rows of a multiply-add peak and others, 10 ms times a factor each.
     fn rows(factors: &[(&str, f64)]) -> Report {
-        let row = |&(name, by): &(&str, f64)| figure(name, &[10.0, 10.1, 10.2].map(|ms| ms * by));
+        let row =
+            |&(name, by): &(&str, f64)| measurement(name, &[10.0, 10.1, 10.2].map(|ms| ms * by));
         report(factors.iter().map(row).collect())
     }
 
@@ -349,7 +350,7 @@ mod tests {
         assert!(comparison.notices[0].contains("30 %"), "{comparison:?}");
         // Its noise counts too: rounds that lie far apart around the same best.
         let mut busy = rows(&[(workloads::PEAK, 1.0), ("a", 1.25)]);
-        busy.figures[0].rounds_ms = vec![10.0, 14.0, 15.0];
+        busy.measurements[0].rounds_ms = vec![10.0, 14.0, 15.0];
         let comparison = compare(&before, &busy);
         assert_eq!(comparison.names(Verdict::Same), [workloads::PEAK, "a"]);
         let quiet = rows(&[(workloads::PEAK, 1.01), ("a", 1.25)]);
@@ -362,7 +363,7 @@ mod tests {
             "gflop":1.0,"gflops":0.5,"share_of_peak":1.0,"gb_per_s":0.1,"dispatches":1,
             "peak_mib":0.5,"ratio":["y",1.5]}]}"#;
         let before: Report = serde_json::from_str(text).unwrap();
-        let comparison = compare(&before, &report(vec![figure("x", &[3.0, 3.0, 3.0])]));
+        let comparison = compare(&before, &report(vec![measurement("x", &[3.0, 3.0, 3.0])]));
         assert_eq!(comparison.names(Verdict::Slower), ["x"]);
         assert!(
             comparison
@@ -372,6 +373,6 @@ mod tests {
         );
         let again = serde_json::to_string(&before).unwrap();
         let again: Report = serde_json::from_str(&again).unwrap();
-        assert_eq!(again.figures[0].ratio, Some(("y".into(), 1.5)));
+        assert_eq!(again.measurements[0].ratio, Some(("y".into(), 1.5)));
     }
 }

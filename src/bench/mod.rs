@@ -1,4 +1,4 @@
-//! `decorr bench` and `decorr profile`: kernels and whole steps as figures with their bounds.
+//! `decorr bench` and `decorr profile`: kernels and whole steps as measurements with their bounds.
 //!
 //! Workloads that are compared are run in turn, several rounds, and the best round counts: on a
 //! shared machine the best is the least disturbed.
@@ -27,7 +27,7 @@ use runner::Runner;
 
 /// One line of the table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Figure {
+pub struct Measurement {
     /// What was run.
     pub name: String,
     /// Milliseconds a step, of the best round.
@@ -68,8 +68,9 @@ pub struct Report {
     /// Rounds of which the best counts.
     pub rounds: usize,
     /// The table.
-    pub figures: Vec<Figure>,
-    /// What the figures mean, of [`quick`] only.
+    #[serde(rename = "figures")]
+    pub measurements: Vec<Measurement>,
+    /// What the measurements mean, of [`quick`] only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// What changed since an earlier report, where [`compare`] was asked.
@@ -152,13 +153,13 @@ pub fn run(gpu: &Arc<Gpu>, options: &Options, progress: impl Fn(&str)) -> Result
 
 impl Report {
     /// The line called `name`.
-    pub fn figure(&self, name: &str) -> Option<&Figure> {
-        self.figures.iter().find(|f| f.name == name)
+    pub fn measurement(&self, name: &str) -> Option<&Measurement> {
+        self.measurements.iter().find(|f| f.name == name)
     }
 
     /// The table for people.
     pub fn table(&self) -> String {
-        let widths = self.figures.iter().map(|f| f.name.len());
+        let widths = self.measurements.iter().map(|f| f.name.len());
         let width = widths.fold(28, usize::max);
         let mut text = format!(
             "{}, {} kernels, best of {} rounds\n{:<width$} {:>10} {:>9} {:>9} {:>9} {:>7} {:>8} {:>10} {:>9}  {}\n",
@@ -176,7 +177,7 @@ impl Report {
             "MiB",
             "ratio"
         );
-        for f in &self.figures {
+        for f in &self.measurements {
             let ratio = match &f.ratio {
                 Some((name, ratio)) => format!("{ratio:.2} x {name}"),
                 None => String::new(),

@@ -13,7 +13,7 @@ use super::workloads::{
     self, BATCH, NORMS, STREAM, convolutions, inverse_root, norm_name, product, step, step_graph,
     step_name, stream,
 };
-use super::{Figure, Report, Workload};
+use super::{Measurement, Report, Workload};
 use crate::data::find_set;
 use crate::gpu::Gpu;
 use crate::graph::op::Variants;
@@ -45,7 +45,7 @@ const CONVOLUTIONS: [&str; 3] = [
     "conv 64-128 weight grad",
 ];
 
-/// What the figures of [`quick`] mean.
+/// What the measurements of [`quick`] mean.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// In plain words, a line each; what is estimated says so.
@@ -203,14 +203,15 @@ struct Rates {
 }
 
 impl Rates {
-    /// Those of the figures, what is missing taken to be like what there is.
+    /// Those of the measurements, what is missing taken to be like what there is.
     fn of(report: &Report) -> Self {
-        let measured = |name: &str| report.figure(name).filter(|f| f.ms.is_finite());
+        let measured = |name: &str| report.measurement(name).filter(|f| f.ms.is_finite());
         let rate = |name: &str| measured(name).map(|f| f.gflops * 1e9);
         let small = rate(SMALL_PRODUCT).unwrap_or(1e9);
         let product = rate("newton_schulz 576 f+b").or(rate(LARGE_PRODUCT));
         let product = product.unwrap_or(small);
-        let convolutions: Vec<&Figure> = CONVOLUTIONS.iter().filter_map(|n| measured(n)).collect();
+        let convolutions: Vec<&Measurement> =
+            CONVOLUTIONS.iter().filter_map(|n| measured(n)).collect();
         let convolution = match convolutions.as_slice() {
             [] => product,
             all => {
@@ -282,11 +283,11 @@ fn paper_runs(report: &Report) -> Result<Vec<PaperRun>> {
         let steps = epochs * (images / batch_size as u64);
         for (norm, block) in compared_norms() {
             let timed = match form {
-                None => report.figure(&step_name(model, batch_size, norm, block)),
+                None => report.measurement(&step_name(model, batch_size, norm, block)),
                 Some(_) => None,
             };
             let ms_per_step = match timed {
-                Some(figure) => figure.ms,
+                Some(measurement) => measurement.ms,
                 None => 1e3 * rates.step(&step_graph(model, form, batch_size, norm, block)?)?,
             };
             runs.push(PaperRun {
@@ -303,7 +304,7 @@ fn paper_runs(report: &Report) -> Result<Vec<PaperRun>> {
     Ok(runs)
 }
 
-/// What the figures mean.
+/// What the measurements mean.
 /// Hours of the norm that takes longest.
 fn slowest(runs: &[PaperRun], experiment: &str) -> f64 {
     let runs = runs.iter().filter(|run| run.experiment == experiment);
@@ -312,8 +313,8 @@ fn slowest(runs: &[PaperRun], experiment: &str) -> f64 {
 
 fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
     let mut words = vec![kernels_in_words(report)];
-    let cnn = |norm, block| report.figure(&step_name("cnn", batch_size, norm, block));
-    let images = |f: &Figure| f.images_per_s.unwrap_or(f64::NAN);
+    let cnn = |norm, block| report.measurement(&step_name("cnn", batch_size, norm, block));
+    let images = |f: &Measurement| f.images_per_s.unwrap_or(f64::NAN);
     let base = cnn(Norm::Batch, None);
     if let Some(base) = base {
         let mut line = format!(
@@ -376,19 +377,21 @@ fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
 
 /// What kernels reach.
 fn kernels_in_words(report: &Report) -> String {
-    let peak = report.figure(workloads::PEAK);
+    let peak = report.measurement(workloads::PEAK);
     let mut line = format!(
         "Measured: the adapter does {} GFLOP/s of multiply-adds in registers",
         rounded(peak.map_or(f64::NAN, |f| f.gflops))
     );
     let product = report
-        .figure(LARGE_PRODUCT)
-        .or(report.figure(SMALL_PRODUCT));
+        .measurement(LARGE_PRODUCT)
+        .or(report.measurement(SMALL_PRODUCT));
     let mut reached = Vec::new();
     if let Some(f) = product {
         reached.push(format!("products reach {:.0} %", 100.0 * f.share_of_peak));
     }
-    let convolutions = CONVOLUTIONS.iter().filter_map(|name| report.figure(name));
+    let convolutions = CONVOLUTIONS
+        .iter()
+        .filter_map(|name| report.measurement(name));
     let shares: Vec<f64> = convolutions.map(|f| 100.0 * f.share_of_peak).collect();
     if let Some(least) = shares.iter().copied().reduce(f64::min) {
         let most = shares.iter().copied().fold(least, f64::max);
@@ -399,7 +402,7 @@ fn kernels_in_words(report: &Report) -> String {
     if !reached.is_empty() {
         line += &format!("; {} of that", reached.join(", "));
     }
-    let stream = report.figure(STREAM).map_or(f64::NAN, |f| f.gb_per_s);
+    let stream = report.measurement(STREAM).map_or(f64::NAN, |f| f.gb_per_s);
     line + &format!("; memory is read and written at {} GB/s.", rounded(stream))
 }
 
@@ -484,17 +487,17 @@ mod tests {
     /// Every number of the sentence, by hand.
     #[test]
     fn the_words_say_what_was_measured() {
-        let figure = |norm, block, ms, images_per_s| Figure {
+        let measurement = |norm, block, ms, images_per_s| Measurement {
             name: step_name("cnn", 32, norm, block),
             ms,
             images_per_s: Some(images_per_s),
-            ..Figure::default()
+            ..Measurement::default()
         };
         let report = Report {
-            figures: vec![
-                figure(Norm::Batch, None, 20.0, 1600.0),
-                figure(Norm::Deconv, Some(16), 25.0, 1280.0),
-                figure(Norm::Deconv, Some(64), 50.0, 640.0),
+            measurements: vec![
+                measurement(Norm::Batch, None, 20.0, 1600.0),
+                measurement(Norm::Deconv, Some(16), 25.0, 1280.0),
+                measurement(Norm::Deconv, Some(64), 50.0, 640.0),
             ],
             ..Report::default()
         };

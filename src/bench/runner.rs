@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::workloads::PEAK;
-use super::{Figure, Report, Workload};
+use super::{Measurement, Report, Workload};
 use crate::gpu::Gpu;
 use crate::graph::Cost;
 use crate::graph::op::Variants;
@@ -151,13 +151,13 @@ impl<'a> Runner<'a> {
     pub(super) fn report(&self) -> Report {
         let peak = self.items.iter().find(|item| item.name == PEAK);
         let peak = peak.map_or(f64::NAN, Compiled::flops_per_s);
-        let figures = self.items.iter().map(|item| {
+        let measurements = self.items.iter().map(|item| {
             let compared = item.compared_with.as_deref();
             let base = self
                 .items
                 .iter()
                 .find(|b| Some(b.name.as_str()) == compared);
-            item.figure(peak, base)
+            item.measurement(peak, base)
         });
         let rounds = self.items.iter().map(|item| item.rounds.len());
         let variants = self
@@ -168,7 +168,7 @@ impl<'a> Runner<'a> {
             adapter: self.gpu.describe(),
             variant: variants.to_string(),
             rounds: rounds.min().unwrap_or(0),
-            figures: figures.collect(),
+            measurements: measurements.collect(),
             summary: None,
             comparison: None,
         }
@@ -219,10 +219,10 @@ impl Compiled {
     }
 
     /// `peak`: operations a second.
-    fn figure(&self, peak: f64, base: Option<&Self>) -> Figure {
+    fn measurement(&self, peak: f64, base: Option<&Self>) -> Measurement {
         let best = self.best();
         let memory = self.programs.iter().map(|(p, _)| p.memory().peak());
-        Figure {
+        Measurement {
             name: self.name.clone(),
             ms: best * 1e3,
             rounds_ms: self.rounds.iter().map(|s| s * 1e3).collect(),
@@ -293,12 +293,15 @@ mod tests {
         let wanted = (dispatches.sum::<usize>() as f64 / 4.0).round() as usize;
         let flops = programs.iter().map(|(p, n)| p.cost().flops * *n as u64);
         let gflop = flops.sum::<u64>() as f64 / 4.0 / 1e9;
-        let figure = &runner.report().figures[0];
-        assert_eq!(figure.dispatches, wanted);
-        assert!((figure.gflop - gflop).abs() <= 1e-12, "{figure:?}");
-        assert_eq!(figure.ms, seconds * 1e3);
-        assert_eq!(figure.rounds_ms.len(), 2);
-        assert_eq!(figure.images_per_s, Some(8.0 / seconds));
+        let measurement = &runner.report().measurements[0];
+        assert_eq!(measurement.dispatches, wanted);
+        assert!(
+            (measurement.gflop - gflop).abs() <= 1e-12,
+            "{measurement:?}"
+        );
+        assert_eq!(measurement.ms, seconds * 1e3);
+        assert_eq!(measurement.rounds_ms.len(), 2);
+        assert_eq!(measurement.images_per_s, Some(8.0 / seconds));
 
         let mut names = Vec::new();
         runner

@@ -121,8 +121,8 @@ pub fn trace_step(
         runner.round(&format!("round {round}"))?;
     }
     let report = runner.report();
-    let of = |name: &str, rate: fn(&super::Figure) -> f64| {
-        report.figure(name).map_or(f64::NAN, |f| 1e9 * rate(f))
+    let of = |name: &str, rate: fn(&super::Measurement) -> f64| {
+        report.measurement(name).map_or(f64::NAN, |f| 1e9 * rate(f))
     };
     Ok(StepTrace {
         adapter: report.adapter.clone(),
@@ -439,7 +439,7 @@ mod tests {
             Role::Optimizer,
             zero.clone(),
         );
-        g.state("a.bn.running_mean", [1], Role::Buffer, zero.clone());
+        g.state("a.bn.running_mean", [1], Role::Statistic, zero.clone());
         g.state("step", [1], Role::Optimizer, zero);
         assert_eq!(layers(&g.checked().unwrap()), ["a.conv", "a.bn"]);
     }

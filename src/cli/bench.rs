@@ -153,7 +153,7 @@ fn read_report(path: &Path) -> Result<Report> {
             "{path} is not what `decorr bench --json` prints: {e}"
         ))
     })?;
-    if report.figures.is_empty() {
+    if report.measurements.is_empty() {
         let message = format!("{} has no figures", path.display());
         return Err(Error::Config(message));
     }

@@ -4,7 +4,8 @@
 //! (patches - mean) D that belongs to the channel's centre tap, which is a convolution with that
 //! column of D: X D is never formed.
 //!
-//! Statistics are taken in the coordinates of [`Axes::basis`], or float32 would not carry them.
+//! Statistics are the layer's (centred, covariance, `newton_schulz`), but in the coordinates of [`Axes::basis`]: of pixels, as the
+//! layer has them, float32 takes the largest correlation of a photograph's 7x7 patches 3 to 39 % off (docs/architecture.md).
 
 use super::axes::{Axes, cosines};
 use crate::graph::{Graph, Init, Role, Tensor};
@@ -18,16 +19,16 @@ const MAX_EPS: f32 = 1e6;
 /// Largest k of which cosines along rows and columns are taken by one product: it has k times as many operations as
 /// one after the other, but on the software adapter takes nine tenths of the time for 7.
 const LARGEST_AT_ONCE: usize = 7;
-/// Largest [`Statistics::n_iter`]: by then nothing changes any more.
+/// Largest [`WhitenOptions::n_iter`]: by then nothing changes any more.
 const MAX_N_ITER: usize = 100;
-/// Largest [`Statistics::sampling_stride`].
+/// Largest [`WhitenOptions::sampling_stride`].
 const MAX_SAMPLING_STRIDE: usize = 64;
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
 const STRIP_LEN: usize = 16 << 20;
 
 /// How D is computed of patches.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Statistics {
+pub struct WhitenOptions {
     /// Added to the diagonal of the covariance.
     pub eps: f32,
     /// Denman–Beavers iterations.
@@ -36,7 +37,7 @@ pub struct Statistics {
     pub sampling_stride: usize,
 }
 
-impl Default for Statistics {
+impl Default for WhitenOptions {
     fn default() -> Self {
         Self {
             eps: 1e-5,
@@ -46,7 +47,7 @@ impl Default for Statistics {
     }
 }
 
-impl Statistics {
+impl WhitenOptions {
     /// Refuses what cannot be computed.
     ///
     /// # Errors
@@ -114,6 +115,15 @@ pub(super) struct Patches<'g> {
     pub(super) layout: Layout,
 }
 
+/// Of patches in blocks, F = block * k * k, in the coordinates of [`Axes::basis`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moments<'g> {
+    /// [1, F].
+    pub(super) mean: Tensor<'g>,
+    /// [F, F], without eps.
+    pub(super) cov: Tensor<'g>,
+}
+
 /// Of patches in blocks, F = block * k * k.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whitening<'g> {
@@ -148,7 +158,7 @@ impl<'g> Whitening<'g> {
 pub(super) fn check_options(
     kernel_size: usize,
     block: usize,
-    statistics: &Statistics,
+    statistics: &WhitenOptions,
 ) -> Result<()> {
     let fail = |message: String| Err(Error::Config(message));
     if kernel_size.is_multiple_of(2) || kernel_size > 15 {
@@ -182,6 +192,12 @@ impl Layout {
     pub(super) fn features(&self) -> usize {
         self.block * self.kernel_size * self.kernel_size
     }
+
+    /// [`Axes::basis`], [F, F].
+    fn basis<'g>(&self, g: &'g Graph) -> Tensor<'g> {
+        let basis = self.axes.basis(self.kernel_size, self.block);
+        known(g, "basis", [self.features(); 2], basis)
+    }
 }
 
 /// `x` [N, C, H, W] with so many rows and columns of zeros on every side.
@@ -213,11 +229,6 @@ fn in_blocks(x: Tensor<'_>, block: usize) -> Tensor<'_> {
     x.reshape([c / block, block, h, w])
 }
 
-/// Mean of each of a block's channels over blocks and pixels of `x` [1, C, H, W]: [1, block, 1, 1].
-pub(super) fn block_means(x: Tensor<'_>, block: usize) -> Tensor<'_> {
-    in_blocks(x, block).mean_to([1, block, 1, 1])
-}
-
 /// A state of numbers that are known beforehand.
 pub(super) fn known<'g>(
     g: &'g Graph,
@@ -230,16 +241,6 @@ pub(super) fn known<'g>(
 }
 
 impl<'g> Patches<'g> {
-    /// The same patches less `shift` [1, block, 1, 1], a number for each of a block's channels, with what is around the
-    /// image. Their covariance is the same, and keeps the digits that it would lose beside a large mean.
-    pub(super) fn less(&self, shift: Tensor<'g>) -> Self {
-        let blocks = in_blocks(self.padded, self.layout.block) - shift;
-        Self {
-            padded: blocks.reshape(self.padded.shape()),
-            ..*self
-        }
-    }
-
     /// Channels, rows and columns of the image.
     fn image_size(&self) -> [usize; 3] {
         let [_, c, h, w] = self.padded.dims();
@@ -255,12 +256,20 @@ impl<'g> Patches<'g> {
         c / self.layout.block * h.div_ceil(stride) * w.div_ceil(stride)
     }
 
-    /// Mean [1, F] and second moment [F, F] of every `stride`-th of them in both directions, in the coordinates
-    /// of [`Axes::basis`]. Strip by strip: all patches of a photograph at once would not fit a binding.
-    pub(super) fn moments(&self, stride: usize) -> (Tensor<'g>, Tensor<'g>) {
-        let (k, features) = (self.layout.kernel_size, self.layout.features());
+    /// Mean and covariance of every `stride`-th of them in both directions. In two passes, as the layer takes them: a large
+    /// mean would cost digits. Each channel is centred first; what zeros around the image leave of the means of its taps
+    /// is small. Strip by strip: all patches of a photograph at once would not fit a binding.
+    pub(super) fn moments(&self, stride: usize) -> Moments<'g> {
+        let (k, block, features) = (
+            self.layout.kernel_size,
+            self.layout.block,
+            self.layout.features(),
+        );
+        let blocks = in_blocks(self.padded, block);
+        let centre = blocks.mean_to([1, block, 1, 1]);
+        let centred = (blocks - centre).reshape(self.padded.shape());
         let [c, h, w] = self.image_size();
-        let blocks = c / self.layout.block;
+        let blocks = c / block;
         let sampled = |n: usize| n.div_ceil(stride);
         let mut rows_per_strip = STRIP_LEN / (sampled(w) * c * k * k) * stride;
         if k > LARGEST_AT_ONCE {
@@ -279,7 +288,7 @@ impl<'g> Patches<'g> {
                 symmetric: true,
                 ..MatMul::from(Transpose { a: false, b: true })
             };
-            let strip = self.padded.slice(2, first, 1, rows + k - 1);
+            let strip = centred.slice(2, first, 1, rows + k - 1);
             let planes = self.coordinates(strip, stride);
             let planes = planes.reshape([blocks, features, pixels]);
             let mean = planes.reduce_sum([1, features, 1], weight);
@@ -291,10 +300,21 @@ impl<'g> Patches<'g> {
             let ((mean, moment), (strip_mean, strip_moment)) = (sum, strip);
             (mean + strip_mean, moment + strip_moment)
         });
-        (
-            mean.reshape([1, features]),
-            moment.reshape([features, features]),
-        )
+        let left = mean.reshape([1, features]);
+        let minus_left = MatMul {
+            alpha: -1.0,
+            symmetric: true,
+            ..MatMul::from(Transpose { a: true, b: false })
+        };
+        let moment = moment.reshape([features, features]);
+        let centre = centre.reshape([block, 1]).broadcast_to([block, k * k]);
+        Moments {
+            mean: left
+                + centre
+                    .reshape([1, features])
+                    .matmul(self.layout.basis(moment.graph())),
+            cov: left.matmul_with(left, Some(moment), minus_left),
+        }
     }
 
     /// Every `stride`-th patch of a strip of rows [1, C, rows + k - 1, W + k - 1] in the coordinates of [`Axes::basis`]:
@@ -370,31 +390,18 @@ pub(super) fn centre_kernels(deconv: Tensor<'_>, block: usize, k: usize) -> Tens
     centres.permute(&[1, 0])
 }
 
-/// D from moments in the coordinates of [`Axes::basis`]; all that is returned is of pixels. The mean is not to
-/// be large beside the deviation, or digits are lost. Asks for the input `eps` `[1]`.
-pub(super) fn whiten<'g>(
-    mean: Tensor<'g>,
-    second_moment: Tensor<'g>,
-    layout: &Layout,
-    n_iter: usize,
-) -> Whitening<'g> {
-    let (g, features) = (mean.graph(), second_moment.size(0));
+/// D from moments; all that is returned is of pixels. Asks for the input `eps` `[1]`.
+pub(super) fn whiten<'g>(of: Moments<'g>, layout: &Layout, n_iter: usize) -> Whitening<'g> {
+    let Moments { mean, cov } = of;
+    let (g, features) = (mean.graph(), cov.size(0));
     let square = [features, features];
-    let minus_mean = MatMul {
-        alpha: -1.0,
-        symmetric: true,
-        ..MatMul::from(Transpose { a: true, b: false })
-    };
-    let cov = mean.matmul_with(mean, Some(second_moment), minus_mean);
     let identity = g.state("identity", square, Role::Scratch, Init::Identity);
     let eps = g.input("eps", [1]);
     let cov_eps = (cov + identity * eps).reshape([1, features, features]);
     let deconv = cov_eps.newton_schulz(n_iter, CovGrad::Symmetric);
     let deconv = deconv.reshape(square);
     let cov_after = deconv.matmul(cov).matmul(deconv);
-
-    let basis = layout.axes.basis(layout.kernel_size, layout.block);
-    let basis = known(g, "basis", square, basis);
+    let basis = layout.basis(g);
     let of_pixels = |x: Tensor<'g>| basis.matmul(x).matmul_t(basis);
     Whitening {
         cov: of_pixels(cov),

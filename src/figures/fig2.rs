@@ -6,19 +6,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{
-    Border, Layout, Statistics, block_means, check_options, known, patches, whiten,
-};
+use super::decorrelate::{Border, Layout, Moments, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
-use super::scene::{refuse_large, zero_mean};
+use super::opened::Opened;
+use super::scene::zero_mean;
 use super::sheet::{
     Content, NamedPicture, Panel, file_names, has_block_lines, sheet, write_figure,
 };
 use super::views::{View, covariance_views, find};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role};
+use crate::graph::{Graph, Tensor};
 use crate::picture::Picture;
 use crate::program::{CompileOptions, Program, Store};
 use crate::train::Trained;
@@ -32,7 +31,7 @@ pub struct Fig2Options {
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
 }
 
 /// The numbers behind the picture.
@@ -81,17 +80,15 @@ pub struct Fig2 {
 /// The two maps of covariances.
 const MAPS: [&str; 2] = ["cov_before", "cov_after"];
 
-/// Moments of the patches of one image, and how many there are.
-struct Moments {
+/// Mean and covariance of the patches of images, and how many there are.
+struct Pool {
     name: Option<String>,
     channels: usize,
     layout: Layout,
-    /// What the patches are less of, see [`super::decorrelate::Patches::less`].
-    shift: Option<Vec<f32>>,
     /// Patches.
     count: usize,
     mean: Vec<f32>,
-    second: Vec<f32>,
+    cov: Vec<f32>,
 }
 
 /// Computes Figure 2 of all `images` together. They are taken one by one.
@@ -109,15 +106,14 @@ pub fn fig2(
     options: Fig2Options,
 ) -> Result<Fig2> {
     check_options(options.kernel_size, options.block, &options.statistics)?;
-    let mut total: Option<Moments> = None;
+    let mut total: Option<Pool> = None;
     let mut axes = None;
     let mut count = 0;
     for picture in images {
         let picture = picture?;
         // Any will do, and those of different images could not be added up.
         let axes = *axes.get_or_insert_with(|| Axes::of(&picture));
-        let shift = total.as_ref().and_then(|first| first.shift.as_deref());
-        let one = moments(gpu, &picture, axes, shift, layer, &options)?;
+        let one = of_one(gpu, &picture, axes, layer, &options)?;
         count += 1;
         total = Some(match total {
             None => one,
@@ -129,8 +125,8 @@ pub fn fig2(
     let features = of.mean.len();
     let g = Graph::new();
     let mean = g.input("mean", [1, features]);
-    let second = g.input("second_moment", [features, features]);
-    let whitening = whiten(mean, second, &of.layout, options.statistics.n_iter);
+    let cov = g.input("cov", [features, features]);
+    let whitening = whiten(Moments { mean, cov }, &of.layout, options.statistics.n_iter);
     let views = covariance_views(&whitening, of.layout.kernel_size, of.layout.block);
     measure_correlation(&whitening);
     let difference = whitening.cov_after - whitening.identity;
@@ -140,11 +136,7 @@ pub fn fig2(
     let mut store = Store::new(gpu, 0);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
     let eps = [options.statistics.eps];
-    let inputs: [(&str, &[f32]); 3] = [
-        ("mean", &of.mean),
-        ("second_moment", &of.second),
-        ("eps", &eps),
-    ];
+    let inputs: [(&str, &[f32]); 3] = [("mean", &of.mean), ("cov", &of.cov), ("eps", &eps)];
     let mut values = program.run(&inputs)?.values;
     let [max_correlation_before, mut max_correlation_after] = correlations(&values);
     let mut identity_error = number(&values, "identity_error");
@@ -178,84 +170,70 @@ pub fn fig2(
     })
 }
 
-/// `axes` and `shift` are those of the first image.
-fn moments(
+/// `axes` are those of the first image.
+fn of_one(
     gpu: &Arc<Gpu>,
     picture: &Picture,
     axes: Axes,
-    shift: Option<&[f32]>,
     layer: Option<(&Trained, usize)>,
     options: &Fig2Options,
-) -> Result<Moments> {
-    refuse_large(gpu, picture, options.kernel_size)?;
-    let g = Graph::new();
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
-    let (x, kernel_size, name) = match layer {
-        Some((trained, n)) => {
-            let input = trained.conv_input(image, n)?;
-            (input.x, input.kernel_size, Some(input.name))
-        }
-        None => (zero_mean(image), options.kernel_size, None),
-    };
-    let channels = x.size(1);
-    let layout = Layout {
-        kernel_size,
-        block: options.block,
-        axes,
-    };
-    let mut patches = patches(x, layout, Border::Zeros);
-    if layer.is_some() {
-        // Pixels are zero-mean already.
-        let block = patches.layout.block;
-        let shift = match shift {
-            Some(values) => known(&g, "shift", [1, block, 1, 1], values.iter().copied()),
-            None => block_means(x, block),
-        };
-        g.output("shift", shift);
-        patches = patches.less(shift);
-    }
+) -> Result<Pool> {
     let stride = options.statistics.sampling_stride;
-    let count = patches.count(stride);
-    let (mean, second) = patches.moments(stride);
-    g.output("mean", mean);
-    g.output("second_moment", second);
-    let mut store = Store::new(gpu, 0);
-    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
-    store.write("image", &picture.data)?;
-    if let Some((trained, _)) = layer {
-        trained.fill(&store)?;
-    }
-    let mut values = program.run(&[])?.values;
-    Ok(Moments {
+    let build = |image: Tensor<'_>| {
+        let (x, kernel_size, name) = match layer {
+            Some((trained, n)) => {
+                let input = trained.conv_input(image, n)?;
+                (input.x, input.kernel_size, Some(input.name))
+            }
+            None => (zero_mean(image), options.kernel_size, None),
+        };
+        let layout = Layout {
+            kernel_size,
+            block: options.block,
+            axes,
+        };
+        let patches = patches(x, layout, Border::Zeros);
+        let Moments { mean, cov } = patches.moments(stride);
+        image.graph().output("mean", mean);
+        image.graph().output("cov", cov);
+        Ok((name, x.size(1), patches.layout, patches.count(stride)))
+    };
+    let store = Store::new(gpu, 0);
+    let trained = layer.map(|(trained, _)| trained);
+    let mut opened = Opened::new(store, picture, options.kernel_size, trained, build)?;
+    let (name, channels, layout, count) = opened.built;
+    let mut values = opened.program.run(&[])?.values;
+    Ok(Pool {
         name,
         channels,
-        layout: patches.layout,
-        shift: values.remove("shift"),
+        layout,
         count,
         mean: values.remove("mean").unwrap_or_default(),
-        second: values.remove("second_moment").unwrap_or_default(),
+        cov: values.remove("cov").unwrap_or_default(),
     })
 }
 
 /// Of all patches of both.
-fn pooled(a: Moments, b: &Moments) -> Result<Moments> {
+fn pooled(a: Pool, b: &Pool) -> Result<Pool> {
     if a.layout != b.layout {
         return Err(Error::Config(
             "images in grey and in colour have no covariance together".into(),
         ));
     }
     let count = a.count + b.count;
-    let mean = |a_values: &[f32], b_values: &[f32]| -> Vec<f32> {
-        let pairs = a_values.iter().zip(b_values);
-        let weigh = |(&x, &y): (&f32, &f32)| {
-            ((f64::from(x) * a.count as f64 + f64::from(y) * b.count as f64) / count as f64) as f32
-        };
-        pairs.map(weigh).collect()
+    let share = b.count as f64 / count as f64;
+    let between = |x: f32, y: f32| f64::from(x) + share * (f64::from(y) - f64::from(x));
+    let apart = |i: usize| f64::from(b.mean[i]) - f64::from(a.mean[i]);
+    let features = a.mean.len();
+    let cov = |i: usize| {
+        // Their means differ: that is covariance too.
+        let of_means = share * (1.0 - share) * apart(i / features) * apart(i % features);
+        (between(a.cov[i], b.cov[i]) + of_means) as f32
     };
-    Ok(Moments {
-        mean: mean(&a.mean, &b.mean),
-        second: mean(&a.second, &b.second),
+    let mean = |i: usize| between(a.mean[i], b.mean[i]) as f32;
+    Ok(Pool {
+        mean: (0..features).map(mean).collect(),
+        cov: (0..features * features).map(cov).collect(),
         count,
         ..a
     })
@@ -270,8 +248,7 @@ fn page(
     options: &Fig2Options,
     number: Option<usize>,
 ) -> Result<(Vec<NamedPicture>, Vec<u8>)> {
-    let read = |name: &str| find(views, name)?.read(store);
-    let (k, block, features) = (report.kernel_size, report.block, report.features);
+    let (block, features) = (report.block, report.features);
     let labels: Vec<String> = match (block, number) {
         (1, _) => Vec::new(),
         (3, None) => ["red", "green", "blue"].map(String::from).into(),
@@ -285,7 +262,7 @@ fn page(
         let content = Content::HeatMap {
             picture: named.picture.clone(),
             blocks: block,
-            bar: read("colour_bar")?,
+            bar: find(views, "colour_bar")?.read(store)?,
             end: bar(name),
         };
         let note = format!("rows and columns: the {features} values of a patch");
@@ -293,7 +270,15 @@ fn page(
         files.push(named);
     }
     let kernels = find(views, "kernels")?.named(store)?;
-    let (note, labels) = match block {
+    let row = vec![kernels_panel(&kernels, report, labels)];
+    files.push(kernels);
+    let sheet = sheet(&[maps, row], &caption(report, options, number))?;
+    Ok((files, sheet))
+}
+
+fn kernels_panel(kernels: &NamedPicture, report: &Fig2Report, labels: Vec<String>) -> Panel {
+    let k = report.kernel_size;
+    let (note, labels) = match report.block {
         1 | 3 => {
             let note = format!(
                 "a tile a column of D; its place among {k} x {k} is that of the pixel it decorrelates"
@@ -308,9 +293,11 @@ fn page(
         }
     };
     let content = Content::Picture(kernels.picture.clone());
-    let row = vec![Panel::new(&kernels.title, note, content).labelled(labels)];
-    files.push(kernels);
+    Panel::new(&kernels.title, note, content).labelled(labels)
+}
 
+fn caption(report: &Fig2Report, options: &Fig2Options, number: Option<usize>) -> Vec<String> {
+    let (k, block) = (report.kernel_size, report.block);
     let images = match report.images {
         1 => "1 image".to_string(),
         n => format!("{n} images"),
@@ -341,8 +328,7 @@ fn page(
         options.statistics.describe(),
     ];
     caption.extend(report.notice.map(String::from));
-    let sheet = sheet(&[maps, row], &caption)?;
-    Ok((files, sheet))
+    caption
 }
 
 impl Fig2 {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::scene::{Numbers, Scene, SceneOptions};
+use super::scene::{Numbers, OF_PAGE, Scene, SceneOptions};
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, find, fitted};
 use crate::Result;
@@ -46,21 +46,21 @@ const PANELS: [(&str, &str); 5] = [
 /// [`crate::Error::Config`] for options that make no sense, [`crate::Error::Limit`] for an image that does not
 /// fit the device, and what the device reported.
 pub fn fig3(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fig3> {
-    let mut scene = Scene::new(gpu, input, options, None)?;
-    let (panels, numbers) = run(&mut scene, &options)?;
     let size = [input.height, input.width];
-    let for_sheet = if fitted(size, SIDE) == size {
-        panels.clone()
-    } else {
-        let small = SceneOptions {
-            side: Some(SIDE),
-            ..options
-        };
-        let mut scene = Scene::new(gpu, input, small, Some(&scene))?;
-        run(&mut scene, &small)?.0
+    let is_of_page = fitted(size, SIDE) == size;
+    let mut scene = match is_of_page {
+        true => Scene::new(gpu, input, options, None)?,
+        false => Scene::with_page(gpu, input, options, SIDE)?,
+    };
+    scene.step(&options)?;
+    let numbers = scene.finish()?;
+    let panels = panels(&scene, "")?;
+    let for_page = match is_of_page {
+        true => panels.clone(),
+        false => self::panels(&scene, OF_PAGE)?,
     };
     let block = resolve_block(options.block, input.channels);
-    let sheet = page(for_sheet, &numbers, &SceneOptions { block, ..options })?;
+    let sheet = page(for_page, &numbers, &SceneOptions { block, ..options })?;
     Ok(Fig3 {
         panels,
         numbers,
@@ -68,16 +68,18 @@ pub fn fig3(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fi
     })
 }
 
-fn run(scene: &mut Scene, options: &SceneOptions) -> Result<(Vec<NamedPicture>, Numbers)> {
-    scene.step(options)?;
-    let numbers = scene.finish()?;
+/// Those that `scene` has, of the views whose names end in `of`.
+fn panels(scene: &Scene, of: &str) -> Result<Vec<NamedPicture>> {
     let mut panels = Vec::new();
     for (name, _) in PANELS {
-        if let Ok(view) = find(scene.views(), name) {
-            panels.push(view.named(scene.store())?);
+        if let Ok(view) = find(scene.views(), &format!("{name}{of}")) {
+            panels.push(NamedPicture {
+                name: name.into(),
+                ..view.named(scene.store())?
+            });
         }
     }
-    Ok((panels, numbers))
+    Ok(panels)
 }
 
 /// All panels in two columns, the histograms, and the numbers as a caption.

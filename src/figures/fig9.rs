@@ -1,5 +1,6 @@
 //! Figure 9: what a convolution of a trained network is given, and the magnitude of it deconvolved.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,21 +8,21 @@ use serde::Serialize;
 
 use super::axes::Axes;
 use super::decorrelate::{
-    Border, Layout, Statistics, Whitening, block_means, check_options, patches, whiten,
+    Border, Layout, WhitenOptions, Whitening, check_options, patches, whiten,
 };
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
     sparsity, undefined,
 };
-use super::scene::{refuse_large, zero_mean};
+use super::opened::Opened;
+use super::scene::zero_mean;
 use super::sheet::{Content, NamedPicture, Panel, file_names, sheet, write_figure};
 use super::views::{SIDE, View, channels_view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, Tensor};
+use crate::graph::{Init, Role, Tensor};
 use crate::models::{ConvInput, Norm};
-use crate::nn::resolve_block;
 use crate::picture::Picture;
-use crate::program::{CompileOptions, Program, Store};
+use crate::program::Store;
 use crate::shape::Shape;
 use crate::train::Trained;
 use crate::{Error, Result};
@@ -34,7 +35,7 @@ pub struct Fig9Options {
     /// Channels decorrelated together; `None`: as many as the network's own layers, or 64.
     pub block: Option<usize>,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
     /// Deconvolve by the running mean and D that the network has learned, not by those of the image.
     pub running: bool,
 }
@@ -45,7 +46,7 @@ impl Default for Fig9Options {
         Self {
             layer: 5,
             block: None,
-            statistics: Statistics::default(),
+            statistics: WhitenOptions::default(),
             running: false,
         }
     }
@@ -104,103 +105,17 @@ pub fn fig9(
 ) -> Result<Fig9> {
     let block = options.block.unwrap_or(trained.block());
     check_options(1, block, &options.statistics)?;
-    if options.running && trained.model().norm != Norm::Deconv {
-        let norm = trained.model().norm.name();
-        return Err(Error::Config(format!(
-            "`running`: the network was trained with `norm` {norm} and has no running D"
-        )));
-    }
-    if options.running && options.statistics != Statistics::default() {
-        let message = "`running`: the network's D is taken as it is; leave `eps`, `n_iter` and `sampling_stride` out";
-        return Err(Error::Config(message.into()));
-    }
-    if options.running && options.block.is_some_and(|block| block != trained.block()) {
-        return Err(Error::Config(format!(
-            "`running`: the network's D is of blocks of {}; leave `block` out",
-            trained.block()
-        )));
-    }
-    refuse_large(gpu, picture, 1)?;
-    let g = Graph::new();
-    let (c, h, w) = (picture.channels, picture.height, picture.width);
-    let image = g.state("image", [1, c, h, w], Role::Scratch, Init::Constant(0.0));
-    let input = trained.conv_input(image, options.layer)?;
-    let x = input.x;
-    let [_, channels, rows, columns] = x.dims();
-    let block = resolve_block(block, channels);
-    let layout = Layout {
-        kernel_size: input.kernel_size,
-        block,
-        axes: Axes::of(picture),
-    };
-    let patches = patches(x, layout, Border::Zeros);
-    let shift = block_means(x, block);
-    let patches = patches.less(shift);
-    let stride = options.statistics.sampling_stride;
-    let count = patches.count(stride);
-    let (mean, second) = patches.moments(stride);
-    let mut whitening = whiten(mean, second, &layout, options.statistics.n_iter);
     if options.running {
-        whitening = running(&input, &whitening, shift);
+        options.check_running(trained)?;
     }
-    let y = patches.deconvolve(&whitening);
-    let views = channel_views(x, y);
-    // Deconvolution takes the mean away: what it does beside that is seen against this.
-    let zero_mean = zero_mean(x);
-    for (name, x) in [("input", x), ("before", zero_mean), ("after", y)] {
-        measure_sparsity(name, x, true);
-    }
-    measure_correlation(&whitening);
-    let mut store = Store::new(gpu, 0);
-    let mut program = Program::compile(&g, &mut store, CompileOptions::default())?;
-    store.write("image", &picture.data)?;
-    trained.fill(&store)?;
-    let values = program.run(&[("eps", &[options.statistics.eps])])?.values;
-
-    // Running statistics are others' and may leave any variance.
-    let undefined = undefined(&values).filter(|_| !options.running);
-    let remark = few_patches(count, layout.features());
-    let of = |name: &str| sparsity(&values, name, rows * columns);
-    let (before, mut after) = (of("before"), of("after"));
-    if undefined.is_some() {
-        after.fill(Sparsity::UNDEFINED);
-    }
-    let pairs: Vec<[Sparsity; 2]> = before.iter().zip(&after).map(|(&b, &a)| [b, a]).collect();
-    let live: Vec<[Sparsity; 2]> = pairs
-        .iter()
-        .copied()
-        .filter(|[before, _]| before.hoyer.is_finite())
-        .collect();
-    let mean = |of: fn(&Sparsity) -> f64| {
-        [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
-    };
-    let report = Fig9Report {
-        layer: input.name,
-        shape: [channels, rows, columns],
-        block,
-        max_correlation: match undefined {
-            Some(_) => [correlations(&values)[0], f64::NAN],
-            None => correlations(&values),
-        },
-        mean_hoyer: mean(|s| s.hoyer),
-        mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
-        mean_hoyer_of_input: {
-            let input = of("input");
-            let hoyers: Vec<f64> = input
-                .iter()
-                .map(|s| s.hoyer)
-                .filter(|h| h.is_finite())
-                .collect();
-            hoyers.iter().sum::<f64>() / hoyers.len() as f64
-        },
-        sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
-        live_channels: live.len(),
-        notice: undefined.or(remark.filter(|_| !options.running)),
-        channels: pairs,
-    };
+    let build = |image: Tensor<'_>| build(image, trained, block, Axes::of(picture), &options);
+    let mut opened = Opened::new(Store::new(gpu, 0), picture, 1, Some(trained), build)?;
+    let eps = [options.statistics.eps];
+    let values = opened.program.run(&[("eps", &eps)])?.values;
+    let report = Fig9Report::new(&opened.built, &values, options.running);
     let mut panels = Vec::new();
-    for view in &views {
-        panels.push(view.named(&store)?);
+    for view in &opened.built.views {
+        panels.push(view.named(&opened.store)?);
     }
     let sheet = page(&panels, &report, &options)?;
     Ok(Fig9 {
@@ -210,21 +125,123 @@ pub fn fig9(
     })
 }
 
-/// As the network itself deconvolves when it is evaluated, of patches less `shift`. The covariances are still those
-/// of the image.
-fn running<'g>(
-    input: &ConvInput<'g>,
-    of_image: &Whitening<'g>,
-    shift: Tensor<'g>,
-) -> Whitening<'g> {
-    let (g, features, block) = (shift.graph(), of_image.deconv.size(0), shift.len());
+impl Fig9Options {
+    /// Refuses `running` beside what it does not go with.
+    fn check_running(&self, trained: &Trained) -> Result<()> {
+        let norm = trained.model().norm;
+        let block = trained.block();
+        let why = if norm != Norm::Deconv {
+            let norm = norm.name();
+            format!("the network was trained with `norm` {norm} and has no running D")
+        } else if self.statistics != WhitenOptions::default() {
+            "the network's D is taken as it is; leave `eps`, `n_iter` and `sampling_stride` out"
+                .into()
+        } else if self.block.is_some_and(|other| other != block) {
+            format!("the network's D is of blocks of {block}; leave `block` out")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(format!("`running`: {why}")))
+    }
+}
+
+impl Fig9Report {
+    /// Of what a run of the graph gave; `running` if D is not that of the image.
+    fn new(built: &Built, values: &BTreeMap<String, Vec<f32>>, running: bool) -> Self {
+        // Running statistics are others' and may leave any variance.
+        let undefined = undefined(values).filter(|_| !running);
+        let [_, rows, columns] = built.shape;
+        let of = |name: &str| sparsity(values, name, rows * columns);
+        let (before, mut after) = (of("before"), of("after"));
+        let mut max_correlation = correlations(values);
+        if undefined.is_some() {
+            after.fill(Sparsity::UNDEFINED);
+            max_correlation[1] = f64::NAN;
+        }
+        let pairs = before.iter().zip(&after);
+        let channels: Vec<[Sparsity; 2]> = pairs.map(|(&b, &a)| [b, a]).collect();
+        let live = channels.iter().filter(|[b, _]| b.hoyer.is_finite());
+        let live: Vec<&[Sparsity; 2]> = live.collect();
+        let mean = |of: fn(&Sparsity) -> f64| {
+            [0, 1].map(|side| live.iter().map(|p| of(&p[side])).sum::<f64>() / live.len() as f64)
+        };
+        let hoyers = of("input").into_iter().map(|s| s.hoyer);
+        let hoyers: Vec<f64> = hoyers.filter(|h| h.is_finite()).collect();
+        Self {
+            layer: built.layer.clone(),
+            shape: built.shape,
+            block: built.block,
+            max_correlation,
+            mean_hoyer: mean(|s| s.hoyer),
+            mean_excess_kurtosis: mean(|s| s.excess_kurtosis),
+            mean_hoyer_of_input: hoyers.iter().sum::<f64>() / hoyers.len() as f64,
+            sparser_channels: live.iter().filter(|[b, a]| a.hoyer > b.hoyer).count(),
+            live_channels: live.len(),
+            notice: undefined.or(built.remark.filter(|_| !running)),
+            channels,
+        }
+    }
+}
+
+/// What the graph of an image shows.
+struct Built {
+    views: Vec<View>,
+    /// The convolution.
+    layer: String,
+    /// Channels, rows and columns of its input.
+    shape: [usize; 3],
+    block: usize,
+    remark: Option<&'static str>,
+}
+
+/// The graph of `image` [1, C, H, W]: the input of a convolution of `trained` and what becomes of it, in blocks of up to
+/// `block` channels. Input `eps`.
+fn build(
+    image: Tensor<'_>,
+    trained: &Trained,
+    block: usize,
+    axes: Axes,
+    options: &Fig9Options,
+) -> Result<Built> {
+    let input = trained.conv_input(image, options.layer)?;
+    let x = input.x;
+    let [_, channels, rows, columns] = x.dims();
+    let layout = Layout {
+        kernel_size: input.kernel_size,
+        block,
+        axes,
+    };
+    let patches = patches(x, layout, Border::Zeros);
+    let layout = patches.layout;
+    let stride = options.statistics.sampling_stride;
+    let mut whitening = whiten(patches.moments(stride), &layout, options.statistics.n_iter);
+    if options.running {
+        whitening = running(&input, &whitening);
+    }
+    let y = patches.deconvolve(&whitening);
+    // Deconvolution takes the mean away: what it does beside that is seen against this.
+    let zero_mean = zero_mean(x);
+    for (name, x) in [("input", x), ("before", zero_mean), ("after", y)] {
+        measure_sparsity(name, x, true);
+    }
+    measure_correlation(&whitening);
+    Ok(Built {
+        views: channel_views(x, y),
+        layer: input.name,
+        shape: [channels, rows, columns],
+        block: layout.block,
+        remark: few_patches(patches.count(stride), layout.features()),
+    })
+}
+
+/// As the network itself deconvolves when it is evaluated. The covariances are still those of the image.
+fn running<'g>(input: &ConvInput<'g>, of_image: &Whitening<'g>) -> Whitening<'g> {
+    let (g, features) = (input.x.graph(), of_image.deconv.size(0));
     let buffer = |what: &str, shape: Shape, init| {
         let name = format!("{}.running_{what}", input.name);
-        g.state(&name, shape, Role::Buffer, init)
+        g.state(&name, shape, Role::Statistic, init)
     };
     let mean = buffer("mean", [1, features].into(), Init::Constant(0.0));
-    let taps = mean.reshape([1, block, features / block]);
-    let mean = (taps - shift.reshape([1, block, 1])).reshape([1, features]);
     let deconv = buffer("deconv", [1, features, features].into(), Init::Identity);
     of_image.with_deconv(mean, deconv.reshape([features, features]))
 }

@@ -2,24 +2,28 @@
 //! the GPU.
 
 mod axes;
+mod blur;
 mod decorrelate;
 mod fig2;
 mod fig3;
 mod fig9;
 mod inspector;
+mod limits;
 mod measures;
+mod opened;
 mod scene;
 mod sheet;
 mod views;
 
 pub use crate::picture::Picture;
-pub use decorrelate::Statistics;
+pub use blur::MAX_BLUR;
+pub use decorrelate::WhitenOptions;
 pub use fig2::{Fig2, Fig2Options, Fig2Report, fig2};
 pub use fig3::{Fig3, fig3};
 pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};
 pub use inspector::Inspector;
 pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity, in_digits};
-pub use scene::{MAX_BLUR, Numbers, Scene, SceneOptions};
+pub use scene::{Numbers, Scene, SceneOptions};
 pub(crate) use scene::{inputs as scene_inputs, random_scene};
 pub use sheet::{NamedPicture, runs, series_colour, short};
 pub use views::View;

@@ -5,30 +5,25 @@
 use std::sync::Arc;
 
 use super::axes::Axes;
-use super::decorrelate::{
-    Border, Layout, Statistics, check_options, patches, whiten, zeros_around,
-};
+use super::blur::{MAX_BLUR, blurred, gaussian};
+use super::decorrelate::{Border, Layout, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
 };
+use super::opened::{Opened, image};
 use super::views::{Range, View, covariance_views, fitted, range, view};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Init, Role, Tensor};
-use crate::ops::{Conv2dGeometry, Tiles};
+use crate::graph::{Graph, Init, Tensor};
+use crate::ops::Tiles;
 use crate::picture::Picture;
-use crate::program::{CompileOptions, Outputs, Program, Store};
+use crate::program::{Outputs, Store};
 use crate::{Error, Result};
-
-/// Taps of the Gaussian on either side of its centre.
-const BLUR_RADIUS: usize = 24;
-/// Its taps.
-const TAPS: usize = 2 * BLUR_RADIUS + 1;
-/// Largest standard deviation of the Gaussian, in pixels: three of them are within its taps.
-pub const MAX_BLUR: f32 = BLUR_RADIUS as f32 / 3.0;
 
 /// Share of the values of a deconvolved image that are told apart: single pixels would leave the rest dark.
 const PAINTED: f64 = 0.999;
+/// How the names of views end that are of the size of a page.
+pub(super) const OF_PAGE: &str = ".page";
 /// Least magnitudes that are stretched to white: less is rounding, of constant images. Of values in [0, 1], less
 /// than a step of 16 bits; and of deconvolved ones, whose standard deviation is about 1.
 const LEAST_INPUT: f32 = 1e-5;
@@ -42,7 +37,7 @@ pub struct SceneOptions {
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
     /// Standard deviation in pixels of the Gaussian that the image is blurred by first; 0: none.
     pub blur: f32,
     /// Largest side of the painted pictures of the image in pixels; `None`: as many as it has.
@@ -54,7 +49,7 @@ impl Default for SceneOptions {
         Self {
             kernel_size: 3,
             block: 3,
-            statistics: Statistics::default(),
+            statistics: WhitenOptions::default(),
             blur: 0.0,
             side: None,
         }
@@ -80,7 +75,7 @@ impl SceneOptions {
     /// True if a scene for these options serves `other` too.
     pub fn serves(&self, other: &Self) -> bool {
         let fixed = |o: &Self| Self {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 eps: 0.0,
                 ..o.statistics
             },
@@ -106,11 +101,15 @@ pub struct Numbers {
 /// An image on the GPU with the program that deconvolves and paints it.
 #[derive(Debug)]
 pub struct Scene {
-    store: Store,
-    program: Program,
-    views: Vec<View>,
+    opened: Opened<Built>,
     options: SceneOptions,
     len: usize,
+}
+
+/// What a graph shows, and what is to be said of how many patches there are.
+#[derive(Debug)]
+struct Built {
+    views: Vec<View>,
     remark: Option<&'static str>,
 }
 
@@ -127,25 +126,39 @@ impl Scene {
         options: SceneOptions,
         like: Option<&Self>,
     ) -> Result<Self> {
-        options.check()?;
-        refuse_large(gpu, picture, options.kernel_size)?;
-        let graph = Graph::new();
-        let size = [picture.channels, picture.height, picture.width];
-        let axes = Axes::of(picture);
-        let (views, remark) = build(&graph, size, Init::Constant(0.0), axes, &options);
-        let mut store = match like {
-            Some(like) => Store::in_workspace(like.store.workspace(), 0),
+        let store = match like {
+            Some(like) => Store::in_workspace(like.opened.store.workspace(), 0),
             None => Store::new(gpu, 0),
         };
-        let program = Program::compile(&graph, &mut store, CompileOptions::default())?;
-        store.write("image", &picture.data)?;
+        Self::painting(store, picture, options, &[("", options.side)])
+    }
+
+    /// As [`Scene::new`], with every picture of the image in a second size too, no side longer than `side`: their views
+    /// end in [`OF_PAGE`].
+    pub(super) fn with_page(
+        gpu: &Arc<Gpu>,
+        picture: &Picture,
+        options: SceneOptions,
+        side: usize,
+    ) -> Result<Self> {
+        let sizes = [("", options.side), (OF_PAGE, Some(side))];
+        Self::painting(Store::new(gpu, 0), picture, options, &sizes)
+    }
+
+    fn painting(
+        store: Store,
+        picture: &Picture,
+        options: SceneOptions,
+        sizes: &[(&str, Option<usize>)],
+    ) -> Result<Self> {
+        options.check()?;
+        let axes = Axes::of(picture);
+        let build = |image: Tensor<'_>| Ok(build(image, axes, &options, sizes));
+        let opened = Opened::new(store, picture, options.kernel_size, None, build)?;
         Ok(Self {
-            store,
-            program,
-            views,
+            opened,
             options,
             len: picture.data.len(),
-            remark,
         })
     }
 
@@ -161,7 +174,7 @@ impl Scene {
         }
         let inputs = inputs(options);
         let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(n, v)| (*n, v.as_slice())).collect();
-        self.program.step(&inputs)?;
+        self.opened.program.step(&inputs)?;
         Ok(())
     }
 
@@ -170,7 +183,7 @@ impl Scene {
     /// # Errors
     /// What the device reported.
     pub fn take(&mut self) -> Result<Option<Numbers>> {
-        let outputs = self.program.collect()?;
+        let outputs = self.opened.program.collect()?;
         Ok(outputs.last().map(|o| self.numbers(o)))
     }
 
@@ -179,19 +192,19 @@ impl Scene {
     /// # Errors
     /// What the device reported; [`Error::Config`] if no step was submitted since the last call.
     pub fn finish(&mut self) -> Result<Numbers> {
-        let outputs = self.program.finish()?;
+        let outputs = self.opened.program.finish()?;
         let last = outputs.last().map(|o| self.numbers(o));
         last.ok_or_else(|| Error::Config("no step of the scene is under way".into()))
     }
 
     /// What was painted. In the order of the figures.
     pub fn views(&self) -> &[View] {
-        &self.views
+        &self.opened.built.views
     }
 
     /// Holds the views.
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.opened.store
     }
 
     fn numbers(&self, outputs: &Outputs) -> Numbers {
@@ -208,7 +221,7 @@ impl Scene {
         let list = |name: &str| values.get(name).cloned().unwrap_or_default();
         let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
         Numbers {
-            report: Report::new(before, after, undefined(values), self.remark),
+            report: Report::new(before, after, undefined(values), self.opened.built.remark),
             histograms: [list("before.histogram"), list("after.histogram")],
             cov_ends: [end("cov_before.range"), end("cov_after.range")],
         }
@@ -218,7 +231,8 @@ impl Scene {
 /// What a step of a scene of random pixels [C, H, W] computes, to be measured with [`inputs`].
 pub(crate) fn random_scene(size: [usize; 3], options: &SceneOptions) -> Result<Graph> {
     let graph = Graph::new();
-    build(&graph, size, Init::Uniform(0.5), Axes::OPPONENT, options);
+    let pixels = image(&graph, size, Init::Uniform(0.5));
+    build(pixels, Axes::OPPONENT, options, &[("", options.side)]);
     graph.check()?;
     Ok(graph)
 }
@@ -232,26 +246,27 @@ pub(crate) fn inputs(options: &SceneOptions) -> Vec<(&'static str, Vec<f32>)> {
     inputs
 }
 
-/// The graph. Inputs `eps` and, with a blur, `taps`; the image is the state `image`. Also what is to be said of how
-/// many patches there are.
-fn build(
-    g: &Graph,
-    [c, h, w]: [usize; 3],
-    pixels: Init,
+/// The graph of `image` [1, C, H, W]. Inputs `eps` and, with a blur, `taps`. Pictures of the image are painted in all
+/// `sizes`: how the names of their views end, and the largest side.
+fn build<'g>(
+    mut image: Tensor<'g>,
     axes: Axes,
     options: &SceneOptions,
-) -> (Vec<View>, Option<&'static str>) {
-    let painted = match options.side {
-        Some(side) => fitted([h, w], side),
-        None => [h, w],
-    };
-    let tiles = Tiles::picture(c, [h, w], painted);
+    sizes: &[(&str, Option<usize>)],
+) -> Built {
+    let [_, c, h, w] = image.dims();
     let mut views = Vec::new();
-    let mut image = g.state("image", [1, c, h, w], Role::Scratch, pixels);
+    let paint = |views: &mut Vec<View>, name: &str, title: &str, shown: Tensor<'g>, ends| {
+        let ends = range(shown, ends, 1);
+        for (of, side) in sizes {
+            let painted = side.map_or([h, w], |side| fitted([h, w], side));
+            let tiles = Tiles::picture(c, [h, w], painted);
+            views.push(view(&format!("{name}{of}"), title, shown, ends, tiles));
+        }
+    };
     let (mut input_title, mut border) = ("(a) input", Border::Zeros);
     if options.blur > 0.0 {
-        let ends = range(image, Range::Unit, 1);
-        views.push(view("original", "original", image, ends, tiles.clone()));
+        paint(&mut views, "original", "original", image, Range::Unit);
         image = blurred(image);
         (input_title, border) = ("(a) input: the original, blurred", Border::Repeated);
     }
@@ -265,8 +280,7 @@ fn build(
     let layout = patches.layout;
     let stride = options.statistics.sampling_stride;
     let remark = few_patches(patches.count(stride), layout.features());
-    let (mean, second_moment) = patches.moments(stride);
-    let whitening = whiten(mean, second_moment, &layout, options.statistics.n_iter);
+    let whitening = whiten(patches.moments(stride), &layout, options.statistics.n_iter);
     let y = patches.deconvolve(&whitening);
 
     let (abs_x, abs_y) = (x.abs(), y.abs());
@@ -295,8 +309,7 @@ fn build(
             Range::FromZero { share, least },
         ),
     ] {
-        let ends = range(shown, ends, 1);
-        views.push(view(name, title, shown, ends, tiles.clone()));
+        paint(&mut views, name, title, shown, ends);
     }
     views.extend(covariance_views(
         &whitening,
@@ -308,7 +321,7 @@ fn build(
         measure_histogram(name, x, least);
     }
     measure_correlation(&whitening);
-    (views, remark)
+    Built { views, remark }
 }
 
 /// `image` [1, C, H, W] less the mean of each channel. Twice: float32's first mean of a million equal pixels is off
@@ -319,88 +332,15 @@ pub(super) fn zero_mean<'g>(image: Tensor<'g>) -> Tensor<'g> {
     less_mean(less_mean(image))
 }
 
-/// `image` [1, C, H, W] convolved with the input `taps` along columns, then along rows. Beyond its
-/// border there is nothing: the taps that are on the image are made to sum to 1.
-fn blurred<'g>(image: Tensor<'g>) -> Tensor<'g> {
-    let (g, [_, c, h, w]) = (image.graph(), image.dims());
-    let taps = g.input("taps", [TAPS]);
-    let along = |x: Tensor<'g>, [rows, columns]: [usize; 2]| {
-        let padded = zeros_around(x, [rows / 2, columns / 2]);
-        let weight = taps.reshape([1, 1, rows, columns]);
-        padded.conv2d(weight, None, Conv2dGeometry::default())
-    };
-    let along_both = |x: Tensor<'g>| along(along(x, [TAPS, 1]), [1, TAPS]);
-    let sums = along_both(image.reshape([c, 1, h, w]));
-    let weights = along_both(g.constant(1.0, [1, 1, h, w]));
-    (sums / weights).reshape([1, c, h, w])
-}
-
-/// The Gaussian of this standard deviation at whole pixels, its sum 1.
-fn gaussian(sigma: f32) -> Vec<f32> {
-    let at = |i: usize| {
-        let x = i as f64 - BLUR_RADIUS as f64;
-        (-0.5 * (x / f64::from(sigma.max(1e-3))).powi(2)).exp()
-    };
-    let values: Vec<f64> = (0..TAPS).map(at).collect();
-    let sum: f64 = values.iter().sum();
-    values.iter().map(|v| (v / sum) as f32).collect()
-}
-
-/// Longest side of an image: the shaders count its pixels in 32 bits.
-const MAX_SIDE: usize = 65_535;
-
-/// An image must fit one binding, and a row of its patches too.
-pub(super) fn refuse_large(gpu: &Gpu, picture: &Picture, k: usize) -> Result<()> {
-    let (width, height) = (picture.width, picture.height);
-    if width.max(height) > MAX_SIDE {
-        return Err(Error::Limit(format!(
-            "the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE}: `max_side` {MAX_SIDE} \
-             scales it down"
-        )));
-    }
-    let most = (gpu.limits().max_storage_buffer_binding_size / 4).min(u64::from(u32::MAX));
-    let padded = picture.channels * (picture.height + k) * (picture.width + k);
-    let row = picture.channels * k * k * picture.width;
-    if padded as u64 <= most && (row as u64) <= most {
-        return Ok(());
-    }
-    if padded as u64 <= most {
-        return Err(Error::Limit(format!(
-            "the {width} patches of {k} x {k} of a row do not fit one tensor of {}: take a smaller `kernel_size`, or \
-             a narrower image",
-            gpu.name()
-        )));
-    }
-    let side = ((most as f64 / picture.channels as f64).sqrt() as usize).saturating_sub(k) / 100;
-    Err(Error::Limit(format!(
-        "the image has {width} x {height} pixels; {} holds about {} million of {} channels in one tensor. \
-         `max_side` {} scales it down",
-        gpu.name(),
-        most / picture.channels as u64 / 1_000_000,
-        picture.channels,
-        side * 100
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_gaussian_sums_to_one_and_fits_its_taps() {
-        for sigma in [0.3, 1.0, MAX_BLUR] {
-            let taps = gaussian(sigma);
-            assert!((taps.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-            assert!(taps[0] < 0.02 * taps[BLUR_RADIUS]);
-            assert_eq!(taps[0], taps[2 * BLUR_RADIUS]);
-        }
-    }
-
-    #[test]
     fn a_scene_serves_what_it_was_compiled_for() {
         let options = SceneOptions::default();
         assert!(options.serves(&SceneOptions {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 eps: 0.1,
                 ..options.statistics
             },
@@ -411,7 +351,7 @@ mod tests {
             ..options
         }));
         assert!(!options.serves(&SceneOptions {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 n_iter: 5,
                 ..options.statistics
             },

@@ -44,7 +44,7 @@ pub enum Role {
     /// Learned by gradients.
     Parameter,
     /// Running statistics.
-    Buffer,
+    Statistic,
     /// Momenta and the like.
     Optimizer,
     /// Of one step, kept between the programs that make it up: not in checkpoints.

@@ -176,12 +176,12 @@ impl Graph {
         self.made_once(name, shape.into(), Role::Parameter, init)
     }
 
-    /// Running statistics of one layer: a state with [`Role::Buffer`], made anew.
+    /// Running statistics of one layer: a state with [`Role::Statistic`], made anew.
     ///
     /// Fails as [`Graph::parameter`].
     #[track_caller]
-    pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor<'_> {
-        self.made_once(name, shape.into(), Role::Buffer, init)
+    pub fn statistic(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Tensor<'_> {
+        self.made_once(name, shape.into(), Role::Statistic, init)
     }
 
     /// Gives a parameter its first value before its layer is appended, which then takes it.

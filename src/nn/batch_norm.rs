@@ -69,8 +69,8 @@ impl Layer for BatchNorm {
             ),
             false => (g.constant(1.0, [c]), g.constant(0.0, [c])),
         };
-        let running_mean = g.buffer("running_mean", [c], Init::Constant(0.0));
-        let running_var = g.buffer("running_var", [c], Init::Constant(1.0));
+        let running_mean = g.statistic("running_mean", [c], Init::Constant(0.0));
+        let running_var = g.statistic("running_var", [c], Init::Constant(1.0));
         if mode == Mode::Eval {
             // Not `x.batch_norm`, whose gradient takes the statistics for those of `x` itself.
             let factor = weight * (running_var + self.eps).rsqrt();

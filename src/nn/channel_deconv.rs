@@ -105,7 +105,7 @@ impl ChannelDeconv {
     /// momentum. `None` in evaluation, where the running values are used.
     #[track_caller]
     fn update_weight<'g>(&self, g: &'g Graph, mode: Mode) -> Option<Tensor<'g>> {
-        let count = g.buffer("num_batches_tracked", [1], Init::Constant(0.0));
+        let count = g.statistic("num_batches_tracked", [1], Init::Constant(0.0));
         if mode == Mode::Eval {
             return None;
         }
@@ -125,8 +125,8 @@ impl ChannelDeconv {
     ) -> (Tensor<'g>, Statistics<'g>) {
         let g = images.graph();
         let [n, channels, pixels] = images.dims();
-        let running_mean = g.buffer("running_mean", [block], Init::Constant(0.0));
-        let running_deconv = g.buffer("running_deconv", [block, block], Init::Identity);
+        let running_mean = g.statistic("running_mean", [block], Init::Constant(0.0));
+        let running_deconv = g.statistic("running_deconv", [block, block], Init::Identity);
         let columns = channels / block * n * pixels;
         let by_channel = images.permute(&[1, 0, 2]).reshape([block, columns]);
         let (mean, cov, deconv) = match weight {
@@ -169,8 +169,8 @@ impl ChannelDeconv {
     ) -> Tensor<'g> {
         let g = images.graph();
         let [n, channels, pixels] = images.dims();
-        let running_mean = g.buffer("running_rest_mean", [1], Init::Constant(0.0));
-        let running_var = g.buffer("running_rest_var", [1], Init::Constant(1.0));
+        let running_mean = g.statistic("running_rest_mean", [1], Init::Constant(0.0));
+        let running_var = g.statistic("running_rest_var", [1], Init::Constant(1.0));
         let (mean, var) = match weight {
             None => (running_mean, running_var),
             Some(weight) => {

@@ -209,8 +209,8 @@ impl<'g> Running<'g> {
         Self {
             groups,
             features,
-            mean: g.buffer("running_mean", &mean[first..], Init::Constant(0.0)),
-            deconv: g.buffer("running_deconv", &deconv[first..], Init::Identity),
+            mean: g.statistic("running_mean", &mean[first..], Init::Constant(0.0)),
+            deconv: g.statistic("running_deconv", &deconv[first..], Init::Identity),
         }
     }
 

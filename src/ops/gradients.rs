@@ -87,7 +87,7 @@ pub(super) const LABELS: [f64; 7] = [0.0, 2.0, -1.0, 4.0, 3.0, -1.5, -5.0];
 /// [`LABELS`] as a tensor.
 pub(super) fn labels(g: &Graph) -> Tensor<'_> {
     let values: Vec<f32> = LABELS.iter().map(|&v| v as f32).collect();
-    g.state("labels", [7], Role::Buffer, Init::Values(values.into()))
+    g.state("labels", [7], Role::Statistic, Init::Values(values.into()))
 }
 
 /// The cases of `src/ops/FILE.rs` with direct kernels, and with the adapter's own kernels and no passes. Every op of the

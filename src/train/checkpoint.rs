@@ -37,7 +37,7 @@ const HEAD: u64 = 1 << 16;
 const MAX_HEADER: u64 = 100_000_000;
 
 /// What a model is made of: parameters and running statistics.
-pub const MODEL: [Role; 2] = [Role::Parameter, Role::Buffer];
+pub const MODEL: [Role; 2] = [Role::Parameter, Role::Statistic];
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, HostTensor>;

@@ -64,6 +64,44 @@ struct Curve<'a> {
     colours: [RGBColor; 2],
 }
 
+impl<'a> Curve<'a> {
+    /// One for each run: the finite of `value` of its records.
+    fn all(
+        runs: &[(&'a str, &[Record])],
+        over: Over,
+        value: impl Fn(&Record) -> Option<f64>,
+    ) -> Vec<Self> {
+        let alone = runs.len() == 1;
+        let curve = |(&(name, records), &colour): (&(&'a str, &[Record]), &RGBColor)| {
+            let points = |split: Split| -> Vec<(f64, f64)> {
+                let of = records.iter().filter(|r| r.split == split);
+                of.filter_map(|r| Some((over.of(r), value(r).filter(|v| v.is_finite())?)))
+                    .collect()
+            };
+            Self {
+                name: if alone { "train (running mean)" } else { name },
+                train: points(Split::Train),
+                test: points(Split::Test),
+                colours: if alone { [TRAIN, TEST] } else { [colour; 2] },
+            }
+        };
+        runs.iter().zip(SERIES.iter().cycle()).map(curve).collect()
+    }
+}
+
+/// How far curves go to the right, and their least and largest values; some range where there is none.
+fn bounds(curves: &[Curve<'_>]) -> (f64, [f64; 2]) {
+    let all = || curves.iter().flat_map(|c| c.train.iter().chain(&c.test));
+    let last = all().map(|p| p.0).fold(1.0, f64::max);
+    let low = all().map(|p| p.1).fold(f64::INFINITY, f64::min).min(1e9);
+    let high = all().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+    let high = high.max(-1e9);
+    match low < high {
+        true => (last, [low, high]),
+        false => (last, [low.min(0.0), low.max(0.0) + 1.0]),
+    }
+}
+
 fn panel(
     area: &Area<'_>,
     name: &str,
@@ -72,35 +110,8 @@ fn panel(
     value: impl Fn(&Record) -> Option<f64>,
 ) -> Drawn {
     let alone = runs.len() == 1;
-    let curves: Vec<Curve<'_>> = runs
-        .iter()
-        .zip(SERIES.iter().cycle())
-        .map(|(&(name, records), &colour)| {
-            let points = |split: Split| -> Vec<(f64, f64)> {
-                let of = records.iter().filter(|r| r.split == split);
-                of.filter_map(|r| Some((over.of(r), value(r).filter(|v| v.is_finite())?)))
-                    .collect()
-            };
-            Curve {
-                name: if alone { "train (running mean)" } else { name },
-                train: points(Split::Train),
-                test: points(Split::Test),
-                colours: if alone { [TRAIN, TEST] } else { [colour; 2] },
-            }
-        })
-        .collect();
-    let all = || curves.iter().flat_map(|c| c.train.iter().chain(&c.test));
-    let last = all().map(|p| p.0).fold(1.0, f64::max);
-    let low = all().map(|p| p.1).fold(f64::INFINITY, f64::min).min(1e9);
-    let high = all()
-        .map(|p| p.1)
-        .fold(f64::NEG_INFINITY, f64::max)
-        .max(-1e9);
-    let (low, high) = if low < high {
-        (low, high)
-    } else {
-        (low.min(0.0), low.max(0.0) + 1.0)
-    };
+    let curves = Curve::all(runs, over, value);
+    let (last, [low, high]) = bounds(&curves);
     let room = (high - low) * 0.05;
     let mut chart = ChartBuilder::on(area)
         .margin(12)

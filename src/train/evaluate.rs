@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::TrainConfig;
+use super::graphs::{ImageInput, evaluation_step};
 use super::options::TrainOptions;
-use super::step::{ImageInput, evaluation_step};
 use super::stepper::input_of;
 use super::trained::Trained;
 use crate::data::{self, DataSet};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::config::TrainConfig;
-use super::step::{ImageInput, evaluation_step};
+use super::graphs::{ImageInput, evaluation_step};
 use super::stepper::{Recipe, step_graphs};
 use crate::data::DataSet;
 use crate::gpu::Gpu;

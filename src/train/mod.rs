@@ -8,6 +8,7 @@ mod export;
 mod fitting;
 mod fold;
 mod foreign;
+mod graphs;
 mod init;
 mod interface;
 mod live;
@@ -15,9 +16,8 @@ mod metrics;
 mod options;
 mod predictor;
 mod presets;
+mod resume;
 mod run;
-mod saved;
-mod step;
 mod stepper;
 mod trained;
 mod trainer;
@@ -27,6 +27,9 @@ pub use config::TrainConfig;
 pub use curves::{Over, draw_curves, running_mean};
 pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
 pub use export::export;
+pub use graphs::{
+    ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
+};
 pub use live::{Live, LiveRun};
 pub use metrics::{MetricsWriter, Record, Split, read_metrics};
 #[cfg(feature = "cli")]
@@ -34,11 +37,8 @@ pub use options::data_name_parser;
 pub use options::{AugmentName, LossName, OptimizerName, ScheduleName, TrainOptions};
 pub use predictor::Predictor;
 pub use presets::{preset, preset_names};
+pub use resume::Saved;
 pub use run::{Event, Progress, Start, Summary, train};
-pub use saved::Saved;
-pub use step::{
-    ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
-};
 pub use stepper::StepResult;
 pub use trained::{Guess, Prediction, Trained};
 pub use trainer::{Trainer, TrainerOptions};

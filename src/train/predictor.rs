@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint;
+use super::graphs::{ImageInput, classes_of, prediction_step};
 use super::interface::Interface;
-use super::step::{ImageInput, classes_of, prediction_step};
 use crate::gpu::Gpu;
 use crate::nn::Layer;
 use crate::program::{CompileOptions, Program, Store};

@@ -13,17 +13,20 @@ use super::fitting::with_advice;
 use super::init::Weights;
 use super::interface::Interface;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
-use super::saved::{self, Saved};
+use super::resume::{self, Saved};
 use super::stepper::StepResult;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
+use crate::data::{DataSet, Loader};
 use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
 use crate::gpu::Gpu;
-use crate::models::Norm;
-use crate::nn::{FreezeCounter, is_of_refresh};
+use crate::models::{Model, Norm};
+use crate::nn::{FreezeCounter, Mode, is_of_refresh};
 use crate::program::Store;
 use crate::{Error, Result};
 
+const CHECKPOINT: &str = "model.safetensors";
 const CURVES: &str = "curves.png";
+const METRICS: &str = "metrics.jsonl";
 
 /// What the loop tells while it runs.
 #[derive(Clone, Debug)]
@@ -110,28 +113,13 @@ pub fn train(
         Start::Over => (None, true),
         Start::Resume(saved) => (Some(saved), true),
     };
-    let known = saved.as_ref().and_then(|saved| saved.class_names.clone());
-    let set = config.open_data_as(known, false)?;
-    for notice in &set.notices {
-        tell(Event::Notice(notice));
-    }
-    let images = &set.train;
+    let set = open_data(config, saved.as_deref(), &mut tell)?;
     let first = saved.as_ref().map_or(0, |s| s.step);
     let loader = set.train_loader(config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
     let total_steps = config.total_steps(per_epoch);
-    // A run that was killed between its last checkpoint and its curves has something left to do.
-    let is_finished = first > total_steps || config.out.join(CURVES).exists();
-    if saved.is_some() && first >= total_steps && is_finished {
-        let longer = match config.steps {
-            // They win over epochs.
-            Some(_) => "a larger `steps` with `resume` makes",
-            None => "`epochs` or `steps` with `resume` make",
-        };
-        return Err(Error::Config(format!(
-            "{} has all its {total_steps} steps; {longer} it longer",
-            config.out.display()
-        )));
+    if saved.is_some() {
+        refuse_finished(config, first, total_steps)?;
     }
     let weights = match &config.options.init {
         Some(from) if saved.is_none() => Some(Weights::read(from)?),
@@ -143,76 +131,39 @@ pub fn train(
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
     config.choose_kernels(&mut store)?;
-    let model = config.model(images.classes);
-    let freeze = FreezeCounter::new(config.freeze_iter);
-    let modes = model.modes(total_steps, freeze);
-    let options = TrainerOptions::default()
-        .batch_size(config.batch_size)
-        .accumulate(config.accumulate)
-        .seed(config.seed)
-        .lr(config.lr)
-        .schedule(config.schedule(per_epoch))
-        .optimizer(config.optimizer)
-        .loss(config.loss)
-        .modes(&modes, move |step| model.mode(step, freeze));
-    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
-    let made = Trainer::with(store, Arc::new(model), set.clone(), loader, first, options);
-    let made = made.and_then(|mut trainer| {
-        let store = trainer.store_mut();
-        let evaluator = Evaluator::new(store, &model, config.loss, &set, test_batch)?;
+    let model = config.model(set.train.classes);
+    let modes = model.modes(total_steps, FreezeCounter::new(config.freeze_iter));
+    let give = |store: &Store| {
         if let Some(weights) = weights {
             tell(Event::Notice(&weights.give(store)?));
         }
-        Ok((trainer, evaluator))
-    });
+        Ok(())
+    };
+    let made = compile(config, store, model, &modes, &set, (loader, first), give);
     let (trainer, evaluator) = match made {
         Ok(made) => made,
         Err(error) => {
             drop(lock);
             remove_if_empty(&config.out);
-            if !matches!(error, Error::Limit(_) | Error::OutOfMemory(_)) {
-                return Err(error);
-            }
-            tell(Event::Begin("looking for the largest batch that fits"));
-            return Err(with_advice(error, gpu, &model, config, &set, &modes)?);
+            let error = advised(error, gpu, config, &model, &modes, &set, &mut tell);
+            return Err(error);
         }
     };
     tell(Event::Memory(
         trainer.size_bytes() + evaluator.other_bytes(),
         gpu.allocated_bytes()?,
     ));
-    let metrics = config.out.join("metrics.jsonl");
     let records = match &mut saved {
-        Some(saved) => {
-            if model.deconv.refresh == 1 {
-                // A run that goes on with D of every step needs none of an earlier one.
-                saved.tensors.retain(|name, _| !is_of_refresh(name));
-            }
-            let roles = &saved::ROLES;
-            checkpoint::to_store(&saved.path, &saved.tensors, trainer.store(), roles)?;
-            // Steps after it will be done, and logged, again.
-            let (records, trouble) = read_up_to(&metrics, saved.step, config.log_every)?;
-            if let Some(trouble) = trouble {
-                tell(Event::Notice(&trouble));
-            }
-            records
-        }
-        None => {
-            // What an earlier run left must not be taken for this one's.
-            for name in ["model.safetensors", CURVES] {
-                remove_if_there(&config.out.join(name))?;
-            }
-            saved::remove_all(&config.out)?;
-            Vec::new()
-        }
+        Some(saved) => restore(config, saved, model.deconv.refresh, &trainer, &mut tell)?,
+        None => remove_earlier(&config.out)?,
     };
-    let mut run = Run {
-        metrics: MetricsWriter::over(&metrics, &records)?,
+    let run = Run {
+        metrics: MetricsWriter::over(&config.out.join(METRICS), &records)?,
         config,
         interface: Interface::of(&set),
         trainer,
         evaluator,
-        checkpoint: config.out.join("model.safetensors"),
+        checkpoint: config.out.join(CHECKPOINT),
         saved_at: saved.as_ref().map(|s| s.step),
         tested: tested_at(&records, first, set.test.len()),
         last_loss: last_loss(&records),
@@ -223,8 +174,127 @@ pub fn train(
         done: first,
         skipped: 0,
     };
+    write_config(config, saved.as_deref(), &mut tell)?;
+    run.to_the_end(stop, &mut tell)
+}
+
+/// The images, with the classes in the order of the run that was saved. Says what is missing.
+fn open_data(
+    config: &TrainConfig,
+    saved: Option<&Saved>,
+    tell: &mut impl FnMut(Event<'_>),
+) -> Result<DataSet> {
+    let known = saved.and_then(|saved| saved.class_names.clone());
+    let set = config.open_data_as(known, false)?;
+    for notice in &set.notices {
+        tell(Event::Notice(notice));
+    }
+    Ok(set)
+}
+
+/// Refuses a resumed run of `total_steps` steps that has nothing left to do.
+fn refuse_finished(config: &TrainConfig, first: u64, total_steps: u64) -> Result<()> {
+    // A run that was killed between its last checkpoint and its curves has something left to do.
+    let is_finished = first > total_steps || config.out.join(CURVES).exists();
+    if first < total_steps || !is_finished {
+        return Ok(());
+    }
+    let longer = match config.steps {
+        // They win over epochs.
+        Some(_) => "a larger `steps` with `resume` makes",
+        None => "`epochs` or `steps` with `resume` make",
+    };
+    Err(Error::Config(format!(
+        "{} has all its {total_steps} steps; {longer} it longer",
+        config.out.display()
+    )))
+}
+
+/// The trainer whose first step is `first`, the next of the loader, and the evaluator. `give` may change the first values in
+/// the store.
+fn compile(
+    config: &TrainConfig,
+    store: Store,
+    model: Model,
+    modes: &[Mode],
+    set: &DataSet,
+    (loader, first): (Loader, u64),
+    give: impl FnOnce(&Store) -> Result<()>,
+) -> Result<(Trainer, Evaluator)> {
+    let freeze = FreezeCounter::new(config.freeze_iter);
+    let options = TrainerOptions::default()
+        .batch_size(config.batch_size)
+        .accumulate(config.accumulate)
+        .seed(config.seed)
+        .lr(config.lr)
+        .schedule(config.schedule(loader.batches_per_epoch() as u64))
+        .optimizer(config.optimizer)
+        .loss(config.loss)
+        .modes(modes, move |step| model.mode(step, freeze));
+    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
+    let mut trainer = Trainer::with(store, Arc::new(model), set.clone(), loader, first, options)?;
+    let store = trainer.store_mut();
+    let evaluator = Evaluator::new(store, &model, config.loss, set, test_batch)?;
+    give(store)?;
+    Ok((trainer, evaluator))
+}
+
+/// What kept a run from beginning; if it is memory, with the largest batch that fits.
+fn advised(
+    error: Error,
+    gpu: &Arc<Gpu>,
+    config: &TrainConfig,
+    model: &Model,
+    modes: &[Mode],
+    set: &DataSet,
+    tell: &mut impl FnMut(Event<'_>),
+) -> Error {
+    if !matches!(error, Error::Limit(_) | Error::OutOfMemory(_)) {
+        return error;
+    }
+    tell(Event::Begin("looking for the largest batch that fits"));
+    with_advice(error, gpu, model, config, set, modes).unwrap_or_else(|other| other)
+}
+
+/// Brings the trainer to where the run was saved. The records up to there.
+fn restore(
+    config: &TrainConfig,
+    saved: &mut Saved,
+    refresh: usize,
+    trainer: &Trainer,
+    tell: &mut impl FnMut(Event<'_>),
+) -> Result<Vec<Record>> {
+    if refresh == 1 {
+        // A run that goes on with D of every step needs none of an earlier one.
+        saved.tensors.retain(|name, _| !is_of_refresh(name));
+    }
+    let roles = &resume::ROLES;
+    checkpoint::to_store(&saved.path, &saved.tensors, trainer.store(), roles)?;
+    // Steps after it will be done, and logged, again.
+    let (records, trouble) = read_up_to(&config.out.join(METRICS), saved.step, config.log_every)?;
+    if let Some(trouble) = trouble {
+        tell(Event::Notice(&trouble));
+    }
+    Ok(records)
+}
+
+/// What an earlier run left in the folder must not be taken for this one's, which has no records yet.
+fn remove_earlier(out: &Path) -> Result<Vec<Record>> {
+    for name in [CHECKPOINT, CURVES] {
+        remove_if_there(&out.join(name))?;
+    }
+    resume::remove_all(out)?;
+    Ok(Vec::new())
+}
+
+/// Writes config.toml, and says how it differs from that of the run that was saved.
+fn write_config(
+    config: &TrainConfig,
+    saved: Option<&Saved>,
+    tell: &mut impl FnMut(Event<'_>),
+) -> Result<()> {
     let written = config.out.join("config.toml");
-    if let Some(saved) = &saved {
+    if let Some(saved) = saved {
         let old = (saved.options.batch_size, saved.options.train_images);
         if old != (config.options.batch_size, config.options.train_images) {
             tell(Event::Notice(
@@ -235,30 +305,7 @@ pub fn train(
             tell(Event::Notice(&notice));
         }
     }
-    write_atomically(&written, config.to_toml()?.as_bytes())?;
-    let mut clock = Instant::now();
-    while run.trainer.steps() < run.total_steps && !stop.load(Ordering::Relaxed) {
-        let skipped = &mut run.skipped;
-        let ends_epoch = run.trainer.submit(|why| {
-            *skipped += 1;
-            tell(Event::Notice(&format!("skipped: {why}")));
-        })?;
-        let submitted = run.trainer.steps();
-        run.take(false, &clock, &mut tell)?;
-        let save = submitted.is_multiple_of(config.save_every);
-        if ends_epoch || save || submitted == run.total_steps {
-            run.take(true, &clock, &mut tell)?;
-            run.train_seconds += clock.elapsed().as_secs_f64();
-            // Before saving: a network that gives no numbers is not to replace one that does.
-            if ends_epoch || submitted == run.total_steps {
-                run.test(&mut tell)?;
-            }
-            run.save()?;
-            clock = Instant::now();
-        }
-    }
-    run.take(true, &clock, &mut tell)?;
-    run.finish(&clock, &mut tell)
+    write_atomically(&written, config.to_toml()?.as_bytes())
 }
 
 /// The state of a run.
@@ -283,6 +330,37 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// All steps that are left, with what is due in between, until `stop`.
+    fn to_the_end(
+        mut self,
+        stop: &AtomicBool,
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<Summary> {
+        let mut clock = Instant::now();
+        while self.trainer.steps() < self.total_steps && !stop.load(Ordering::Relaxed) {
+            let skipped = &mut self.skipped;
+            let ends_epoch = self.trainer.submit(|why| {
+                *skipped += 1;
+                tell(Event::Notice(&format!("skipped: {why}")));
+            })?;
+            let submitted = self.trainer.steps();
+            self.take(false, &clock, tell)?;
+            let save = submitted.is_multiple_of(self.config.save_every);
+            if ends_epoch || save || submitted == self.total_steps {
+                self.take(true, &clock, tell)?;
+                self.train_seconds += clock.elapsed().as_secs_f64();
+                // Before saving: a network that gives no numbers is not to replace one that does.
+                if ends_epoch || submitted == self.total_steps {
+                    self.test(tell)?;
+                }
+                self.save()?;
+                clock = Instant::now();
+            }
+        }
+        self.take(true, &clock, tell)?;
+        self.finish(&clock, tell)
+    }
+
     /// Takes the results of steps in order, of all that were submitted if `wait`: checks, logs, tells.
     fn take(
         &mut self,

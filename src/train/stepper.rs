@@ -2,7 +2,7 @@
 //! part of the batch and one for the update.
 
 use super::config::TrainConfig;
-use super::step::{ImageInput, accumulation_step, training_step, update_step};
+use super::graphs::{ImageInput, accumulation_step, training_step, update_step};
 use crate::data::{Batch, Pixels};
 use crate::graph::Graph;
 use crate::models::Model;

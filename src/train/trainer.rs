@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
+use super::graphs::ImageInput;
 use super::interface::Interface;
 use super::predictor::Forward;
-use super::saved::ROLES;
-use super::step::ImageInput;
+use super::resume::ROLES;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;

@@ -7,6 +7,7 @@
     reason = "shared by test files, each of which uses a part"
 )]
 
+pub mod pictures;
 pub mod reference;
 
 use std::collections::BTreeMap;

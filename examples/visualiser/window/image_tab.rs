@@ -278,6 +278,23 @@ impl ImageTab {
     }
 
     fn controls(&mut self, ui: &mut egui::Ui) {
+        self.open_row(ui);
+        let message = match self.export {
+            Export::None => self.message.as_deref(),
+            _ => Some("writing files …"),
+        };
+        messages(ui, message, self.error.as_deref());
+        ui.separator();
+        self.sliders(ui);
+        ui.separator();
+        if let Some(numbers) = &self.numbers {
+            measures(ui, numbers);
+        }
+        ui.separator();
+        self.export_row(ui);
+    }
+
+    fn open_row(&mut self, ui: &mut egui::Ui) {
         ui.horizontal(|ui| {
             if ui
                 .button("Open…")
@@ -298,12 +315,9 @@ impl ImageTab {
                 self.open(&path);
             }
         });
-        let message = match self.export {
-            Export::None => self.message.as_deref(),
-            _ => Some("writing files …"),
-        };
-        messages(ui, message, self.error.as_deref());
-        ui.separator();
+    }
+
+    fn sliders(&mut self, ui: &mut egui::Ui) {
         let channels = self.image.picture.channels;
         let o = &mut self.options;
         ui.spacing_mut().slider_width = 150.0;
@@ -339,27 +353,9 @@ impl ImageTab {
                 ..SceneOptions::default()
             };
         }
-        ui.separator();
-        if let Some(numbers) = &self.numbers {
-            egui::Grid::new("measures").striped(true).show(ui, |ui| {
-                ui.label("");
-                ui.strong("before");
-                ui.strong("after");
-                ui.end_row();
-                for (name, before, after) in numbers.report.rows() {
-                    ui.label(name);
-                    ui.monospace(before);
-                    ui.monospace(after);
-                    ui.end_row();
-                }
-            });
-            if let Some(notice) = numbers.report.notice {
-                ui.label(notice);
-            }
-            ui.add_space(6.0);
-            histogram(ui, numbers);
-        }
-        ui.separator();
+    }
+
+    fn export_row(&mut self, ui: &mut egui::Ui) {
         ui.horizontal(|ui| {
             if ui
                 .button("Export")
@@ -449,6 +445,26 @@ fn heat_map(ui: &mut egui::Ui, painter: &Painter, name: &str, width: f32, end: f
             }
         }
     });
+}
+
+fn measures(ui: &mut egui::Ui, numbers: &Numbers) {
+    egui::Grid::new("measures").striped(true).show(ui, |ui| {
+        ui.label("");
+        ui.strong("before");
+        ui.strong("after");
+        ui.end_row();
+        for (name, before, after) in numbers.report.rows() {
+            ui.label(name);
+            ui.monospace(before);
+            ui.monospace(after);
+            ui.end_row();
+        }
+    });
+    if let Some(notice) = numbers.report.notice {
+        ui.label(notice);
+    }
+    ui.add_space(6.0);
+    histogram(ui, numbers);
 }
 
 /// Shares of values on a log scale, over standard deviations.

@@ -18,7 +18,7 @@ const KEPT: usize = 2;
 
 /// Parameters, running statistics and what the optimiser remembers. The order of images, their
 /// augmentation and the schedule follow from the seed and the number of the step.
-pub(super) const ROLES: [Role; 3] = [Role::Parameter, Role::Buffer, Role::Optimizer];
+pub(super) const ROLES: [Role; 3] = [Role::Parameter, Role::Statistic, Role::Optimizer];
 
 /// A run as it was after a step.
 #[derive(Clone, Debug)]
