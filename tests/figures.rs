@@ -8,7 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, Statistics, fig2,
+    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, WhitenOptions, fig2,
     fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
@@ -21,7 +21,7 @@ use support::reference::{self, Geometry, Tensor};
 
 const EPS: f32 = 1e-5;
 const N_ITER: usize = 15;
-const STATISTICS: Statistics = Statistics {
+const STATISTICS: WhitenOptions = WhitenOptions {
     eps: EPS,
     n_iter: N_ITER,
     sampling_stride: 1,
@@ -401,7 +401,7 @@ fn figure_2_of_a_sample_in_float64() {
         let options = Fig2Options {
             kernel_size,
             block: 1,
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 sampling_stride,
                 ..STATISTICS
             },
@@ -417,7 +417,7 @@ fn figure_2_of_a_sample_in_float64() {
     let options = Fig2Options {
         kernel_size: k,
         block: 3,
-        statistics: Statistics {
+        statistics: WhitenOptions {
             sampling_stride: stride,
             ..STATISTICS
         },
@@ -941,7 +941,7 @@ fn a_scene_is_used_again_for_other_options() {
     };
     let mut scene = Scene::new(&gpu(), &picture, options, None).unwrap();
     let mut report = |eps: f32| {
-        let statistics = Statistics { eps, ..STATISTICS };
+        let statistics = WhitenOptions { eps, ..STATISTICS };
         scene
             .step(&SceneOptions {
                 statistics,
@@ -954,7 +954,7 @@ fn a_scene_is_used_again_for_other_options() {
     assert_eq!(first, again);
     assert!(other.after.max_correlation > first.after.max_correlation);
     let deeper = SceneOptions {
-        statistics: Statistics {
+        statistics: WhitenOptions {
             n_iter: 3,
             ..STATISTICS
         },

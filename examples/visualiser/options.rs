@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::Result;
-use decorr::figures::{Picture, Statistics};
+use decorr::figures::{Picture, WhitenOptions};
 use decorr::gpu::{AdapterChoice, Gpu};
 use decorr::train::{NormName, TrainOptions, Trained};
 
@@ -64,8 +64,8 @@ pub(crate) struct StatisticsArgs {
 }
 
 impl StatisticsArgs {
-    pub(crate) fn options(&self) -> Statistics {
-        Statistics {
+    pub(crate) fn options(&self) -> WhitenOptions {
+        WhitenOptions {
             eps: self.eps,
             n_iter: self.n_iter,
             sampling_stride: self.sampling_stride,

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::peak::multiply_add;
 use crate::Result;
 use crate::autodiff::gradients_from;
-use crate::figures::{SceneOptions, Statistics, random_scene, scene_inputs};
+use crate::figures::{SceneOptions, WhitenOptions, random_scene, scene_inputs};
 use crate::graph::{Graph, Init, Tensor};
 use crate::models::{Form, Model, Norm};
 use crate::nn::{Loss, Mode};
@@ -176,9 +176,9 @@ pub(super) fn convolutions(forward: &'static str, stride: usize) -> [Workload; 3
 fn scene(kernel_size: usize, sampling_stride: usize, blur: f32) -> Result<Workload> {
     let options = SceneOptions {
         kernel_size,
-        statistics: Statistics {
+        statistics: WhitenOptions {
             sampling_stride,
-            ..Statistics::default()
+            ..WhitenOptions::default()
         },
         blur,
         ..SceneOptions::default()

@@ -19,16 +19,16 @@ const MAX_EPS: f32 = 1e6;
 /// Largest k of which cosines along rows and columns are taken by one product: it has k times as many operations as
 /// one after the other, but on the software adapter takes nine tenths of the time for 7.
 const LARGEST_AT_ONCE: usize = 7;
-/// Largest [`Statistics::n_iter`]: by then nothing changes any more.
+/// Largest [`WhitenOptions::n_iter`]: by then nothing changes any more.
 const MAX_N_ITER: usize = 100;
-/// Largest [`Statistics::sampling_stride`].
+/// Largest [`WhitenOptions::sampling_stride`].
 const MAX_SAMPLING_STRIDE: usize = 64;
 /// Most values of a strip of patches, so that it fits a binding of 128 MiB.
 const STRIP_LEN: usize = 16 << 20;
 
 /// How D is computed of patches.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Statistics {
+pub struct WhitenOptions {
     /// Added to the diagonal of the covariance.
     pub eps: f32,
     /// Denman–Beavers iterations.
@@ -37,7 +37,7 @@ pub struct Statistics {
     pub sampling_stride: usize,
 }
 
-impl Default for Statistics {
+impl Default for WhitenOptions {
     fn default() -> Self {
         Self {
             eps: 1e-5,
@@ -47,7 +47,7 @@ impl Default for Statistics {
     }
 }
 
-impl Statistics {
+impl WhitenOptions {
     /// Refuses what cannot be computed.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl<'g> Whitening<'g> {
 pub(super) fn check_options(
     kernel_size: usize,
     block: usize,
-    statistics: &Statistics,
+    statistics: &WhitenOptions,
 ) -> Result<()> {
     let fail = |message: String| Err(Error::Config(message));
     if kernel_size.is_multiple_of(2) || kernel_size > 15 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Moments, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Border, Layout, Moments, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
@@ -31,7 +31,7 @@ pub struct Fig2Options {
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
 }
 
 /// The numbers behind the picture.

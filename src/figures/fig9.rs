@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Statistics, Whitening, check_options, patches, whiten};
+use super::decorrelate::{
+    Border, Layout, WhitenOptions, Whitening, check_options, patches, whiten,
+};
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
     sparsity, undefined,
@@ -33,7 +35,7 @@ pub struct Fig9Options {
     /// Channels decorrelated together; `None`: as many as the network's own layers, or 64.
     pub block: Option<usize>,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
     /// Deconvolve by the running mean and D that the network has learned, not by those of the image.
     pub running: bool,
 }
@@ -44,7 +46,7 @@ impl Default for Fig9Options {
         Self {
             layer: 5,
             block: None,
-            statistics: Statistics::default(),
+            statistics: WhitenOptions::default(),
             running: false,
         }
     }
@@ -131,7 +133,7 @@ impl Fig9Options {
         let why = if norm != Norm::Deconv {
             let norm = norm.name();
             format!("the network was trained with --norm {norm} and has no running D")
-        } else if self.statistics != Statistics::default() {
+        } else if self.statistics != WhitenOptions::default() {
             "the network's D is taken as it is; leave --eps, --n-iter and --sampling-stride out"
                 .into()
         } else if self.block.is_some_and(|other| other != block) {

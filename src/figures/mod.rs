@@ -17,7 +17,7 @@ mod views;
 
 pub use crate::picture::Picture;
 pub use blur::MAX_BLUR;
-pub use decorrelate::Statistics;
+pub use decorrelate::WhitenOptions;
 pub use fig2::{Fig2, Fig2Options, Fig2Report, fig2};
 pub use fig3::{Fig3, fig3};
 pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};

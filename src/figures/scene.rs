@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::axes::Axes;
 use super::blur::{MAX_BLUR, blurred, gaussian};
-use super::decorrelate::{Border, Layout, Statistics, check_options, patches, whiten};
+use super::decorrelate::{Border, Layout, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
@@ -37,7 +37,7 @@ pub struct SceneOptions {
     /// Channels decorrelated together, see [`crate::nn::resolve_block`].
     pub block: usize,
     /// How D is computed.
-    pub statistics: Statistics,
+    pub statistics: WhitenOptions,
     /// Standard deviation in pixels of the Gaussian that the image is blurred by first; 0: none.
     pub blur: f32,
     /// Largest side of the painted pictures of the image in pixels; `None`: as many as it has.
@@ -49,7 +49,7 @@ impl Default for SceneOptions {
         Self {
             kernel_size: 3,
             block: 3,
-            statistics: Statistics::default(),
+            statistics: WhitenOptions::default(),
             blur: 0.0,
             side: None,
         }
@@ -75,7 +75,7 @@ impl SceneOptions {
     /// True if a scene for these options serves `other` too.
     pub fn serves(&self, other: &Self) -> bool {
         let fixed = |o: &Self| Self {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 eps: 0.0,
                 ..o.statistics
             },
@@ -340,7 +340,7 @@ mod tests {
     fn a_scene_serves_what_it_was_compiled_for() {
         let options = SceneOptions::default();
         assert!(options.serves(&SceneOptions {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 eps: 0.1,
                 ..options.statistics
             },
@@ -351,7 +351,7 @@ mod tests {
             ..options
         }));
         assert!(!options.serves(&SceneOptions {
-            statistics: Statistics {
+            statistics: WhitenOptions {
                 n_iter: 5,
                 ..options.statistics
             },
