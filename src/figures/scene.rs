@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::axes::Axes;
 use super::blur::{MAX_BLUR, blurred, gaussian};
-use super::decorrelate::{Border, Layout, WhitenOptions, check_options, patches, whiten};
+use super::decorrelate::{Border, PatchForm, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
     Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
     measure_sparsity, sparsity, undefined,
@@ -271,7 +271,7 @@ fn build<'g>(
         (input_title, border) = ("(a) input: the original, blurred", Border::Repeated);
     }
     let x = zero_mean(image);
-    let layout = Layout {
+    let layout = PatchForm {
         kernel_size: options.kernel_size,
         block: options.block,
         axes,
