@@ -8,8 +8,8 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig9Options, Inspector, Picture, Report, Scene, SceneOptions, WhitenOptions, fig2,
-    fig3, fig9,
+    Fig2Options, Fig3Report, Fig9Options, Inspector, Picture, Scene, SceneOptions, WhitenOptions,
+    fig2, fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles};
@@ -184,7 +184,7 @@ fn measures_on_gpu(picture: &Picture, kernel_size: usize) -> [f64; 8] {
     };
     let mut scene = Scene::new(&gpu(), picture, options, None).unwrap();
     scene.step(&options).unwrap();
-    let Report { before, after, .. } = scene.finish().unwrap().report;
+    let Fig3Report { before, after, .. } = scene.finish().unwrap().report;
     let side = |m: decorr::figures::Measures| {
         let s = m.sparsity;
         [s.excess_kurtosis, s.hoyer, s.near_zero, m.max_correlation]

@@ -236,7 +236,7 @@ fn names_of_a_sequential_are_scopes() {
 fn a_loaded_trainer_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
-    let schedule = Schedule::Step {
+    let schedule = Schedule::StepLr {
         step_size: 5,
         gamma: 0.5,
     };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Result;
 use decorr::train::{
-    Event, Norm, OptimizerName, Record, Saved, ScheduleName, Split, Start, Summary, TrainConfig,
+    Event, Norm, OptimizerName, Outcome, Record, Saved, ScheduleName, Split, Start, TrainConfig,
     TrainOptions, read_metrics, train,
 };
 
@@ -32,7 +32,7 @@ fn options(out: &Path) -> TrainOptions {
     }
 }
 
-fn go(options: TrainOptions, start: Start, stop_after: u64) -> Result<Summary> {
+fn go(options: TrainOptions, start: Start, stop_after: u64) -> Result<Outcome> {
     let config = TrainConfig::resolve(options)?;
     let stop = AtomicBool::new(false);
     train(&support::gpu(), &config, start, &stop, |event| {
@@ -42,7 +42,7 @@ fn go(options: TrainOptions, start: Start, stop_after: u64) -> Result<Summary> {
     })
 }
 
-fn resume(out: &Path) -> Result<Summary> {
+fn resume(out: &Path) -> Result<Outcome> {
     let saved = Saved::latest(out)?;
     let options = TrainOptions {
         out: Some(out.to_path_buf()),

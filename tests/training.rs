@@ -13,7 +13,7 @@ use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Loss, Mode};
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, Live, LossName, Split, Start, Summary, TrainConfig, TrainOptions, checkpoint,
+    Event, Live, LossName, Outcome, Split, Start, TrainConfig, TrainOptions, checkpoint,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -25,7 +25,7 @@ fn options(out: &Path) -> TrainOptions {
     }
 }
 
-fn run(options: TrainOptions) -> decorr::Result<Summary> {
+fn run(options: TrainOptions) -> decorr::Result<Outcome> {
     let config = TrainConfig::resolve(options)?;
     train(
         &support::gpu(),

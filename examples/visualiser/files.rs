@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::figures::{
-    self, Fig2Options, Fig9Options, Fig9Report, NETWORK_SIDE, Picture, Report, Scene, SceneOptions,
-    in_digits,
+    self, Fig2Options, Fig3Report, Fig9Options, Fig9Report, NETWORK_SIDE, Picture, Scene,
+    SceneOptions, in_digits,
 };
 use decorr::gpu::Gpu;
 use decorr::nn::resolve_block;
@@ -326,7 +326,7 @@ struct Row {
     path: String,
     kernel_size: usize,
     #[serde(flatten)]
-    report: Report,
+    report: Fig3Report,
 }
 
 pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
@@ -424,7 +424,7 @@ fn print_row(row: &Row) {
     }
 }
 
-fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Report> {
+fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fig3Report> {
     let mut scene = Scene::new(gpu, input, options, None)?;
     scene.step(&options)?;
     Ok(scene.finish()?.report)
@@ -477,7 +477,7 @@ fn tell(
     Ok(())
 }
 
-fn print_report(report: &Report) {
+fn print_report(report: &Fig3Report) {
     if let Some(notice) = report.notice {
         say!("{notice}");
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use compare::{Change, Comparison, Verdict, compare};
-pub use quick::{PaperRun, Summary, quick};
+pub use quick::{Meaning, PaperRun, quick};
 pub use trace::{LayerTimes, OpTimes, Peaks, StepTrace, times_by_op, trace_step};
 pub use workloads::{Workload, network_steps, workloads};
 
@@ -72,7 +72,7 @@ pub struct Report {
     pub measurements: Vec<Measurement>,
     /// What the measurements mean, of [`quick`] only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<Summary>,
+    pub summary: Option<Meaning>,
     /// What changed since an earlier report, where [`compare`] was asked.
     #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,

@@ -47,7 +47,7 @@ const CONVOLUTIONS: [&str; 3] = [
 
 /// What the measurements of [`quick`] mean.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Summary {
+pub struct Meaning {
     /// In plain words, a line each; what is estimated says so.
     pub words: Vec<String>,
     /// How long experiments of the paper take.
@@ -137,7 +137,7 @@ pub fn quick(
     }
     let mut report = runner.report();
     let runs = paper_runs(&report)?;
-    report.summary = Some(Summary {
+    report.summary = Some(Meaning {
         words: words(&report, batch_size, &runs),
         runs,
     });

@@ -31,7 +31,7 @@ pub(super) struct CompareArgs {
 
 /// Where a run is.
 #[derive(Serialize)]
-struct Summary {
+struct Row {
     name: String,
     steps: u64,
     /// Running mean at its end, as drawn.
@@ -49,7 +49,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     for path in &args.runs {
         runs.push((name(path)?, read_metrics(&path.join("metrics.jsonl"))?));
     }
-    let summaries: Vec<Summary> = runs
+    let summaries: Vec<Row> = runs
         .iter()
         .map(|(name, records)| summary(name, records))
         .collect();
@@ -78,7 +78,7 @@ fn name(path: &Path) -> Result<String> {
     Ok(last.to_string_lossy().into_owned())
 }
 
-fn summary(name: &str, records: &[Record]) -> Summary {
+fn summary(name: &str, records: &[Record]) -> Row {
     let train: Vec<&Record> = records.iter().filter(|r| r.split == Split::Train).collect();
     let test = records.iter().rfind(|r| r.split == Split::Test);
     let losses: Vec<(f64, f64)> = train
@@ -86,7 +86,7 @@ fn summary(name: &str, records: &[Record]) -> Summary {
         .filter_map(|r| Some((r.step as f64, r.loss?)))
         .collect();
     let end = train.last();
-    Summary {
+    Row {
         name: name.into(),
         steps: end.map_or(0, |r| r.step),
         train_loss: running_mean(&losses).last().map(|p| p.1),
@@ -98,7 +98,7 @@ fn summary(name: &str, records: &[Record]) -> Summary {
     }
 }
 
-fn print_table(summaries: &[Summary]) {
+fn print_table(summaries: &[Row]) {
     let width = summaries.iter().map(|s| s.name.len()).fold(3, usize::max);
     print(format_args!(
         "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use decorr::gpu::Gpu;
 use decorr::graph::op::Variants;
-use decorr::train::{Event, Progress, Saved, Start, Summary, TrainConfig, TrainOptions, train};
+use decorr::train::{Event, Outcome, Progress, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -137,7 +137,7 @@ fn tell_before(gpu: &Gpu, config: &TrainConfig) {
 }
 
 /// What is saved of a run that ended early, and how it goes on.
-fn tell_after(config: &TrainConfig, summary: &Result<Summary>) {
+fn tell_after(config: &TrainConfig, summary: &Result<Outcome>) {
     let out = config.out.display();
     match summary {
         Err(Error::Io { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_)) => {
@@ -157,7 +157,7 @@ fn tell_after(config: &TrainConfig, summary: &Result<Summary>) {
     }
 }
 
-fn report(config: &TrainConfig, summary: &Summary) {
+fn report(config: &TrainConfig, summary: &Outcome) {
     if summary.skipped > 0 {
         note(format_args!(
             "skipped {} times an image that could not be read",

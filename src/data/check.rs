@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// What a data set has and what is wrong with it.
 #[derive(Debug)]
-pub struct Report {
+pub struct Findings {
     /// Name of the set, as for `--data`.
     pub name: &'static str,
     /// Training and test images.
@@ -31,7 +31,7 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Error::Data`] if there is none in it, and those of opening it.
-pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
+pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Findings> {
     if !dir.is_dir() {
         return Err(Error::data(dir, "is no folder"));
     }
@@ -62,7 +62,7 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Report> {
     if per_class[0] == 0 {
         remarks.push("a class has no training image".into());
     }
-    Ok(Report {
+    Ok(Findings {
         name,
         counts,
         classes: data.train.classes,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 pub use augment::Augment;
-pub use check::{Report, check};
+pub use check::{Findings, check};
 pub use fetch::{BASE_VARIABLE, fetch};
 pub use folder::pictures_below;
 pub use images::{Images, Pixels, Source};

@@ -97,7 +97,7 @@ pub(super) enum Border {
 
 /// How values are made patches.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Layout {
+pub(super) struct PatchForm {
     /// k, odd.
     pub(super) kernel_size: usize,
     /// Channels of one covariance.
@@ -112,7 +112,7 @@ pub(super) struct Patches<'g> {
     /// [1, C, H + k - 1, W + k - 1].
     padded: Tensor<'g>,
     /// Its block is a divisor of C.
-    pub(super) layout: Layout,
+    pub(super) layout: PatchForm,
 }
 
 /// Of patches in blocks, F = block * k * k, in the coordinates of [`Axes::basis`].
@@ -173,21 +173,21 @@ pub(super) fn check_options(
 }
 
 /// The patches of `x` [1, C, H, W] around every pixel.
-pub(super) fn patches(x: Tensor<'_>, layout: Layout, border: Border) -> Patches<'_> {
+pub(super) fn patches(x: Tensor<'_>, layout: PatchForm, border: Border) -> Patches<'_> {
     let pad = layout.kernel_size / 2;
     Patches {
         padded: match border {
             Border::Repeated => repeated(x, pad),
             Border::Zeros => zeros_around(x, [pad; 2]),
         },
-        layout: Layout {
+        layout: PatchForm {
             block: resolve_block(layout.block, x.size(1)),
             ..layout
         },
     }
 }
 
-impl Layout {
+impl PatchForm {
     /// Values of a patch of one block.
     pub(super) fn features(&self) -> usize {
         self.block * self.kernel_size * self.kernel_size
@@ -321,7 +321,7 @@ impl<'g> Patches<'g> {
     /// a plane for each, of rows / stride x W / stride each.
     fn coordinates(&self, strip: Tensor<'g>, stride: usize) -> Tensor<'g> {
         let g = strip.graph();
-        let Layout {
+        let PatchForm {
             kernel_size: k,
             block,
             axes,
@@ -391,7 +391,7 @@ pub(super) fn centre_kernels(deconv: Tensor<'_>, block: usize, k: usize) -> Tens
 }
 
 /// D from moments; all that is returned is of pixels. Asks for the input `eps` `[1]`.
-pub(super) fn whiten<'g>(of: Moments<'g>, layout: &Layout, n_iter: usize) -> Whitening<'g> {
+pub(super) fn whiten<'g>(of: Moments<'g>, layout: &PatchForm, n_iter: usize) -> Whitening<'g> {
     let Moments { mean, cov } = of;
     let (g, features) = (mean.graph(), cov.size(0));
     let square = [features, features];

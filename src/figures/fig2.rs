@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::axes::Axes;
-use super::decorrelate::{Border, Layout, Moments, WhitenOptions, check_options, patches, whiten};
+use super::decorrelate::{
+    Border, Moments, PatchForm, WhitenOptions, check_options, patches, whiten,
+};
 use super::measures::{
     correlations, few_patches, in_digits, largest_magnitude, measure_correlation, number, undefined,
 };
@@ -84,7 +86,7 @@ const MAPS: [&str; 2] = ["cov_before", "cov_after"];
 struct Pool {
     name: Option<String>,
     channels: usize,
-    layout: Layout,
+    layout: PatchForm,
     /// Patches.
     count: usize,
     mean: Vec<f32>,
@@ -187,7 +189,7 @@ fn of_one(
             }
             None => (zero_mean(image), options.kernel_size, None),
         };
-        let layout = Layout {
+        let layout = PatchForm {
             kernel_size,
             block: options.block,
             axes,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::axes::Axes;
 use super::decorrelate::{
-    Border, Layout, WhitenOptions, Whitening, check_options, patches, whiten,
+    Border, PatchForm, WhitenOptions, Whitening, check_options, patches, whiten,
 };
 use super::measures::{
     Sparsity, correlations, few_patches, in_digits, measure_correlation, measure_sparsity,
@@ -206,7 +206,7 @@ fn build(
     let input = trained.conv_input(image, options.layer)?;
     let x = input.x;
     let [_, channels, rows, columns] = x.dims();
-    let layout = Layout {
+    let layout = PatchForm {
         kernel_size: input.kernel_size,
         block,
         axes,

@@ -52,7 +52,7 @@ pub struct Measures {
 
 /// Before and after deconvolution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct Fig3Report {
     /// Of the input.
     pub before: Measures,
     /// Of the deconvolved input.
@@ -62,7 +62,7 @@ pub struct Report {
     pub notice: Option<&'static str>,
 }
 
-impl Report {
+impl Fig3Report {
     /// Nothing is said of what deconvolution made if it is `undefined`, which is why.
     pub(super) fn new(
         before: Measures,

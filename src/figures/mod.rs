@@ -22,7 +22,7 @@ pub use fig2::{Fig2, Fig2Options, Fig2Report, fig2};
 pub use fig3::{Fig3, fig3};
 pub use fig9::{Fig9, Fig9Options, Fig9Report, fig9};
 pub use inspector::Inspector;
-pub use measures::{BINS, Measures, Report, SIGMAS, Sparsity, in_digits};
+pub use measures::{BINS, Fig3Report, Measures, SIGMAS, Sparsity, in_digits};
 pub use scene::{Numbers, Scene, SceneOptions};
 pub(crate) use scene::{inputs as scene_inputs, random_scene};
 pub use sheet::{NamedPicture, runs, series_colour, short};

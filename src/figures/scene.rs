@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::axes::Axes;
 use super::blur::{MAX_BLUR, blurred, gaussian};
-use super::decorrelate::{Border, Layout, WhitenOptions, check_options, patches, whiten};
+use super::decorrelate::{Border, PatchForm, WhitenOptions, check_options, patches, whiten};
 use super::measures::{
-    Measures, Report, Sparsity, correlations, few_patches, measure_correlation, measure_histogram,
-    measure_sparsity, sparsity, undefined,
+    Fig3Report, Measures, Sparsity, correlations, few_patches, measure_correlation,
+    measure_histogram, measure_sparsity, sparsity, undefined,
 };
 use super::opened::{Opened, image};
 use super::views::{Range, View, covariance_views, fitted, range, view};
@@ -90,7 +90,7 @@ impl SceneOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Numbers {
     /// How sparse and how correlated.
-    pub report: Report,
+    pub report: Fig3Report,
     /// Before and after: shares of [`super::BINS`] parts of -[`super::SIGMAS`] to [`super::SIGMAS`]
     /// standard deviations.
     pub histograms: [Vec<f32>; 2],
@@ -221,7 +221,7 @@ impl Scene {
         let list = |name: &str| values.get(name).cloned().unwrap_or_default();
         let end = |name: &str| list(name).last().copied().unwrap_or(f32::NAN);
         Numbers {
-            report: Report::new(before, after, undefined(values), self.opened.built.remark),
+            report: Fig3Report::new(before, after, undefined(values), self.opened.built.remark),
             histograms: [list("before.histogram"), list("after.histogram")],
             cov_ends: [end("cov_before.range"), end("cov_after.range")],
         }
@@ -271,7 +271,7 @@ fn build<'g>(
         (input_title, border) = ("(a) input: the original, blurred", Border::Repeated);
     }
     let x = zero_mean(image);
-    let layout = Layout {
+    let layout = PatchForm {
         kernel_size: options.kernel_size,
         block: options.block,
         axes,

@@ -19,13 +19,13 @@ const FAILED: u8 = 2;
 
 /// A buffer whose mapping is asked for and reported by a flag.
 #[derive(Debug)]
-struct Slot {
+struct Mapping {
     buffer: wgpu::Buffer,
     state: Arc<AtomicU8>,
     submission: Option<wgpu::SubmissionIndex>,
 }
 
-impl Slot {
+impl Mapping {
     fn map(&self, mode: MapMode) {
         self.state.store(PENDING, Ordering::Release);
         let state = Arc::clone(&self.state);
@@ -88,7 +88,7 @@ pub(crate) fn read_back<T>(
     submission: wgpu::SubmissionIndex,
     read: impl FnOnce(&[u8]) -> T,
 ) -> Result<T> {
-    let mut slot = Slot {
+    let mut slot = Mapping {
         buffer,
         state: Arc::default(),
         submission: Some(submission),
@@ -101,7 +101,7 @@ pub(crate) fn read_back<T>(
 /// Buffers that the host fills while the GPU reads others.
 #[derive(Debug)]
 pub struct Upload {
-    slots: Vec<Slot>,
+    slots: Vec<Mapping>,
     next: usize,
     size_bytes: u64,
 }
@@ -115,7 +115,7 @@ impl Upload {
         let mut slots = Vec::new();
         for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
-            let slot = Slot {
+            let slot = Mapping {
                 buffer: gpu.buffer("upload", size_bytes, usage)?,
                 state: Arc::default(),
                 submission: None,
@@ -172,8 +172,8 @@ impl Upload {
 /// Buffers that results are copied to and read from some steps later.
 #[derive(Debug)]
 pub struct Readback {
-    free: Vec<Slot>,
-    under_way: VecDeque<(u64, Slot)>,
+    free: Vec<Mapping>,
+    under_way: VecDeque<(u64, Mapping)>,
 }
 
 impl Readback {
@@ -185,7 +185,7 @@ impl Readback {
         let mut free = Vec::new();
         for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-            free.push(Slot {
+            free.push(Mapping {
                 buffer: gpu.buffer("readback", size_bytes, usage)?,
                 state: Arc::default(),
                 submission: None,

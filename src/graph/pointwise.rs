@@ -1,17 +1,17 @@
 //! Element-wise programs: what element-wise ops are made of and what fusion composes.
 
-/// A straight-line program over `vec4<f32>` operands; the last step is the result.
+/// A straight-line program over `vec4<f32>` operands; the last instruction is the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pointwise {
     /// Number of inputs.
     pub inputs: usize,
-    /// In order; each may use the inputs and earlier steps.
-    pub steps: Vec<Step>,
+    /// In order; each may use the inputs and earlier instructions.
+    pub instructions: Vec<Instruction>,
 }
 
 /// One WGSL expression. `{0}`, `{1}`, ... stand for its operands, all `vec4<f32>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Step {
+pub struct Instruction {
     /// The expression.
     pub expression: String,
     /// What the placeholders stand for.
@@ -23,15 +23,15 @@ pub struct Step {
 pub enum Operand {
     /// The program's i-th input.
     Input(usize),
-    /// The result of step i.
-    Step(usize),
+    /// The result of instruction i.
+    Result(usize),
 }
 
 impl Operand {
     fn variable(self) -> String {
         match self {
             Self::Input(k) => format!("x{k}"),
-            Self::Step(k) => format!("t{k}"),
+            Self::Result(k) => format!("t{k}"),
         }
     }
 }
@@ -50,7 +50,7 @@ impl Pointwise {
     pub fn expression(expression: impl Into<String>, inputs: usize) -> Self {
         Self {
             inputs,
-            steps: vec![Step {
+            instructions: vec![Instruction {
                 expression: expression.into(),
                 operands: (0..inputs).map(Operand::Input).collect(),
             }],
@@ -63,9 +63,9 @@ impl Pointwise {
     }
 
     /// The program with each input replaced by its argument; `inputs` is the new input count.
-    /// Equal steps are kept once.
+    /// Equal instructions are kept once.
     pub fn substitute(&self, arguments: &[Argument<'_>], inputs: usize) -> Self {
-        let mut steps = Vec::new();
+        let mut instructions = Vec::new();
         let replaced: Vec<Operand> = arguments
             .iter()
             .map(|argument| match argument {
@@ -73,40 +73,43 @@ impl Pointwise {
                 Argument::Inline(inner, inner_inputs) => {
                     let map: Vec<Operand> =
                         inner_inputs.iter().map(|&i| Operand::Input(i)).collect();
-                    append(&mut steps, inner, &map)
+                    append(&mut instructions, inner, &map)
                 }
             })
             .collect();
-        let result = append(&mut steps, self, &replaced);
-        // The result must be the last step, also where it was found to equal an earlier one.
-        if result != Operand::Step(steps.len() - 1) {
-            steps.push(Step {
+        let result = append(&mut instructions, self, &replaced);
+        // The result must be the last instruction, also where it was found to equal an earlier one.
+        if result != Operand::Result(instructions.len() - 1) {
+            instructions.push(Instruction {
                 expression: "{0}".into(),
                 operands: vec![result],
             });
         }
-        Self { inputs, steps }
+        Self {
+            inputs,
+            instructions,
+        }
     }
 
     /// WGSL statements that compute the result from variables `x0`, `x1`, ... (all
     /// `vec4<f32>`), and the name of the variable that holds it.
     pub fn wgsl(&self) -> (String, String) {
         let mut body = String::new();
-        for (i, step) in self.steps.iter().enumerate() {
-            let mut expression = step.expression.clone();
-            for (j, operand) in step.operands.iter().enumerate() {
+        for (i, instruction) in self.instructions.iter().enumerate() {
+            let mut expression = instruction.expression.clone();
+            for (j, operand) in instruction.operands.iter().enumerate() {
                 expression = expression.replace(&format!("{{{j}}}"), &operand.variable());
             }
             body.push_str(&format!("    let t{i} = {expression};\n"));
         }
-        (body, format!("t{}", self.steps.len() - 1))
+        (body, format!("t{}", self.instructions.len() - 1))
     }
 }
 
 /// Several programs computed together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Joint {
-    /// The steps of all.
+    /// The instructions of all.
     pub program: Pointwise,
     /// Where each one's result is.
     results: Vec<Operand>,
@@ -122,7 +125,7 @@ pub enum Source {
 }
 
 impl Joint {
-    /// Appends a program, each of whose inputs is one of `sources`. Equal steps are kept once.
+    /// Appends a program, each of whose inputs is one of `sources`. Equal instructions are kept once.
     pub fn push(&mut self, program: &Pointwise, sources: &[Source]) {
         let operand = |source: &Source| match *source {
             Source::Input(i) => Operand::Input(i),
@@ -134,7 +137,7 @@ impl Joint {
             Source::Result(_) => 0,
         });
         self.program.inputs = read.fold(self.program.inputs, usize::max);
-        let result = append(&mut self.program.steps, program, &inputs);
+        let result = append(&mut self.program.instructions, program, &inputs);
         self.results.push(result);
     }
 
@@ -145,27 +148,30 @@ impl Joint {
     }
 }
 
-/// Appends the steps of `program`, with its inputs replaced, and returns where its result is.
-fn append(steps: &mut Vec<Step>, program: &Pointwise, inputs: &[Operand]) -> Operand {
-    let mut placed: Vec<Operand> = Vec::with_capacity(program.steps.len());
-    for step in &program.steps {
-        let operands = step
+/// Appends the instructions of `program`, with its inputs replaced, and returns where its result is.
+fn append(instructions: &mut Vec<Instruction>, program: &Pointwise, inputs: &[Operand]) -> Operand {
+    let mut placed: Vec<Operand> = Vec::with_capacity(program.instructions.len());
+    for instruction in &program.instructions {
+        let operands = instruction
             .operands
             .iter()
             .map(|operand| match operand {
                 Operand::Input(i) => inputs[*i],
-                Operand::Step(i) => placed[*i],
+                Operand::Result(i) => placed[*i],
             })
             .collect();
-        let step = Step {
-            expression: step.expression.clone(),
+        let instruction = Instruction {
+            expression: instruction.expression.clone(),
             operands,
         };
-        let index = steps.iter().position(|s| *s == step).unwrap_or_else(|| {
-            steps.push(step);
-            steps.len() - 1
-        });
-        placed.push(Operand::Step(index));
+        let index = instructions
+            .iter()
+            .position(|s| *s == instruction)
+            .unwrap_or_else(|| {
+                instructions.push(instruction);
+                instructions.len() - 1
+            });
+        placed.push(Operand::Result(index));
     }
     placed.last().copied().unwrap_or(Operand::Input(0))
 }

@@ -212,7 +212,7 @@ impl Contraction {
         &self,
         variant: &Variant,
         tiles: [usize; 2],
-        split: Split,
+        split: SplitOfK,
         bindings: [Slot; 4],
         c_split: usize,
     ) -> Result<Dispatch> {
@@ -238,7 +238,7 @@ impl Contraction {
 
     /// The constants of `shaders/contraction_tiled.wgsl` for this product; its strides become those of the
     /// loops that are left.
-    fn specialise(&mut self, tile: &Tile, split: Split) -> Result<Vec<(&'static str, u32)>> {
+    fn specialise(&mut self, tile: &Tile, split: SplitOfK) -> Result<Vec<(&'static str, u32)>> {
         let along = |len: usize, inner: [usize; 2]| {
             let block = inner[0] * inner[1];
             [len.div_ceil(block), inner[0], inner[1]]
@@ -274,12 +274,12 @@ impl Contraction {
     }
 
     /// How k is divided over workgroups where there are too few tiles to fill the adapter.
-    fn split(&self, tasks: usize, variant: &Variant) -> Split {
+    fn split(&self, tasks: usize, variant: &Variant) -> SplitOfK {
         let len = self.batch * self.m * self.n;
         let k = self.k_len();
         let most = (k / MIN_PART).min(MAX_PARTS_BYTES / (4 * len).max(1));
         let parts = (variant.wanted / tasks.max(1)).min(most).max(1);
-        Split::of(k, parts, variant.depth)
+        SplitOfK::of(k, parts, variant.depth)
     }
 
     fn k_len(&self) -> usize {
@@ -287,7 +287,7 @@ impl Contraction {
     }
 
     /// The shader's `Params`.
-    fn params(&self, tiles: Tiles, split: Split, c_split: usize) -> Result<Params> {
+    fn params(&self, tiles: [usize; 2], split: SplitOfK, c_split: usize) -> Result<Params> {
         let mut params = Params::new()
             .with("alpha", self.alpha)?
             .with("diag", self.diag)?
@@ -395,12 +395,12 @@ pub(crate) fn finish_with_relu(lowered: &mut Lowered) {
 
 /// A division of the flattened k.
 #[derive(Clone, Copy)]
-struct Split {
+struct SplitOfK {
     k_per_split: usize,
     parts: usize,
 }
 
-impl Split {
+impl SplitOfK {
     /// About `parts` parts, multiples of `depth`: so many numbers along k a kernel reads at once.
     fn of(k: usize, parts: usize, depth: usize) -> Self {
         let k_per_split = k.div_ceil(parts).max(1).next_multiple_of(depth);

@@ -89,7 +89,7 @@ impl Tensor<'_> {
 }
 
 /// Sizes of one convolution over a padded image.
-struct Sizes {
+struct ConvSizes {
     batch: usize,
     groups: usize,
     /// Channels and outputs of one group.
@@ -101,7 +101,7 @@ struct Sizes {
 }
 
 impl Conv2dGeometry {
-    fn sizes(&self, image: &Shape, weight: &Shape) -> Result<Sizes, String> {
+    fn sizes(&self, image: &Shape, weight: &Shape) -> Result<ConvSizes, String> {
         let &[batch, c, h, w] = image.dims() else {
             return Err(format!("the image {image} is not NCHW"));
         };
@@ -128,7 +128,7 @@ impl Conv2dGeometry {
                 self.stride
             )
         })?;
-        Ok(Sizes {
+        Ok(ConvSizes {
             batch,
             groups,
             channels: c_group,
@@ -140,7 +140,7 @@ impl Conv2dGeometry {
     }
 }
 
-impl Sizes {
+impl ConvSizes {
     fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -155,9 +155,9 @@ impl Sizes {
     }
 }
 
-fn cost(sizes: &Result<Sizes, String>, inputs: &[&Shape], output: &Shape) -> Cost {
+fn cost(sizes: &Result<ConvSizes, String>, inputs: &[&Shape], output: &Shape) -> Cost {
     Cost {
-        flops: sizes.as_ref().map_or(0, Sizes::flops),
+        flops: sizes.as_ref().map_or(0, ConvSizes::flops),
         bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
     }
 }
@@ -253,7 +253,7 @@ impl Op for Conv2d {
 }
 
 impl Conv2d {
-    fn sizes(&self, inputs: &[&Shape]) -> Result<Sizes, String> {
+    fn sizes(&self, inputs: &[&Shape]) -> Result<ConvSizes, String> {
         let (image, weight) = (inputs[0], inputs[1]);
         match *weight.dims() {
             [rows, columns, 1, 1] if self.transposed => {
@@ -267,7 +267,7 @@ impl Conv2d {
 
     /// d(loss)/d(padded image), computed for the pixels inside the padding only: those of the
     /// padding are zero by definition.
-    fn image_grad<'g>(&self, s: &Sizes, weight: Tensor<'g>, y_grad: Tensor<'g>) -> Tensor<'g> {
+    fn image_grad<'g>(&self, s: &ConvSizes, weight: Tensor<'g>, y_grad: Tensor<'g>) -> Tensor<'g> {
         let padding = self.geometry.padding;
         let inner = [0, 1].map(|i| s.image[i] - 2 * padding);
         let inner_grad = if self.geometry.stride > 1 && self.geometry.dilation == 1 {
@@ -286,7 +286,7 @@ impl Conv2d {
     /// kernels.
     fn spread_image_grad<'g>(
         &self,
-        s: &Sizes,
+        s: &ConvSizes,
         weight: Tensor<'g>,
         y_grad: Tensor<'g>,
         inner: [usize; 2],
@@ -311,7 +311,7 @@ impl Conv2d {
     /// the pixels of one rest are a convolution with those taps, and no zero is multiplied.
     fn strided_image_grad<'g>(
         &self,
-        s: &Sizes,
+        s: &ConvSizes,
         weight: Tensor<'g>,
         y_grad: Tensor<'g>,
         inner: [usize; 2],
@@ -357,7 +357,7 @@ impl Conv2d {
 /// `image` [N, O, ..] convolved with `weight` [O, C / groups, taps] reversed and its channels
 /// exchanged, without a stride.
 fn reversed_convolution<'g>(
-    s: &Sizes,
+    s: &ConvSizes,
     weight: Tensor<'g>,
     image: Tensor<'g>,
     dilation: usize,

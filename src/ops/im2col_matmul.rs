@@ -188,7 +188,7 @@ impl Window {
 }
 
 /// Images, patches and the matrix.
-struct Sizes {
+struct RegionSizes {
     images: usize,
     image: [usize; 2],
     out: [usize; 2],
@@ -200,7 +200,7 @@ struct Sizes {
     outputs: usize,
 }
 
-impl Sizes {
+impl RegionSizes {
     fn of(window: &Window, image: &Shape, b: &Shape) -> Result<Self, String> {
         let &[images, c, h, w] = image.dims() else {
             return Err(format!("{image} is not NCHW"));
@@ -256,7 +256,7 @@ impl Op for Im2colMatmul {
     }
 
     fn output_shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let s = Sizes::of(&self.window, inputs[0], inputs[1])?;
+        let s = RegionSizes::of(&self.window, inputs[0], inputs[1])?;
         if self.b_is_symmetric && s.outputs != s.channels * s.taps[0] * s.taps[1] {
             return Err(format!("{} is not symmetric", inputs[1]));
         }
@@ -273,7 +273,7 @@ impl Op for Im2colMatmul {
         let inputs = y.all_inputs();
         let (x, b) = (inputs[0], inputs[1]);
         let image = x.shape();
-        let s = match Sizes::of(&self.window, &image, &b.shape()) {
+        let s = match RegionSizes::of(&self.window, &image, &b.shape()) {
             Ok(sizes) => sizes,
             Err(message) => {
                 y.graph().fail(Error::bug(message));
@@ -310,7 +310,7 @@ impl Op for Im2colMatmul {
     }
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
-        let flops = Sizes::of(&self.window, inputs[0], inputs[1])
+        let flops = RegionSizes::of(&self.window, inputs[0], inputs[1])
             .map_or(0, |s| s.flops(&self.window.regions(s.image)));
         Cost {
             flops,
@@ -319,7 +319,7 @@ impl Op for Im2colMatmul {
     }
 
     fn lower(&self, ctx: &Lowering<'_>) -> Result<Lowered> {
-        let s = Sizes::of(&self.window, ctx.inputs[0], ctx.inputs[1]).map_err(Error::bug)?;
+        let s = RegionSizes::of(&self.window, ctx.inputs[0], ctx.inputs[1]).map_err(Error::bug)?;
         let [h, w] = s.image;
         let (plane, columns) = (h * w, s.blocks * s.outputs);
         let (stride, dilation) = (self.window.stride, self.window.dilation);
@@ -373,8 +373,8 @@ impl Op for Im2colMatmul {
 }
 
 impl Col2imMatmul {
-    fn sizes(&self, b: &Shape) -> Result<Sizes, String> {
-        Sizes::of(&self.window, &self.image, b)
+    fn sizes(&self, b: &Shape) -> Result<RegionSizes, String> {
+        RegionSizes::of(&self.window, &self.image, b)
     }
 }
 

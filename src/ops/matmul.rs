@@ -91,7 +91,7 @@ impl Tensor<'_> {
 }
 
 /// Sizes of one product.
-struct Sizes {
+struct ProductSizes {
     batch: [usize; 2],
     m: usize,
     n: usize,
@@ -99,7 +99,7 @@ struct Sizes {
     batched: bool,
 }
 
-impl Sizes {
+impl ProductSizes {
     fn output(&self) -> Shape {
         if self.batched {
             [self.batch[0].max(self.batch[1]), self.m, self.n].into()
@@ -110,7 +110,7 @@ impl Sizes {
 }
 
 impl MatMul {
-    fn sizes(&self, inputs: &[&Shape]) -> Result<Sizes, String> {
+    fn sizes(&self, inputs: &[&Shape]) -> Result<ProductSizes, String> {
         let (a, b) = (inputs[0], inputs[1]);
         let split = |s: &Shape| match *s.dims() {
             [rows, columns] => Ok((1, rows, columns)),
@@ -143,7 +143,7 @@ impl MatMul {
         if self.symmetric && m != n {
             return Err(format!("a result of {m} x {n} is not symmetric"));
         }
-        let sizes = Sizes {
+        let sizes = ProductSizes {
             batch: [a_batch, b_batch],
             m,
             n,

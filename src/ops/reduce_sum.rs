@@ -120,7 +120,7 @@ impl Op for ReduceSum {
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
         Cost {
-            flops: (self.domain.len() * self.prologue.steps.len()) as u64,
+            flops: (self.domain.len() * self.prologue.instructions.len()) as u64,
             bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
         }
     }

@@ -14,7 +14,7 @@ pub enum Schedule {
         eta_min: f32,
     },
     /// Multiplied by `gamma` every `step_size` steps.
-    Step {
+    StepLr {
         /// In steps.
         step_size: u64,
         /// Factor.
@@ -33,7 +33,7 @@ impl Schedule {
                 let cosine = (std::f64::consts::PI * share).cos();
                 (low + (base - low) * (1.0 + cosine) / 2.0) as f32
             }
-            Self::Step { step_size, gamma } => {
+            Self::StepLr { step_size, gamma } => {
                 let drops = t / step_size.max(1);
                 (f64::from(base_lr) * f64::from(gamma).powf(drops as f64)) as f32
             }
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn step_schedule_drops_in_time() {
-        let schedule = Schedule::Step {
+        let schedule = Schedule::StepLr {
             step_size: 10,
             gamma: 0.1,
         };

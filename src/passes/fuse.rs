@@ -41,7 +41,7 @@ impl Op for Fused {
 
     fn cost(&self, inputs: &[&Shape], output: &Shape) -> Cost {
         Cost {
-            flops: (output.len() * self.program.steps.len()) as u64,
+            flops: (output.len() * self.program.instructions.len()) as u64,
             bytes: inputs.iter().map(|s| s.size_bytes()).sum::<u64>() + output.size_bytes(),
         }
     }
@@ -112,7 +112,7 @@ pub fn fuse(graph: &NodeList) -> Result<NodeList> {
                 }
             }
             let merged = program.substitute(&arguments, leaves.len());
-            let fits = leaves.len() <= MAX_INPUTS && merged.steps.len() <= MAX_STEPS;
+            let fits = leaves.len() <= MAX_INPUTS && merged.instructions.len() <= MAX_STEPS;
             match take.iter().rposition(|&t| t) {
                 Some(last) if !fits => take[last] = false,
                 _ => break (merged, leaves),

@@ -77,7 +77,7 @@ pub fn memory_plan(
         )));
     }
     let layout = |order: &[usize], gap| {
-        let mut layout = Layout::new(requests.len(), max_arena, reuse);
+        let mut layout = Arrangement::new(requests.len(), max_arena, reuse);
         for &i in order {
             layout.place(i, sizes[i], requests[i].lifetime, gap);
         }
@@ -152,7 +152,7 @@ enum Gap {
 }
 
 /// A plan under way.
-struct Layout {
+struct Arrangement {
     plan: MemoryPlan,
     /// What is placed in each arena, by offset: (offset, end, lifetime).
     placed: Vec<Vec<(u64, u64, Lifetime)>>,
@@ -160,7 +160,7 @@ struct Layout {
     reuse: bool,
 }
 
-impl Layout {
+impl Arrangement {
     fn new(requests: usize, max_arena: u64, reuse: bool) -> Self {
         Self {
             plan: MemoryPlan {

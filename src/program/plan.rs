@@ -412,7 +412,7 @@ fn update_kernel(
         op: "update",
         shape: format!("[{len}]"),
         cost: Cost {
-            flops: (len * update.program.program.steps.len()) as u64,
+            flops: (len * update.program.program.instructions.len()) as u64,
             bytes: moved as u64 * update.size_bytes,
         },
         lowered: pointwise::lower_joint(&update.program, &shared, &update.in_place, len)?,

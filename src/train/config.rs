@@ -203,7 +203,7 @@ impl TrainConfig {
                 t_max: self.total_steps(per_epoch),
                 eta_min: 0.0,
             },
-            Some(ScheduleName::Step) => Schedule::Step {
+            Some(ScheduleName::Step) => Schedule::StepLr {
                 step_size: self
                     .options
                     .step_size

@@ -38,7 +38,7 @@ pub use options::{AugmentName, LossName, OptimizerName, ScheduleName, TrainOptio
 pub use predictor::Predictor;
 pub use presets::{preset, preset_names};
 pub use resume::Saved;
-pub use run::{Event, Progress, Start, Summary, train};
+pub use run::{Event, Outcome, Progress, Start, train};
 pub use stepper::StepResult;
 pub use trained::{Guess, Prediction, Trained};
 pub use trainer::{Trainer, TrainerOptions};

@@ -76,7 +76,7 @@ pub enum Start {
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct Outcome {
     /// Steps done.
     pub steps: u64,
     /// Loss of the last training step.
@@ -107,7 +107,7 @@ pub fn train(
     start: Start,
     stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
-) -> Result<Summary> {
+) -> Result<Outcome> {
     let (mut saved, may_be_there) = match start {
         Start::New => (None, false),
         Start::Over => (None, true),
@@ -335,7 +335,7 @@ impl Run<'_> {
         mut self,
         stop: &AtomicBool,
         tell: &mut impl FnMut(Event<'_>),
-    ) -> Result<Summary> {
+    ) -> Result<Outcome> {
         let mut clock = Instant::now();
         while self.trainer.steps() < self.total_steps && !stop.load(Ordering::Relaxed) {
             let skipped = &mut self.skipped;
@@ -497,7 +497,7 @@ impl Run<'_> {
         Ok(evaluation)
     }
 
-    fn finish(mut self, clock: &Instant, tell: &mut impl FnMut(Event<'_>)) -> Result<Summary> {
+    fn finish(mut self, clock: &Instant, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let interrupted = self.done < self.total_steps;
         if interrupted {
             self.train_seconds += clock.elapsed().as_secs_f64();
@@ -508,7 +508,7 @@ impl Run<'_> {
         };
         self.save()?;
         self.draw()?;
-        Ok(Summary {
+        Ok(Outcome {
             steps: self.done,
             train_loss: self.last_loss,
             test,

@@ -6,7 +6,7 @@
 //! along n, each of which is multiplied before the next is packed; or, where A is too large for that, both
 //! in parts along k.
 
-use super::{Bias, Contraction, MAX_PARTS_BYTES, Split, Tiles};
+use super::{Bias, Contraction, MAX_PARTS_BYTES, SplitOfK, Tiles};
 use crate::Result;
 use crate::graph::op::{Dispatch, Grid, Kernel, Lowered, Params, Slot, word};
 
@@ -58,7 +58,7 @@ struct Operand {
 }
 
 /// Parts of k, each to be packed and multiplied before the next, where A is too large to be packed whole.
-pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<Split> {
+pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<SplitOfK> {
     let [a, b] = of.operands([Slot::Input(0); 2]);
     let pays = [(a, tiles[1]), (b, tiles[0])].map(|(x, readers)| of.pays(&x, readers, tiles));
     let is_too_large = tiles[0] * of.tile_bytes() > MAX_PACKED_BYTES;
@@ -72,7 +72,7 @@ pub(super) fn split(of: &Contraction, tiles: Tiles) -> Option<Split> {
     if most < LEAST_PART || parts < 2 || parts_bytes > MAX_PARTS_BYTES {
         return None;
     }
-    Some(Split::of(of.k_len(), parts, DEPTH))
+    Some(SplitOfK::of(of.k_len(), parts, DEPTH))
 }
 
 /// Whether A and B are to be exchanged. They are where both are worth packing and A is too large to be packed whole, but B
@@ -92,7 +92,7 @@ pub(super) fn is_better_turned(of: &Contraction, tiles: Tiles) -> bool {
 pub(super) fn arrange(
     of: &Contraction,
     tiles: Tiles,
-    split_of_k: Split,
+    split_of_k: SplitOfK,
     lowered: Lowered,
 ) -> Result<Lowered> {
     let mut dispatches = lowered.dispatches.into_iter();
@@ -122,7 +122,7 @@ pub(super) fn arrange(
 struct Arranged<'a> {
     of: &'a Contraction,
     tiles: Tiles,
-    split: Split,
+    split: SplitOfK,
     product: Dispatch,
     dispatches: Vec<Dispatch>,
     scratch: Vec<usize>,
@@ -184,7 +184,7 @@ impl Arranged<'_> {
     fn part_by_part(&mut self) -> Result<()> {
         let (of, tiles) = (self.of, self.tiles);
         let [a, b] = of.operands([self.product.bindings[0], self.product.bindings[3]]);
-        let Split { parts, k_per_split } = self.split;
+        let SplitOfK { parts, k_per_split } = self.split;
         let len = |tiles: usize| tiles * of.batch * TILE * k_per_split;
         let slots = [self.scratch(len(tiles[0])), self.scratch(len(tiles[1]))];
         for first_split in 0..parts {
@@ -242,7 +242,7 @@ impl Arranged<'_> {
             a_from: operand.from,
             ..*of
         };
-        let mut params = source.params([0; 2], Split::of(of.k_len(), 1, DEPTH), 0)?;
+        let mut params = source.params([0; 2], SplitOfK::of(of.k_len(), 1, DEPTH), 0)?;
         let share = Share {
             first_tile_n: first,
             ..share
