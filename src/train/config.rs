@@ -418,14 +418,15 @@ mod tests {
 
     #[test]
     fn impossible_values_name_the_option() {
-        let cases: [(&str, fn(&mut TrainOptions)); 14] = [
+        type Give = fn(&mut TrainOptions);
+        let cases: [(&str, Give); 14] = [
             ("`lr` NaN", |o| o.lr = Some(f32::NAN)),
             ("`batch_size`", |o| o.batch_size = Some(0)),
             ("`batch_size`", |o| o.batch_size = Some(usize::MAX)),
             ("`accumulate` 3", |o| o.accumulate = Some(3)),
             ("`eps`", |o| o.eps = Some(0.0)),
             ("`refresh`", |o| {
-                (o.norm, o.refresh) = (Some(Norm::Batch), Some(8))
+                (o.norm, o.refresh) = (Some(Norm::Batch), Some(8));
             }),
             ("`refresh`", |o| o.refresh = Some(0)),
             ("`refresh_after`", |o| o.refresh_after = Some(1)),
@@ -435,7 +436,7 @@ mod tests {
             ("`form`", |o| o.form = Some(Form::Imagenet)),
             ("`width`", |o| o.width = Some(f32::NAN)),
             ("`nesterov`", |o| {
-                (o.momentum, o.nesterov) = (Some(0.0), Some(true))
+                (o.momentum, o.nesterov) = (Some(0.0), Some(true));
             }),
         ];
         for (name, give) in cases {
