@@ -147,28 +147,27 @@ pub(super) fn place<T: Copy + Default>(
         out.extend_from_slice(image);
         return;
     }
-    let right = placement.right;
+    let Placement {
+        down,
+        right,
+        mirrored,
+    } = placement;
     // Of a row: how many pixels lie outside before and after those that show.
     let [before, after] = [-right, right].map(|n| width.min(n.max(0) as usize));
-    let black = |count| std::iter::repeat_n(T::default(), count);
-    for plane in image.chunks_exact(height * width) {
-        for y in 0..height {
-            let row = y.checked_add_signed(placement.down).filter(|&r| r < height);
-            let Some(row) = row.map(|r| &plane[r * width..(r + 1) * width]) else {
-                out.extend(black(width));
-                continue;
-            };
-            let shown = row[after..]
-                .get(..width - before - after)
-                .unwrap_or_default();
-            if placement.mirrored {
-                out.extend(black(width - before - shown.len()));
-                out.extend(shown.iter().rev());
-                out.extend(black(before));
-            } else {
-                out.extend(black(before));
-                out.extend_from_slice(shown);
-                out.extend(black(width - before - shown.len()));
+    let len = width.saturating_sub(before + after);
+    let at = if mirrored { after } else { before };
+    let start = out.len();
+    out.resize(start + image.len(), T::default());
+    let planes = out[start..].chunks_exact_mut(height * width);
+    for (to, from) in planes.zip(image.chunks_exact(height * width)) {
+        for (y, to) in to.chunks_exact_mut(width).enumerate() {
+            let row = y.checked_add_signed(down).filter(|&row| row < height);
+            if let (Some(row), 1..) = (row, len) {
+                let (to, first) = (&mut to[at..at + len], row * width + after);
+                to.copy_from_slice(&from[first..first + len]);
+                if mirrored {
+                    to.reverse();
+                }
             }
         }
     }
