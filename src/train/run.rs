@@ -175,7 +175,7 @@ pub fn train(
         skipped: 0,
     };
     write_config(config, saved.as_deref(), &mut tell)?;
-    run.to_the_end(stop, &mut tell)
+    run.go_on(stop, &mut tell)
 }
 
 /// The images, with the classes in the order of the run that was saved. Says what is missing.
@@ -331,11 +331,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// All steps that are left, with what is due in between, until `stop`.
-    fn to_the_end(
-        mut self,
-        stop: &AtomicBool,
-        tell: &mut impl FnMut(Event<'_>),
-    ) -> Result<Outcome> {
+    fn go_on(mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let mut clock = Instant::now();
         while self.trainer.steps() < self.total_steps && !stop.load(Ordering::Relaxed) {
             let skipped = &mut self.skipped;
