@@ -66,6 +66,5 @@ pub use reduce_sum::ReduceSum;
 pub use reshape::Reshape;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use strided_copy::{Padding2d, StridedCopy};
-pub use top_k_accuracy::TopKAccuracy;
 pub use unary::Unary;
 pub use unpack_pixels::UnpackPixels;

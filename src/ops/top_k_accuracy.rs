@@ -7,7 +7,7 @@ use crate::shape::Shape;
 
 /// See [`Tensor::top_k_accuracy`].
 #[derive(Debug, PartialEq)]
-pub struct TopKAccuracy {
+struct TopKAccuracy {
     k: usize,
 }
 
