@@ -5,7 +5,7 @@ use crate::graph::{NodeList, Tensor, TensorId};
 
 /// Names of the nodes that gradients are made of begin with this; the scope of the node whose gradient
 /// it is follows.
-pub const GRAD_SCOPE: &str = "grad";
+pub(crate) const GRAD_SCOPE: &str = "grad";
 
 /// Appends the nodes that compute d(`loss`)/d(w) for each w of `wrt`, and returns them in order,
 /// each of the shape of its w.

@@ -46,6 +46,7 @@ pub(crate) fn draw_png(canvas: RgbImage, draw: impl FnOnce(&Area<'_>) -> Drawn) 
 }
 
 /// Pixels that `text` in "sans-serif" of so many `points` is wide.
+#[cfg(feature = "pictures")]
 pub(crate) fn text_width(text: &str, points: f64) -> u32 {
     register_font();
     let size = ("sans-serif", points).into_font().box_size(text);

@@ -1,4 +1,6 @@
 //! Folders for results, and files that are whole or not there.
+//!
+//! Unstable: may change in any release.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -46,7 +48,7 @@ pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
 /// A folder that nobody else who asks may write to until this is dropped. The system gives it up, too, when the
 /// process ends in whatever way.
 #[derive(Debug)]
-pub struct OutLock {
+pub(crate) struct OutLock {
     path: PathBuf,
     _file: File,
 }
@@ -63,7 +65,7 @@ impl Drop for OutLock {
 ///
 /// # Errors
 /// [`Error::Config`] if another has it, [`Error::Io`] with the path.
-pub fn lock_out(dir: &Path) -> Result<OutLock> {
+pub(crate) fn lock_out(dir: &Path) -> Result<OutLock> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let path = dir.join(".lock");
     // Some file systems give a file another number each time it is asked for: so not for ever.
@@ -106,7 +108,7 @@ fn is_at(_: &File, _: &Path) -> bool {
 }
 
 /// Removes a folder that nothing was written to, if it is one.
-pub fn remove_if_empty(dir: &Path) {
+pub(crate) fn remove_if_empty(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
@@ -114,7 +116,7 @@ pub fn remove_if_empty(dir: &Path) {
 ///
 /// # Errors
 /// [`Error::Io`] with the path.
-pub fn remove_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, e)),
         _ => Ok(()),

@@ -37,16 +37,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//!
+//! All are on by default. A program that trains on data of its own needs none: `default-features = false`.
+//!
+//! | feature | what |
+//! |---|---|
+//! | `cli` | [`train::TrainOptions`] and the names in it as arguments of clap; the program `decorr` needs it, and all others |
+//! | `fetch` | [`data::fetch`]: downloads data sets |
+//! | `pictures` | [`Picture`]; folders of pictures as data sets; predictions of pictures by [`train::Trained`] |
+//! | `draw` | [`train::draw_curves`] and the curves.png of a run; with `pictures` also [`figures`] and [`bench`] |
+//! | `builtin-data` | 6 800 images of Fashion-MNIST in the library |
+//!
+//! # What may change
+//!
+//! Modules and items whose docs say "Unstable: may change in any release." are public for decorr's own programs and tests, and
+//! for ops of your own: [`bench`], [`figures`], [`files`], [`gpu::wgsl`], [`graph::op`], [`graph::pointwise`],
+//! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`self_check`], [`train::Live`] and [`tune`]. All else, [`prelude`] first, changes
+//! only with the second number of the version, and the changelog says how.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // The modules of tests/support name the crate as the tests there do.
 #[cfg(test)]
 extern crate self as decorr;
 
 pub mod autodiff;
+#[cfg(all(feature = "draw", feature = "pictures"))]
 pub mod bench;
 pub mod data;
+#[cfg(feature = "pictures")]
 mod decode;
+#[cfg(feature = "draw")]
 mod drawing;
 pub mod error;
+#[cfg(all(feature = "draw", feature = "pictures"))]
 pub mod figures;
 pub mod files;
 pub mod gpu;
@@ -56,6 +80,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod passes;
+#[cfg(feature = "pictures")]
 mod picture;
 pub mod prelude;
 pub mod program;
@@ -70,6 +95,7 @@ pub mod tune;
 struct Readme;
 
 pub use error::{Error, Result};
+#[cfg(feature = "pictures")]
 pub use picture::Picture;
 /// The version of wgpu that [`gpu::Gpu::from_wgpu`] takes devices of.
 pub use wgpu;

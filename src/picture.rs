@@ -10,6 +10,8 @@ use crate::gpu::Gpu;
 use crate::{Error, Result};
 
 /// Pixels as planes [C, H, W].
+///
+/// Needs the feature `pictures`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     /// 1 for grey, 3 for red, green, blue.

@@ -1,5 +1,7 @@
 //! Whether a GPU computes at all: one small product and its sums against the CPU.
 //!
+//! Unstable: may change in any release.
+//!
 //! A driver that accepts kernels and does not run them leaves zeros everywhere, and training would report a loss
 //! of 0 and go on.
 

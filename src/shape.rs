@@ -53,7 +53,7 @@ impl Shape {
 
     /// How an index into `domain` maps to an index into `self` where `self` is broadcast to it.
     /// `None` if it cannot be.
-    pub fn broadcast_to(&self, domain: &Self) -> Option<Broadcast> {
+    pub(crate) fn broadcast_to(&self, domain: &Self) -> Option<Broadcast> {
         if self == domain {
             return Some(Broadcast::Same);
         }
@@ -84,7 +84,7 @@ impl Shape {
     }
 
     /// The shape that `self` and `other` broadcast to, each size being equal or 1.
-    pub fn broadcast_with(&self, other: &Self) -> Option<Self> {
+    pub(crate) fn broadcast_with(&self, other: &Self) -> Option<Self> {
         let joined = if self.rank() == other.rank() {
             let sizes = self.0.iter().zip(&other.0);
             sizes
@@ -105,7 +105,7 @@ impl Shape {
 
 /// Index arithmetic of a broadcast operand.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Broadcast {
+pub(crate) enum Broadcast {
     /// The operand has the domain's shape.
     Same,
     /// One element for all.
@@ -151,7 +151,7 @@ impl From<Vec<usize>> for Shape {
 
 /// Positions a window of `kernel` taps (`dilation` apart) takes on `size` pixels padded by
 /// `padding` on both sides, `stride` apart (floor mode). `None` if it does not fit once.
-pub fn window_positions(
+pub(crate) fn window_positions(
     size: usize,
     kernel: usize,
     stride: usize,
@@ -164,7 +164,7 @@ pub fn window_positions(
 }
 
 /// Greatest common divisor.
-pub fn gcd(a: usize, b: usize) -> usize {
+pub(crate) fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -1,6 +1,8 @@
 //! The fastest tile of each class of products on an adapter: measured there once, kept in a file of the user's
 //! cache.
 //!
+//! Unstable: may change in any release.
+//!
 //! Which tile is fastest depends on registers, caches, cores and the driver's compiler, and only the GPU itself
 //! can say it. So each candidate multiplies the example of each class ([`Class::example`]): a convolution where
 //! there are more columns than images have in late layers, a plain product elsewhere. Candidates take turns, and

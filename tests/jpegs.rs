@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use decorr::figures::Picture;
+use decorr::Picture;
 
 /// Factors of brightness and of the colours.
 const SAMPLINGS: [&str; 11] = [

@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use decorr::Picture;
 use decorr::data;
-use decorr::figures::Picture;
 use decorr::train::{TrainConfig, TrainOptions, Trained, checkpoint, read_metrics};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use rand::{RngExt, SeedableRng};
@@ -319,11 +319,9 @@ fn checkpoints_configurations_and_logs() {
         .unwrap()
         .to_toml()
         .unwrap();
-    let metadata = std::collections::HashMap::from([
-        ("config".to_string(), config.clone()),
-        ("step".to_string(), "5".to_string()),
-    ]);
-    let good = safetensors::serialize(tensors, Some(metadata)).unwrap();
+    let metadata = [("config", config.as_str()), ("step", "5")];
+    let metadata = metadata.map(|(k, v)| (k.to_string(), v.to_string()));
+    let good = safetensors::serialize(tensors, Some(metadata.into_iter().collect())).unwrap();
     let header_len = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     let header = String::from_utf8(good[8..8 + header_len].to_vec()).unwrap();
     let path = Path::new("file");

@@ -1,5 +1,7 @@
 //! `decorr bench` and `decorr profile`: kernels and whole steps as measurements with their bounds.
 //!
+//! Needs the features `draw` and `pictures`. Unstable: may change in any release.
+//!
 //! Workloads that are compared are run in turn, several rounds, and the best round counts: on a
 //! shared machine the best is the least disturbed.
 

@@ -29,6 +29,8 @@ pub struct Findings {
 /// Finds out which set lies in `dir`, opens it and decodes every file of a folder, on all cores.
 /// `tell` gets how many files were decoded, of how many.
 ///
+/// Needs the feature `pictures`.
+///
 /// # Errors
 /// [`Error::Data`] if there is none in it, and those of opening it.
 pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Findings> {

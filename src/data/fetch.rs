@@ -28,6 +28,8 @@ const MAX_UNPACKED: u64 = 1 << 30;
 /// A download that was cut goes on where it ended, from `FILE.part`. Files that are there and have
 /// the right checksum are left as they are.
 ///
+/// Needs the feature `fetch`.
+///
 /// # Errors
 /// [`Error::Data`] naming the address for an unreachable server, an answer other than the file or
 /// a wrong checksum, [`Error::Io`], [`Error::Config`] for a set that cannot be downloaded.

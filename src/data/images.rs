@@ -6,12 +6,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augment, augment};
-use crate::decode::{self, Room};
+use super::{Augment, augment, resize};
 use crate::{Error, Result};
-
-/// Bytes of a pixel that is resized.
-const OF_RGB: u64 = 3;
 
 /// Labelled images that the network sees in one size.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,13 +207,9 @@ impl Images {
         augment: Augment,
         random: &mut ChaCha8Rng,
     ) -> Result<Vec<u8>> {
-        // Its share of the memory of pictures is held until it is resized.
-        let decoded = decode::read(path, Room::of(OF_RGB))?;
-        let picture = decoded.image.into_rgb8();
-        let part = augment.part(picture.width(), picture.height(), random);
         let mut planes = Vec::new();
-        augment::resize(&picture, part, (self.height, self.width), &mut planes)
-            .map_err(|e| Error::data(path, e))?;
+        let size = (self.height, self.width);
+        resize::read(path, augment, random, size, &mut planes)?;
         Ok(planes)
     }
 

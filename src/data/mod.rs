@@ -4,16 +4,25 @@
 //! augmentation, batches) -> the training loop, whose graph normalises. Which sets there are: [`SETS`].
 
 mod augment;
+#[cfg(feature = "builtin-data")]
 mod builtin;
+#[cfg(feature = "pictures")]
 mod check;
 mod cifar;
+#[cfg(feature = "fetch")]
 mod fetch;
 mod folder;
 pub mod idx;
 mod images;
 mod loader;
 mod mnist;
+#[cfg(feature = "pictures")]
+mod resize;
+#[cfg(not(feature = "pictures"))]
+#[path = "no_pictures.rs"]
+mod resize;
 mod sets;
+#[cfg(feature = "pictures")]
 mod transform;
 
 use std::path::{Path, PathBuf};
@@ -21,14 +30,15 @@ use std::sync::Arc;
 
 use crate::{Error, Result};
 pub use augment::Augment;
+#[cfg(feature = "pictures")]
 pub use check::{Findings, check};
+#[cfg(feature = "fetch")]
 pub use fetch::{BASE_VARIABLE, fetch};
 pub use folder::pictures_below;
 pub use images::{Images, Pixels, Source};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub(crate) use sets::FOLDER;
 pub use sets::{Download, SETS, Set, find as find_set};
-pub(crate) use transform::Transform;
 
 /// What is taken of a data set, and how it is loaded.
 #[derive(Clone, Debug)]
@@ -198,6 +208,19 @@ fn normalised<T: Copy>(
     out
 }
 
+/// How a picture becomes the input of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Transform {
+    /// [C, H, W]; C is 1 or 3.
+    pub(crate) shape: [usize; 3],
+    /// Per channel, of pixels in [0, 1].
+    pub(crate) mean: Vec<f32>,
+    /// Per channel.
+    pub(crate) std: Vec<f32>,
+    /// Whether a border is cut off, as it is from the pictures of a folder.
+    pub(crate) crops: bool,
+}
+
 /// Where `data fetch` puts data sets, below the folder of work.
 pub const DIR: &str = "data";
 
@@ -208,7 +231,7 @@ const SYSTEM: &str = "/usr/share/datasets";
 ///
 /// Its files are looked for in `data_dir`, or without it in [`DIR`] and in /usr/share/datasets,
 /// each time there and in the folders of the set's name and of its archive below. Without
-/// `data_dir`, Fashion-MNIST is the built-in subset of 5 800 + 1 000 images, so that two machines
+/// `data_dir`, Fashion-MNIST is the built-in subset of 5 800 + 1 000 images (with the feature `builtin-data`), so that two machines
 /// give the same numbers.
 ///
 /// # Errors

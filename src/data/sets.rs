@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+#[cfg(feature = "builtin-data")]
+use super::builtin;
 use super::cifar::{self, Files};
-use super::{Augment, DataOptions, Found, Images, builtin, folder, mnist};
+use super::{Augment, DataOptions, Found, Images, folder, mnist};
 use crate::{Error, Result};
 
 /// A data set as `--data` names it.
@@ -98,6 +100,12 @@ const CIFAR100: &[&str] = &[
     "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
 ];
 
+/// Fashion-MNIST where no folder is named.
+#[cfg(feature = "builtin-data")]
+const BUILTIN: Option<fn() -> Result<[Images; 2]>> = Some(builtin::fashion_mnist);
+#[cfg(not(feature = "builtin-data"))]
+const BUILTIN: Option<fn() -> Result<[Images; 2]>> = None;
+
 /// All sets.
 ///
 /// The constants for CIFAR are those of the paper's code and of most others: the means are those
@@ -119,7 +127,7 @@ pub const SETS: &[Set] = &[
         torchvision: Some("FashionMNIST"),
         signature: mnist::SIGNATURE,
         open: mnist::open,
-        builtin: Some(builtin::fashion_mnist),
+        builtin: BUILTIN,
         // Amazon serves this bucket without TLS only; the checksums are what is trusted.
         address: "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         downloads: &[

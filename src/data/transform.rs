@@ -2,21 +2,8 @@
 
 use image::RgbImage;
 
-use super::augment::{self, CENTRE};
-use super::normalised;
-
-/// How a picture becomes the input of a network.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Transform {
-    /// [C, H, W]; C is 1 or 3.
-    pub(crate) shape: [usize; 3],
-    /// Per channel, of pixels in [0, 1].
-    pub(crate) mean: Vec<f32>,
-    /// Per channel.
-    pub(crate) std: Vec<f32>,
-    /// Whether a border is cut off, as it is from the pictures of a folder.
-    pub(crate) crops: bool,
-}
+use super::resize::{CENTRE, resize};
+use super::{Transform, normalised};
 
 impl Transform {
     /// Appends the largest part in the middle of `picture` that has the shape of the network's images, less a border if
@@ -32,7 +19,7 @@ impl Transform {
         let grey = (channels == 1).then(|| grey(picture));
         let picture = grey.as_ref().unwrap_or(picture);
         let mut planes = Vec::new();
-        augment::resize(picture, part, (height, width), &mut planes)?;
+        resize(picture, part, (height, width), &mut planes)?;
         planes.truncate(channels * height * width);
         let (mean, std) = (&self.mean, &self.std);
         let unit = |v: u8| f32::from(v) / 255.0;
@@ -56,7 +43,7 @@ mod tests {
     use image::Rgb;
 
     use super::*;
-    use crate::data::Augment;
+    use crate::data::{Augment, augment};
 
     fn pattern(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
@@ -101,7 +88,7 @@ mod tests {
         let picture = pattern(50, 31);
         let part = Augment::None.part(50, 31, &mut augment::random(0, 0, 0));
         let mut planes = Vec::new();
-        augment::resize(&picture, part, (16, 16), &mut planes).unwrap();
+        resize(&picture, part, (16, 16), &mut planes).unwrap();
         let wanted: Vec<f32> = planes.iter().map(|&p| f32::from(p)).collect();
         assert_eq!(applied(&transform([3, 16, 16], true), &picture), wanted);
     }

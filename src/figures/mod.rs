@@ -1,5 +1,7 @@
 //! The paper's figures as pictures: tensors in, images out. What is shown was computed, and painted, on
 //! the GPU.
+//!
+//! Needs the features `draw` and `pictures`. Unstable: may change in any release.
 
 mod axes;
 mod blur;

@@ -51,7 +51,7 @@ pub fn list_adapters() -> Vec<AdapterSummary> {
 ///
 /// # Errors
 /// [`Error::Config`] with the names that exist.
-pub fn parse_backend(name: &str) -> Result<Backends> {
+fn parse_backend(name: &str) -> Result<Backends> {
     match name.to_ascii_lowercase().as_str() {
         "vulkan" | "vk" => Ok(Backends::VULKAN),
         "metal" => Ok(Backends::METAL),

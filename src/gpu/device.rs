@@ -235,7 +235,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Adapter`] with what does without.
-    pub fn need_timestamps(&self) -> Result<()> {
+    pub(crate) fn need_timestamps(&self) -> Result<()> {
         match self.has_timestamps() {
             true => Ok(()),
             false => Err(Error::Adapter(format!(
@@ -299,7 +299,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What the device reported, but for memory that is out.
-    pub fn has_room(&self, size_bytes: u64) -> Result<bool> {
+    pub(crate) fn has_room(&self, size_bytes: u64) -> Result<bool> {
         let most = self.limits.max_buffer_size.min(1 << 30);
         let mut made = Vec::new();
         let mut left = size_bytes;
@@ -321,7 +321,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What the device reported.
-    pub fn poll(&self) -> Result<()> {
+    pub(crate) fn poll(&self) -> Result<()> {
         let polled = self.device.poll(wgpu::PollType::Poll);
         self.check()?;
         polled

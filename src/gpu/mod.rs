@@ -8,10 +8,10 @@ mod ring;
 pub mod wgsl;
 mod workspace;
 
-pub use adapter::{AdapterChoice, AdapterSummary, list_adapters, parse_backend};
+pub use adapter::{AdapterChoice, AdapterSummary, list_adapters};
 pub use device::{Counters, Gpu, choose_adapter, device_descriptor};
-pub use pipelines::Pipeline;
+pub(crate) use pipelines::Pipeline;
 pub(crate) use pipelines::PipelineCache;
 pub(crate) use ring::{RING_SLOTS, read_back};
-pub use ring::{Readback, Upload};
+pub(crate) use ring::{Readback, Upload};
 pub use workspace::Workspace;

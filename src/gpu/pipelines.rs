@@ -9,7 +9,7 @@ use crate::Result;
 
 /// A compiled entry point.
 #[derive(Clone, Debug)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
     pub(crate) interface: Interface,

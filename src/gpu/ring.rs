@@ -100,7 +100,7 @@ pub(crate) fn read_back<T>(
 
 /// Buffers that the host fills while the GPU reads others.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     slots: Vec<Mapping>,
     next: usize,
     size_bytes: u64,
@@ -111,7 +111,7 @@ impl Upload {
     ///
     /// # Errors
     /// As [`Gpu::buffer`].
-    pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut slots = Vec::new();
         for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
@@ -135,7 +135,7 @@ impl Upload {
     ///
     /// # Errors
     /// What the device reported.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         gpu: &Gpu,
         encoder: &mut wgpu::CommandEncoder,
@@ -161,7 +161,7 @@ impl Upload {
     }
 
     /// To be called once the encoder of the last [`Upload::write`] is submitted.
-    pub fn submitted(&mut self, submission: &wgpu::SubmissionIndex) {
+    pub(crate) fn submitted(&mut self, submission: &wgpu::SubmissionIndex) {
         let slot = &mut self.slots[self.next];
         slot.map(MapMode::Write);
         slot.submission = Some(submission.clone());
@@ -171,7 +171,7 @@ impl Upload {
 
 /// Buffers that results are copied to and read from some steps later.
 #[derive(Debug)]
-pub struct Readback {
+pub(crate) struct Readback {
     free: Vec<Mapping>,
     under_way: VecDeque<(u64, Mapping)>,
 }
@@ -181,7 +181,7 @@ impl Readback {
     ///
     /// # Errors
     /// As [`Gpu::buffer`].
-    pub fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut free = Vec::new();
         for _ in 0..RING_SLOTS {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
@@ -198,17 +198,17 @@ impl Readback {
     }
 
     /// True if [`Readback::target`] needs no wait.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
 
     /// The buffer to copy the next results to. Call only where [`Readback::has_room`].
-    pub fn target(&self) -> Option<&wgpu::Buffer> {
+    pub(crate) fn target(&self) -> Option<&wgpu::Buffer> {
         self.free.last().map(|slot| &slot.buffer)
     }
 
     /// To be called once the copy to [`Readback::target`] is submitted.
-    pub fn submitted(&mut self, step: u64, submission: &wgpu::SubmissionIndex) {
+    pub(crate) fn submitted(&mut self, step: u64, submission: &wgpu::SubmissionIndex) {
         if let Some(mut slot) = self.free.pop() {
             slot.map(MapMode::Read);
             slot.submission = Some(submission.clone());
@@ -221,7 +221,7 @@ impl Readback {
     ///
     /// # Errors
     /// What the device reported.
-    pub fn take<T>(
+    pub(crate) fn take<T>(
         &mut self,
         gpu: &Gpu,
         wait: bool,

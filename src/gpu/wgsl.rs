@@ -1,5 +1,7 @@
 //! WGSL as it stands in shaders/ made into what the driver gets.
 //!
+//! Unstable: may change in any release.
+//!
 //! Two mechanisms, both by whole lines: `#import name` puts in `shaders/shared/name.wgsl`, and
 //! `const NAME: u32 = ...;` takes another value (unlike `override`, also good for array lengths).
 

@@ -80,6 +80,8 @@ pub struct Node {
 }
 
 /// The nodes of a computation, what its states become and what is read back. [`super::Graph`] writes one.
+///
+/// Unstable: may change in any release.
 #[derive(Clone, Debug, Default)]
 pub struct NodeList {
     nodes: Vec<Node>,
@@ -172,7 +174,7 @@ impl NodeList {
     ///
     /// # Errors
     /// As [`NodeList::add`].
-    pub fn add_arc(&mut self, op: Arc<dyn Op>, inputs: &[TensorId]) -> Result<TensorId> {
+    pub(crate) fn add_arc(&mut self, op: Arc<dyn Op>, inputs: &[TensorId]) -> Result<TensorId> {
         let name = op.name();
         let shape = self
             .output_shape(op.as_ref(), inputs)
@@ -187,13 +189,13 @@ impl NodeList {
     }
 
     /// Appends a node as it is, with its inputs already those of this graph. For passes.
-    pub fn copy_node(&mut self, node: &Node, inputs: Vec<TensorId>) -> TensorId {
+    pub(crate) fn copy_node(&mut self, node: &Node, inputs: Vec<TensorId>) -> TensorId {
         let (shape, name) = (node.shape.clone(), node.name.clone());
         self.push(node.kind.clone(), inputs, shape, name)
     }
 
     /// How many times each node is used, counting assignments and outputs.
-    pub fn use_counts(&self) -> Vec<usize> {
+    pub(crate) fn use_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.nodes.len()];
         let used = self.nodes.iter().flat_map(|n| n.inputs.iter().copied());
         let kept = self.assigns.iter().map(|(_, value)| *value);
@@ -210,7 +212,7 @@ impl NodeList {
     ///
     /// # Errors
     /// Those of `rewrite`; [`Error::Bug`] if something needed was left out.
-    pub fn rebuild(
+    pub(crate) fn rebuild(
         &self,
         mut rewrite: impl FnMut(&mut Self, TensorId, &Node, &Remap) -> Result<Option<TensorId>>,
     ) -> Result<Self> {
@@ -236,7 +238,7 @@ impl NodeList {
     ///
     /// # Errors
     /// Those of `replace`.
-    pub fn replace_ends(
+    pub(crate) fn replace_ends(
         &mut self,
         mut replace: impl FnMut(&mut Self, TensorId) -> Result<TensorId>,
     ) -> Result<()> {
@@ -289,14 +291,14 @@ impl NodeList {
 
 /// Where the nodes of an old graph went, see [`NodeList::rebuild`].
 #[derive(Debug)]
-pub struct Remap(Vec<Option<TensorId>>);
+pub(crate) struct Remap(Vec<Option<TensorId>>);
 
 impl Remap {
     /// The new id of an old node.
     ///
     /// # Errors
     /// [`Error::Bug`] if a pass left it out.
-    pub fn get(&self, old: TensorId) -> Result<TensorId> {
+    pub(crate) fn get(&self, old: TensorId) -> Result<TensorId> {
         self.0[old.index()].ok_or_else(|| Error::bug(format!("node {} is used but gone", old.0)))
     }
 
@@ -304,7 +306,7 @@ impl Remap {
     ///
     /// # Errors
     /// As [`Remap::get`].
-    pub fn all(&self, old: &[TensorId]) -> Result<Vec<TensorId>> {
+    pub(crate) fn all(&self, old: &[TensorId]) -> Result<Vec<TensorId>> {
         old.iter().map(|&id| self.get(id)).collect()
     }
 }

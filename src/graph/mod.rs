@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::shape::Shape;
 use crate::{Error, Result};
-pub use list::{Init, Kind, Node, NodeList, Remap, Role, State, TensorId};
+pub use list::{Init, Kind, Node, NodeList, Role, State, TensorId};
 pub use op::{Cost, Op, Symmetry};
 pub use tensor::Tensor;
 
@@ -216,7 +216,7 @@ impl Graph {
     }
 
     /// Gives the states made since the graph had `first` nodes the first values that `init` has for their names.
-    pub fn set_init(&self, first: usize, init: impl Fn(&str) -> Option<Init>) {
+    pub(crate) fn set_init(&self, first: usize, init: impl Fn(&str) -> Option<Init>) {
         for node in &mut self.list.borrow_mut().nodes_mut()[first..] {
             if let (Kind::State(state), Some(init)) = (&mut node.kind, init(&node.name)) {
                 state.init = init;

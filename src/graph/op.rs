@@ -1,4 +1,6 @@
 //! The contract of an op, and the plain data it hands to the program: what to dispatch.
+//!
+//! Unstable: may change in any release.
 
 use std::any::Any;
 use std::borrow::Cow;

@@ -1,4 +1,6 @@
 //! Element-wise programs: what element-wise ops are made of and what fusion composes.
+//!
+//! Unstable: may change in any release.
 
 /// A straight-line program over `vec4<f32>` operands; the last instruction is the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,4 +1,6 @@
 //! Tiles of the products' kernels for GPUs, and which product takes which.
+//!
+//! Unstable: may change in any release.
 
 use std::fmt;
 

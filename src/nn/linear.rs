@@ -81,7 +81,7 @@ const PART: &str = ".part";
 
 /// The weight that the state `name` is a part of, and which; parts follow each other along the
 /// first dimension. `None` for whole states.
-pub fn part_of_weight(name: &str) -> Option<(&str, usize)> {
+pub(crate) fn part_of_weight(name: &str) -> Option<(&str, usize)> {
     let (weight, part) = name.rsplit_once(PART)?;
     Some((weight, part.parse().ok()?))
 }

@@ -67,7 +67,7 @@ const WORTH_REGIONS: usize = 85;
 ///
 /// Both are counted in rows times taps. A region's rows, those of all images together, fill whole tiles of 32, so
 /// that a few images of many regions compute more than they save.
-pub fn is_cheaper_by_regions(image: &Shape, window: &Window) -> bool {
+pub(crate) fn is_cheaper_by_regions(image: &Shape, window: &Window) -> bool {
     let &[n, _, h, w] = image.dims() else {
         return false;
     };

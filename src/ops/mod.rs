@@ -2,6 +2,8 @@
 //! shader of the same name. Each file adds its operators and methods to [`crate::graph::Tensor`]; where one wants what
 //! does not fit, the graph keeps the error (see [`crate::graph`]).
 //!
+//! Unstable: may change in any release.
+//!
 //! An op made wholly of other ops has no shader: [`BatchNorm`], and `newton_schulz`, which brings
 //! a gradient of its own. Element-wise ops share one generated kernel, see [`pointwise`].
 
@@ -51,13 +53,14 @@ pub use covariance::Covariance;
 pub use detach::Detach;
 pub use histogram::Histogram;
 pub use im2col::{Col2im, Im2col, Window};
-pub use im2col_matmul::{Im2colMatmul, is_cheaper_by_regions};
+pub use im2col_matmul::Im2colMatmul;
+pub(crate) use im2col_matmul::is_cheaper_by_regions;
 pub use kth_value::KthValue;
 pub use matmul::{MatMul, Transpose};
 pub use max_pool2d::MaxPool2d;
 pub use newton_schulz::CovGrad;
 pub(crate) use newton_schulz::WHOLE_FEATURES;
-pub use newton_schulz_of_rows::is_cheaper_by_rows;
+pub(crate) use newton_schulz_of_rows::is_cheaper_by_rows;
 pub use one_hot::OneHot;
 pub use paint::{Colours, Paint, ROW_ALIGNMENT, Tiles};
 pub use pool2d::Pool2d;

@@ -53,7 +53,7 @@ fn flops(by_rows: bool, rows: usize, features: usize, n_iter: usize) -> f64 {
 }
 
 /// Whether D of this many centred rows is cheaper by way of their Gram matrix.
-pub fn is_cheaper_by_rows(rows: usize, features: usize, n_iter: usize) -> bool {
+pub(crate) fn is_cheaper_by_rows(rows: usize, features: usize, n_iter: usize) -> bool {
     let by = |by_rows| flops(by_rows, rows, features, n_iter);
     // Small products are over before an adapter is full: what counts there is how many there are.
     let is_large = features > WHOLE_FEATURES;

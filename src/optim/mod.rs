@@ -33,7 +33,7 @@ impl From<Adam> for Optimizer {
 
 /// Names of the nodes that updates are made of begin with this; the name of the state that a node is
 /// the next value of follows.
-pub const UPDATE_SCOPE: &str = "update";
+pub(crate) const UPDATE_SCOPE: &str = "update";
 
 impl Optimizer {
     /// Appends the update of each of `parameters` (states) by its gradient. `lr`: one number.

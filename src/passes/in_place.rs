@@ -5,7 +5,7 @@ use crate::shape::Broadcast;
 
 /// How an assignment is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
+pub(crate) enum InPlace {
     /// The node that computes the value writes it where the state is; the number is the node's
     /// input that reads the old value, if it does.
     Direct(Option<usize>),
@@ -18,7 +18,7 @@ pub enum InPlace {
 ///
 /// A value may be written over its state if no later node reads the old one, and the node that
 /// writes it reads it element by element, or not at all.
-pub fn in_place(graph: &NodeList, roots: &[usize]) -> Vec<InPlace> {
+pub(crate) fn in_place(graph: &NodeList, roots: &[usize]) -> Vec<InPlace> {
     let nodes = graph.nodes();
     let mut last_reader: Vec<Option<usize>> = vec![None; nodes.len()];
     for (i, node) in nodes.iter().enumerate().filter(|(i, _)| roots[*i] == *i) {

@@ -15,7 +15,7 @@ const REACH: usize = 8;
 
 /// Two sums, or two element-wise nodes, that are computed in the place of the second.
 #[derive(Clone, Debug)]
-pub struct JoinedPair {
+pub(crate) struct JoinedPair {
     /// The nodes.
     pub nodes: [usize; 2],
     /// What they read.
@@ -25,7 +25,7 @@ pub struct JoinedPair {
 }
 
 /// The sum that node `i` is.
-pub fn as_sum(graph: &NodeList, i: usize) -> Option<&ReduceSum> {
+pub(crate) fn as_sum(graph: &NodeList, i: usize) -> Option<&ReduceSum> {
     match &graph.nodes()[i].kind {
         Kind::Op(op) => {
             let op: &dyn Any = op.as_ref();
@@ -36,7 +36,7 @@ pub fn as_sum(graph: &NodeList, i: usize) -> Option<&ReduceSum> {
 }
 
 /// The program of node `i`, if it is element-wise.
-pub fn as_elementwise(graph: &NodeList, i: usize) -> Option<Pointwise> {
+pub(crate) fn as_elementwise(graph: &NodeList, i: usize) -> Option<Pointwise> {
     match &graph.nodes()[i].kind {
         Kind::Op(op) => op.pointwise(),
         _ => None,
@@ -44,7 +44,7 @@ pub fn as_elementwise(graph: &NodeList, i: usize) -> Option<Pointwise> {
 }
 
 /// The pairs of `graph`. Arguments as for [`super::updates`].
-pub fn joined_pairs(
+pub(crate) fn joined_pairs(
     graph: &NodeList,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,

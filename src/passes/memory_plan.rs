@@ -37,7 +37,7 @@ impl MemoryPlan {
 }
 
 /// Bytes that no layout can do without: the most that is alive at one time.
-pub fn largest_live_set(requests: &[Request], alignment: u64) -> u64 {
+pub(crate) fn largest_live_set(requests: &[Request], alignment: u64) -> u64 {
     let end = requests.iter().map(|r| r.lifetime.last + 1).max();
     let (mut begun, mut ended) = (vec![0; end.unwrap_or(0)], vec![0; end.unwrap_or(0)]);
     for request in requests {

@@ -1,5 +1,7 @@
 //! From a graph as written to a plan: each pass is a small function. [`Passes`] says which may be left out; copies of old
 //! values, lifetimes and the memory plan are always needed.
+//!
+//! Unstable: may change in any release.
 
 mod common_subexpr;
 mod dead_code;
@@ -17,13 +19,15 @@ pub use common_subexpr::common_subexpr;
 pub use dead_code::dead_code;
 pub use epilogue::epilogue;
 pub use fuse::fuse;
-pub use in_place::{InPlace, in_place};
-pub use joined_pairs::{JoinedPair, as_elementwise, as_sum, joined_pairs};
+pub(crate) use in_place::{InPlace, in_place};
+pub(crate) use joined_pairs::{JoinedPair, as_elementwise, as_sum, joined_pairs};
 pub use liveness::{Lifetime, liveness, storage_roots};
-pub use memory_plan::{MemoryPlan, Request, largest_live_set, memory_plan};
-pub use old_values::old_values;
-pub use select_variant::{check_variant, select_variant};
-pub use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
+pub(crate) use memory_plan::largest_live_set;
+pub use memory_plan::{MemoryPlan, Request, memory_plan};
+pub(crate) use old_values::old_values;
+pub use select_variant::check_variant;
+pub(crate) use select_variant::select_variant;
+pub(crate) use updates::{MadeStates, Runs, Update, UpdateInput, storage_of, updates};
 
 use crate::Result;
 use crate::graph::NodeList;

@@ -35,7 +35,7 @@ impl Op for Snapshot {
 ///
 /// # Errors
 /// None but bugs.
-pub fn old_values(graph: &NodeList) -> Result<NodeList> {
+pub(crate) fn old_values(graph: &NodeList) -> Result<NodeList> {
     let roots = storage_roots(graph);
     let is_assigned = |id: TensorId| {
         let root = roots[id.index()];

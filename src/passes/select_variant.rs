@@ -8,7 +8,7 @@ use crate::{Error, Result};
 /// Barrier-free register-blocked products where the adapter runs on the CPU: there they are 2.5
 /// times as fast as the best shared-memory tile and 20 times a classic 16x16 one; and twice as
 /// fast again with broadcasts in subgroups of 8.
-pub fn select_variant(gpu: &Gpu) -> Variants {
+pub(crate) fn select_variant(gpu: &Gpu) -> Variants {
     match gpu.is_software() {
         false => Variants::Tiled(Tiles::default()),
         true if check_variant(Variants::Subgroup, gpu).is_ok() => Variants::Subgroup,

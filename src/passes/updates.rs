@@ -23,7 +23,7 @@ const LIST_BYTES: u64 = 1 << 20;
 
 /// Nodes that one dispatch computes, in the place of the last of them.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub(crate) struct Update {
     /// For each tensor the nodes that are computed of it; each writes a state.
     pub members: Vec<Vec<usize>>,
     /// The program of every member: a result for each of its nodes.
@@ -40,7 +40,7 @@ pub struct Update {
 
 /// An input of an update. Tensors are named by the node whose memory they are, see [`storage_of`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpdateInput {
+pub(crate) enum UpdateInput {
     /// One number for all members.
     Shared(usize),
     /// A tensor for each member.
@@ -49,7 +49,7 @@ pub enum UpdateInput {
 
 /// Tensors that lie side by side, each from a multiple of the alignment on.
 #[derive(Clone, Debug, Default)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Nodes whose memory it is: states only, or computed ones only.
     runs: Vec<Vec<usize>>,
     place: HashMap<usize, (usize, usize)>,
@@ -59,7 +59,7 @@ pub struct Runs {
 
 impl Runs {
     /// Runs to be laid out.
-    pub fn new_runs(&self) -> &[Vec<usize>] {
+    pub(crate) fn new_runs(&self) -> &[Vec<usize>] {
         &self.runs[self.fixed..]
     }
 
@@ -86,13 +86,13 @@ impl Runs {
 }
 
 /// A state's place among those of the store: a buffer, and how many lie before it there.
-pub type MadeStates = BTreeMap<String, (usize, usize)>;
+pub(crate) type MadeStates = BTreeMap<String, (usize, usize)>;
 
 /// The updates that take more than one node, and what must lie side by side for them.
 ///
 /// `roots` as from [`super::storage_roots`]; `written_in_place` the nodes that write a state's memory,
 /// with that state; `made` the states that are in the store already.
-pub fn updates(
+pub(crate) fn updates(
     graph: &NodeList,
     roots: &[usize],
     written_in_place: &HashMap<usize, (usize, Option<usize>)>,
@@ -129,7 +129,10 @@ pub fn updates(
 }
 
 /// The node whose memory the value of root `root` is: the state where it is written over one.
-pub fn storage_of(root: usize, written_in_place: &HashMap<usize, (usize, Option<usize>)>) -> usize {
+pub(crate) fn storage_of(
+    root: usize,
+    written_in_place: &HashMap<usize, (usize, Option<usize>)>,
+) -> usize {
     written_in_place
         .get(&root)
         .map_or(root, |&(state, _)| state)

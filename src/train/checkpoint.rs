@@ -1,6 +1,6 @@
 //! Checkpoints: safetensors with PyTorch's names and layouts (OIHW).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,8 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
     // give the same bytes.
     let text =
         serde_json::to_string(metadata).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-    let entry = HashMap::from([(METADATA.to_string(), text)]);
+    // Without its feature `std`, safetensors has a HashMap of its own.
+    let entry = [(METADATA.to_string(), text)].into_iter().collect();
     let bytes = safetensors::serialize(views, Some(entry)).map_err(fail)?;
     write_atomically(path, &bytes)
 }
@@ -85,7 +86,7 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
 ///
 /// # Errors
 /// [`Error::Checkpoint`] for a folder without one.
-pub fn file_of(path: &Path) -> Result<PathBuf> {
+pub(crate) fn file_of(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
@@ -258,7 +259,12 @@ pub fn to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming every state that is missing or of another shape.
-pub fn part_to_store(path: &Path, tensors: &Tensors, store: &Store, roles: &[Role]) -> Result<()> {
+pub(crate) fn part_to_store(
+    path: &Path,
+    tensors: &Tensors,
+    store: &Store,
+    roles: &[Role],
+) -> Result<()> {
     write(path, tensors, store, wholes(store, roles), Vec::new())
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 use plotters::prelude::*;
 
+use super::config::TrainConfig;
 use super::metrics::{Record, Split};
 use crate::Result;
 use crate::drawing::{Area, Drawn, SERIES, draw_png};
@@ -43,6 +44,8 @@ impl Over {
 /// Draws both panels: training steps thin with their running mean bold, tests as dots. Several
 /// runs, each a name and its records, have a colour each.
 ///
+/// Needs the feature `draw`.
+///
 /// # Errors
 /// [`crate::Error::Io`] with the path.
 pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])], over: Over) -> Result<()> {
@@ -54,6 +57,31 @@ pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])], over: O
         panel(&right, "top-1 accuracy", runs, over, |r| r.top1)
     })?;
     write_atomically(path, &bytes)
+}
+
+/// The curves of a run by `config`, titled by it.
+pub(super) fn draw_run(path: &Path, config: &TrainConfig, records: &[Record]) -> Result<()> {
+    draw_curves(path, &title(config), &[("", records)], Over::Steps)
+}
+
+fn title(config: &TrainConfig) -> String {
+    let name = config
+        .out
+        .file_name()
+        .map(Path::new)
+        .unwrap_or(Path::new(""));
+    let model = config.model(0);
+    let refresh = match model.deconv.refresh {
+        1 => String::new(),
+        steps => format!(", refresh {steps}"),
+    };
+    format!(
+        "{}: {}, norm {}{refresh}, lr {}",
+        name.display(),
+        model.network.name,
+        model.norm.name(),
+        config.lr
+    )
 }
 
 /// Points of one run in one panel.

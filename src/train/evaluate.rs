@@ -27,7 +27,7 @@ pub struct Evaluation {
 
 /// A compiled evaluation step and the images to run it on.
 #[derive(Debug)]
-pub struct Evaluator {
+pub(crate) struct Evaluator {
     program: Program,
     data: DataSet,
     batch_size: usize,
@@ -38,7 +38,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// As [`Program::compile`].
-    pub fn new(
+    pub(super) fn new(
         store: &mut Store,
         model: &dyn Layer,
         loss: impl RowLoss,
@@ -64,7 +64,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// What the device reported, and those of images that cannot be read; [`Error::Data`] if none can.
-    pub fn run(&mut self, mut skipped: impl FnMut(&str)) -> Result<Evaluation> {
+    pub(super) fn run(&mut self, mut skipped: impl FnMut(&str)) -> Result<Evaluation> {
         let mut loader = self.data.test_loader(self.batch_size)?;
         // Steps are numbered over the program's life.
         let first = self.program.steps_done();

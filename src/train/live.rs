@@ -20,6 +20,8 @@ use crate::program::Store;
 use crate::{Error, Result};
 
 /// A run whose steps are asked for one by one. Writes nothing.
+///
+/// Needs the feature `draw`. Unstable: may change in any release.
 #[derive(Debug)]
 pub struct Live {
     runs: Vec<LiveRun>,

@@ -41,28 +41,17 @@ pub struct Record {
 
 /// Appends records to a new file, each written through at once.
 #[derive(Debug)]
-pub struct MetricsWriter {
+pub(crate) struct MetricsWriter {
     file: File,
     path: PathBuf,
 }
 
 impl MetricsWriter {
-    /// Makes the file, empty.
-    ///
-    /// # Errors
-    /// [`Error::Io`] with the path.
-    pub fn create(path: &Path) -> Result<Self> {
-        Ok(Self {
-            file: File::create(path).map_err(|e| Error::io(path, e))?,
-            path: path.to_path_buf(),
-        })
-    }
-
     /// Makes the file, or puts `records` in the place of what is in it.
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
-    pub fn over(path: &Path, records: &[Record]) -> Result<Self> {
+    pub(super) fn over(path: &Path, records: &[Record]) -> Result<Self> {
         let lines: Result<Vec<String>> = records.iter().map(line).collect();
         write_atomically(path, lines?.concat().as_bytes())?;
         let file = File::options().append(true).open(path);
@@ -76,7 +65,7 @@ impl MetricsWriter {
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
-    pub fn sync(&self) -> Result<()> {
+    pub(super) fn sync(&self) -> Result<()> {
         match self.file.sync_data() {
             // Pipes and devices have nothing to sync.
             Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
@@ -88,7 +77,7 @@ impl MetricsWriter {
     ///
     /// # Errors
     /// [`Error::Io`] with the path, for a full disk say.
-    pub fn write(&mut self, record: &Record) -> Result<()> {
+    pub(super) fn write(&mut self, record: &Record) -> Result<()> {
         let written = self.file.write_all(line(record)?.as_bytes());
         written.map_err(|e| Error::io(&self.path, e))
     }
@@ -187,7 +176,7 @@ mod tests {
     fn lines_read_back_and_a_torn_last_one_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut writer = MetricsWriter::create(&path).unwrap();
+        let mut writer = MetricsWriter::over(&path, &[]).unwrap();
         for step in 0..3 {
             writer.write(&record(step)).unwrap();
         }
@@ -208,7 +197,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_an_error_with_the_path() {
-        let mut writer = MetricsWriter::create(Path::new("/dev/full")).unwrap();
+        let path = PathBuf::from("/dev/full");
+        let file = File::options().write(true).open(&path).unwrap();
+        let mut writer = MetricsWriter { file, path };
         let text = writer.write(&record(0)).unwrap_err().to_string();
         assert!(text.contains("/dev/full"), "{text}");
     }

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod config;
+#[cfg(feature = "draw")]
 mod curves;
 mod evaluate;
 mod export;
@@ -11,6 +12,7 @@ mod foreign;
 mod graphs;
 mod init;
 mod interface;
+#[cfg(feature = "draw")]
 mod live;
 mod metrics;
 mod options;
@@ -24,19 +26,21 @@ mod trainer;
 
 pub use crate::models::Norm;
 pub use config::TrainConfig;
+#[cfg(feature = "draw")]
 pub use curves::{Over, draw_curves, running_mean};
-pub use evaluate::{Evaluation, Evaluator, evaluate_checkpoint};
+pub use evaluate::{Evaluation, evaluate_checkpoint};
 pub use export::export;
 pub use graphs::{
     ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
 };
+#[cfg(feature = "draw")]
 pub use live::{Live, LiveRun};
-pub use metrics::{MetricsWriter, Record, Split, read_metrics};
+pub use metrics::{Record, Split, read_metrics};
 #[cfg(feature = "cli")]
 pub use options::data_name_parser;
 pub use options::{AugmentName, LossName, OptimizerName, ScheduleName, TrainOptions};
 pub use predictor::Predictor;
-pub use presets::{preset, preset_names};
+pub use presets::preset;
 pub use resume::Saved;
 pub use run::{Event, Outcome, Progress, Start, train};
 pub use stepper::StepResult;

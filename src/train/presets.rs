@@ -65,7 +65,7 @@ const fn imagenet(model: &'static str, lr: f32) -> Row {
 }
 
 /// The names of all presets.
-pub fn preset_names() -> Vec<String> {
+fn preset_names() -> Vec<String> {
     let of =
         |row: &Row| Norm::ALL.map(|norm| format!("{}-{}-{}", row.name, row.model, norm.name()));
     ROWS.iter().flat_map(of).collect()

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use super::checkpoint;
 use super::config::TrainConfig;
-use super::curves::{Over, draw_curves};
 use super::evaluate::{Evaluation, Evaluator};
 use super::fitting::with_advice;
 use super::init::Weights;
@@ -433,10 +432,11 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// curves.png, if decorr has the feature `draw`.
     fn draw(&self) -> Result<()> {
-        let path = self.config.out.join(CURVES);
-        let runs: [(&str, &[Record]); 1] = [("", &self.records)];
-        draw_curves(&path, &title(self.config), &runs, Over::Steps)
+        #[cfg(feature = "draw")]
+        super::curves::draw_run(&self.config.out.join(CURVES), self.config, &self.records)?;
+        Ok(())
     }
 
     fn save(&mut self) -> Result<()> {
@@ -533,24 +533,4 @@ fn tested_at(records: &[Record], step: u64, images: usize) -> Option<(u64, Evalu
 fn last_loss(records: &[Record]) -> f64 {
     let mut train = records.iter().rev().filter(|r| r.split == Split::Train);
     train.next().and_then(|r| r.loss).unwrap_or(f64::NAN)
-}
-
-fn title(config: &TrainConfig) -> String {
-    let name = config
-        .out
-        .file_name()
-        .map(Path::new)
-        .unwrap_or(Path::new(""));
-    let model = config.model(0);
-    let refresh = match model.deconv.refresh {
-        1 => String::new(),
-        steps => format!(", refresh {steps}"),
-    };
-    format!(
-        "{}: {}, norm {}{refresh}, lr {}",
-        name.display(),
-        model.network.name,
-        model.norm.name(),
-        config.lr
-    )
 }
