@@ -47,13 +47,13 @@
 //! | `cli` | [`train::TrainOptions`] and the names in it as arguments of clap; the program `decorr` needs it, and all others |
 //! | `fetch` | [`data::fetch`]: downloads data sets |
 //! | `pictures` | [`Picture`]; folders of pictures as data sets; predictions of pictures by [`train::Trained`] |
-//! | `draw` | [`train::draw_curves`] and the curves.png of a run; with `pictures` also [`figures`] and [`bench`] |
+//! | `draw` | [`train::draw_curves`] and the curves.png of a run; with `pictures` also [`figures`] and [`mod@bench`] |
 //! | `builtin-data` | 6 800 images of Fashion-MNIST in the library |
 //!
 //! # What may change
 //!
 //! Modules and items whose docs say "Unstable: may change in any release." are public for decorr's own programs and tests, and
-//! for ops of your own: [`bench`], [`figures`], [`files`], [`gpu::wgsl`], [`graph::op`], [`graph::pointwise`],
+//! for ops of your own: [`mod@bench`], [`figures`], [`files`], [`gpu::wgsl`], [`graph::op`], [`graph::pointwise`],
 //! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`self_check`], [`train::Live`] and [`tune`]. All else, [`prelude`] first, changes
 //! only with the second number of the version, and the changelog says how.
 #![cfg_attr(docsrs, feature(doc_cfg))]

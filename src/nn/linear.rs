@@ -9,8 +9,8 @@ const MAX_WEIGHT_BYTES: usize = 128 << 20;
 
 /// y = x weight^T + bias. States: `weight` [out, in] and `bias` `[out]`.
 ///
-/// A weight of more than 128 MiB (VGG's first on ImageNet) is kept in parts of some rows each, see
-/// [`part_of_weight`].
+/// A weight of more than 128 MiB (VGG's first on ImageNet) is kept in parts of some rows each: states
+/// `weight.part0`, `weight.part1` and so on.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// Inputs.

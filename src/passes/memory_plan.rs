@@ -53,7 +53,7 @@ pub(crate) fn largest_live_set(requests: &[Request], alignment: u64) -> u64 {
     most
 }
 
-/// A plan as good as a few tries find it; the first within a hundredth of [`largest_live_set`] is
+/// A plan as good as a few tries find it; the first within a hundredth of `largest_live_set` is
 /// taken. `alignment` and `max_arena` in bytes; with `reuse` off, no two requests share.
 ///
 /// Each try places the requests one after the other where they meet no other that is alive at the same
