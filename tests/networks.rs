@@ -520,6 +520,7 @@ struct Training {
     classes: usize,
     images: Vec<usize>,
     lr: f32,
+    eps: f32,
     momentum: f32,
     weight_decay: f32,
     batches: usize,
@@ -529,11 +530,12 @@ struct Training {
 /// The losses of the training with decorr.
 fn losses(training: &Training) -> Vec<f32> {
     let norm = Norm::ALL.into_iter().find(|n| n.name() == training.norm);
-    let model = Model {
+    let mut model = Model {
         form: Some(training.form),
         width: training.width,
         ..Model::new(&training.model, norm.unwrap(), training.classes).unwrap()
     };
+    model.deconv.eps = training.eps;
     let shape = &training.images;
     let g = Graph::new();
     let logits = model.forward(g.input("images", shape.clone()), Mode::Train);

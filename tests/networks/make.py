@@ -310,18 +310,22 @@ def make(case, out):
           f"float32 is off by {errors['logits']:.1e} (logits) to {errors[worst]:.1e} ({worst})")
 
 
-# Networks that train: 40 steps of SGD on eight batches in turn. Case, learning rate.
+# Networks that train: 40 steps of SGD on eight batches in turn. Case, learning rate, eps of deconvolution: with 1e-5 and
+# the few rows of these small images, float32 is off by a fifth after 40 steps, in torch too.
 TRAININGS = [
-    (("vgg11", "cifar", "batch", 1 / 8, 10, [8, 3, 32, 32]), 0.005),
-    (("resnet18", "cifar", "deconv", 1 / 16, 10, [8, 3, 16, 16]), 0.004),
+    (("vgg11", "cifar", "batch", 1 / 8, 10, [8, 3, 32, 32]), 0.005, 1e-5),
+    (("resnet18", "cifar", "deconv", 1 / 16, 10, [16, 3, 16, 16]), 0.004, 1e-2),
 ]
 STEPS, BATCHES, MOMENTUM, WEIGHT_DECAY = 40, 8, 0.9, 1e-3
 
 
-def losses(case, lr, dtype):
+def losses(case, lr, eps, dtype):
     name, form, norm, width, classes, shape = case
     model = network(name, form, norm, width, classes).to(dtype)
     fill(model)
+    for layer in model.modules():
+        if isinstance(layer, Deconv):
+            layer.eps = eps
     sgd = torch.optim.SGD(model.parameters(), lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     labels = torch.arange(shape[0]) % classes
     found = []
@@ -337,13 +341,13 @@ def losses(case, lr, dtype):
 
 def steps(path):
     cases = []
-    for case, lr in TRAININGS:
-        exact, single = (losses(case, lr, dtype) for dtype in [torch.float64, torch.float32])
+    for case, lr, eps in TRAININGS:
+        exact, single = (losses(case, lr, eps, dtype) for dtype in [torch.float64, torch.float32])
         error = max(abs(a / b - 1) for a, b in zip(single, exact))
         name, form, norm, width, classes, shape = case
         cases.append({
             "model": name, "form": form, "norm": norm, "width": width, "classes": classes, "images": shape,
-            "lr": lr, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "batches": BATCHES,
+            "lr": lr, "eps": eps, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY, "batches": BATCHES,
             "losses": exact, "f32_rel_err": error,
         })
         print(name, norm, [round(loss, 4) for loss in exact], f"float32 is off by {error:.1e}")
