@@ -131,6 +131,19 @@ fn a_device_that_allows_too_little_is_refused_by_the_name_of_the_limit() {
     }
 }
 
+/// What is asked for a device: the adapter's own sizes, where they are more than wgpu's defaults, and what makes decorr faster.
+#[test]
+fn the_device_that_is_asked_for_holds_what_the_adapter_does() {
+    let (_, adapter) = choose_adapter(&support::choice()).unwrap();
+    let (asked, offered) = (device_descriptor(&adapter), adapter.limits());
+    let sizes = |l: &wgpu::Limits| (l.max_buffer_size, l.max_storage_buffer_binding_size);
+    assert_eq!(sizes(&asked.required_limits), sizes(&offered));
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+    assert_eq!(asked.required_features, adapter.features() & wanted);
+    let gpu = Gpu::open(&support::choice()).unwrap();
+    assert_eq!(sizes(gpu.limits()), sizes(&offered));
+}
+
 #[test]
 fn a_device_with_the_default_limits_of_wgpu_is_enough() {
     let (adapter, device, queue) = host_device(|d| {

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use decorr::train::{Norm, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train};
+use decorr::train::{
+    LossName, Norm, Saved, Start, TrainConfig, TrainOptions, evaluate_checkpoint, train,
+};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use support::pictures::{CIFAR_LEN, cifar_image, cifar_logits, save_plain};
@@ -58,15 +60,30 @@ fn write_weights(path: &Path) {
     fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
 }
 
+/// Logits of image i.
+fn logits(i: usize) -> Vec<f64> {
+    let (weight, bias) = weights();
+    cifar_logits(&cifar_image(i), &weight, &bias)
+}
+
 /// Cross-entropy, and at which place of the ordered logits the label is, of image i.
 fn expected(i: usize) -> (f64, usize) {
-    let (weight, bias) = weights();
-    let logits = cifar_logits(&cifar_image(i), &weight, &bias);
+    let logits = logits(i);
     let own = logits[usize::from(label(i))];
     let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logits.iter().map(|l| (l - most).exp()).sum();
     let place = logits.iter().filter(|l| **l > own).count();
     (sum.ln() + most - own, place)
+}
+
+/// The mean over the images of a loss that is summed over classes, `of` a logit and its target.
+fn expected_sum(of: fn(f64, f64) -> f64) -> f64 {
+    let of_image = |i: usize| -> f64 {
+        let target = |class: usize| f64::from(u8::from(class == usize::from(label(i))));
+        let logits = logits(i).into_iter().enumerate();
+        logits.map(|(class, z)| of(z, target(class))).sum()
+    };
+    (0..7).map(of_image).sum::<f64>() / 7.0
 }
 
 #[test]
@@ -105,9 +122,16 @@ fn loss_and_top1_of_written_images_in_float64() {
     assert!((whole.loss - loss).abs() < 1e-5 * loss && whole.top1 == within(1));
     let some = evaluate(|o| o.test_images = Some(3));
     assert_eq!(some.images, 3);
-    // A loss that is not the training's.
-    let other = evaluate(|o| o.loss = Some(decorr::train::LossName::L2));
-    assert!((other.loss - loss).abs() > 1e-2, "{other:?}");
+    // Losses that are not the training's. Of these the row that fills up the last batch would not be 0.
+    let l2 = evaluate(|o| o.loss = Some(LossName::L2));
+    let wanted = expected_sum(|z, t| 0.5 * (z - t) * (z - t));
+    assert!((l2.loss - wanted).abs() < 1e-5 * wanted, "{l2:?} {wanted}");
+    let bce = evaluate(|o| o.loss = Some(LossName::Bce));
+    let wanted = expected_sum(|z, t| z.max(0.0) - z * t + (-z.abs()).exp().ln_1p());
+    assert!(
+        (bce.loss - wanted).abs() < 1e-5 * wanted,
+        "{bce:?} {wanted}"
+    );
 }
 
 #[test]

@@ -3,8 +3,9 @@
 mod support;
 
 use decorr::autodiff::gradients;
-use decorr::graph::{Graph, Init};
+use decorr::graph::{Graph, Init, Tensor};
 use decorr::nn::{self, Conv2d, Layer, Linear, Mode};
+use decorr::ops::{Conv2dGeometry, CovGrad, Pool2d, Transpose, Window};
 use decorr::optim::{Optimizer, Sgd};
 
 #[test]
@@ -108,5 +109,195 @@ fn formulas_compute_what_they_say() {
                 "{name}: {got} {expected}"
             );
         }
+    }
+}
+
+/// Ops that refuse sizes take what is just within their rule, and what is just beyond it is an error with their name.
+#[test]
+fn ops_refuse_what_is_just_beyond_their_rule() {
+    type Build = for<'g> fn(&'g Graph) -> Tensor<'g>;
+    fn x<'g>(g: &'g Graph, shape: &[usize]) -> Tensor<'g> {
+        g.input("x", shape)
+    }
+    fn y<'g>(g: &'g Graph, shape: &[usize]) -> Tensor<'g> {
+        g.input("y", shape)
+    }
+    fn geometry(groups: usize) -> Conv2dGeometry {
+        Conv2dGeometry {
+            groups,
+            ..Conv2dGeometry::default()
+        }
+    }
+    const WINDOW: Window = Window {
+        kernel_size: [3, 3],
+        stride: 1,
+        padding: 0,
+        dilation: 1,
+    };
+    const SPREAD: Window = Window {
+        dilation: 2,
+        ..WINDOW
+    };
+    let rules: &[(&str, Build, Build)] = &[
+        // At most half of the window is padding.
+        (
+            "max_pool2d",
+            |g| x(g, &[1, 1, 4, 4]).max_pool2d(Pool2d::new(3).padding(1)),
+            |g| x(g, &[1, 1, 4, 4]).max_pool2d(Pool2d::new(3).padding(2)),
+        ),
+        (
+            "avg_pool2d",
+            |g| x(g, &[1, 1, 4, 4]).avg_pool2d(Pool2d::new(4).padding(2)),
+            |g| x(g, &[1, 1, 4, 4]).avg_pool2d(Pool2d::new(4).padding(3)),
+        ),
+        (
+            "avg_pool2d",
+            |g| x(g, &[1, 1, 3, 4]).avg_pool2d(Pool2d::new(3)),
+            |g| x(g, &[1, 1, 2, 4]).avg_pool2d(Pool2d::new(3)),
+        ),
+        (
+            "im2col",
+            |g| x(g, &[1, 1, 3, 4]).im2col(WINDOW),
+            |g| x(g, &[1, 1, 3, 2]).im2col(WINDOW),
+        ),
+        (
+            "im2col",
+            |g| x(g, &[1, 1, 5, 5]).im2col(SPREAD),
+            |g| x(g, &[1, 1, 4, 5]).im2col(SPREAD),
+        ),
+        (
+            "im2col",
+            |g| x(g, &[1, 2, 3, 3]).im2col_centred(y(g, &[9]), WINDOW),
+            |g| x(g, &[1, 2, 3, 3]).im2col_centred(y(g, &[4]), WINDOW),
+        ),
+        (
+            "col2im",
+            |g| x(g, &[2, 9]).col2im(WINDOW, [1, 1, 3, 4]),
+            |g| x(g, &[3, 9]).col2im(WINDOW, [1, 1, 3, 4]),
+        ),
+        (
+            "matmul",
+            |g| x(g, &[2, 3]).matmul(y(g, &[3, 4])),
+            |g| x(g, &[2, 3]).matmul(y(g, &[4, 3])),
+        ),
+        // A batch of one serves all, one of three not two.
+        (
+            "matmul",
+            |g| x(g, &[2, 2, 3]).matmul(y(g, &[1, 3, 4])),
+            |g| x(g, &[2, 2, 3]).matmul(y(g, &[3, 3, 4])),
+        ),
+        (
+            "matmul",
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), Some(x(g, &[4])), Transpose::default()),
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), Some(x(g, &[2])), Transpose::default()),
+        ),
+        (
+            "conv2d",
+            |g| x(g, &[1, 4, 3, 3]).conv2d(y(g, &[2, 2, 3, 3]), None, geometry(2)),
+            |g| x(g, &[1, 4, 3, 3]).conv2d(y(g, &[3, 2, 3, 3]), None, geometry(2)),
+        ),
+        (
+            "conv2d",
+            |g| x(g, &[1, 4, 3, 3]).conv2d(y(g, &[2, 4, 3, 3]), None, geometry(1)),
+            |g| x(g, &[1, 4, 3, 3]).conv2d(y(g, &[2, 3, 3, 3]), None, geometry(1)),
+        ),
+        (
+            "conv2d",
+            |g| x(g, &[1, 1, 3, 3]).conv2d(y(g, &[2, 1, 3, 3]), Some(x(g, &[2])), geometry(1)),
+            |g| x(g, &[1, 1, 3, 3]).conv2d(y(g, &[2, 1, 3, 3]), Some(x(g, &[3])), geometry(1)),
+        ),
+        (
+            "concat",
+            |g| g.concat(&[x(g, &[1, 2, 3]), y(g, &[1, 4, 3])], 1),
+            |g| g.concat(&[x(g, &[1, 2, 3]), y(g, &[1, 4, 2])], 1),
+        ),
+        (
+            "kth_value",
+            |g| x(g, &[2, 4]).kth_value(&[0, 1, 2, 3]),
+            |g| x(g, &[2, 4]).kth_value(&[4]),
+        ),
+        (
+            "kth_value",
+            |g| x(g, &[2, 9]).kth_value(&[0, 1, 2, 3]),
+            |g| x(g, &[2, 9]).kth_value(&[0, 1, 2, 3, 4]),
+        ),
+        (
+            "histogram",
+            |g| x(g, &[9]).histogram(4096, [0.0, 1.0]),
+            |g| x(g, &[9]).histogram(4097, [0.0, 1.0]),
+        ),
+        (
+            "histogram",
+            |g| x(g, &[9]).histogram(1, [0.0, 1.0]),
+            |g| x(g, &[9]).histogram(1, [1.0, 1.0]),
+        ),
+        // Sizes that are kept lie side by side.
+        (
+            "reduce_sum",
+            |g| x(g, &[2, 3, 4]).sum_to([2, 3, 1]),
+            |g| x(g, &[2, 3, 4]).sum_to([2, 1, 4]),
+        ),
+        (
+            "broadcast",
+            |g| x(g, &[2, 1]).broadcast_to([2, 3]),
+            |g| x(g, &[1, 2]).broadcast_to([2, 3]),
+        ),
+        (
+            "add",
+            |g| x(g, &[2, 3]) + y(g, &[1, 3]),
+            |g| x(g, &[2, 3]) + y(g, &[1, 2]),
+        ),
+        (
+            "softmax_cross_entropy",
+            |g| x(g, &[2, 3]).softmax_cross_entropy(y(g, &[2]), 0.0),
+            |g| x(g, &[2, 3]).softmax_cross_entropy(y(g, &[3]), 0.0),
+        ),
+        (
+            "top_k_accuracy",
+            |g| x(g, &[2, 3]).top_k_accuracy(y(g, &[2]), 1),
+            |g| x(g, &[2, 3]).top_k_accuracy(y(g, &[3]), 1),
+        ),
+        (
+            "one_hot",
+            |g| x(g, &[2]).one_hot(3),
+            |g| x(g, &[2, 2]).one_hot(3),
+        ),
+        (
+            "covariance",
+            |g| x(g, &[1, 2, 3]).covariance(1e-5),
+            |g| x(g, &[2, 3]).covariance(1e-5),
+        ),
+        (
+            "newton_schulz",
+            |g| x(g, &[1, 2, 2]).newton_schulz(1, CovGrad::Symmetric),
+            |g| x(g, &[1, 2, 3]).newton_schulz(1, CovGrad::Symmetric),
+        ),
+        (
+            "newton_schulz",
+            |g| x(g, &[1, 2, 2]).newton_schulz(1, CovGrad::Symmetric),
+            |g| x(g, &[1, 2, 2]).newton_schulz(0, CovGrad::Symmetric),
+        ),
+        (
+            "random_uniform",
+            |g| x(g, &[1]).random_uniform([5]),
+            |g| x(g, &[2]).random_uniform([5]),
+        ),
+        (
+            "reshape",
+            |g| x(g, &[2, 3]).reshape([6]),
+            |g| x(g, &[2, 3]).reshape([5]),
+        ),
+    ];
+    for (i, (name, within, beyond)) in rules.iter().enumerate() {
+        let g = Graph::new();
+        within(&g);
+        let taken = g.check();
+        assert!(taken.is_ok(), "{name}, row {i}: {taken:?}");
+        let g = Graph::new();
+        beyond(&g);
+        let Err(error) = g.check() else {
+            panic!("{name}, row {i}: is taken");
+        };
+        assert!(error.to_string().contains(name), "row {i}: {error}");
     }
 }

@@ -107,6 +107,27 @@ fn planned_memory_is_what_the_adapter_reports() {
     assert!((used / planned - 1.0).abs() < 0.1, "{used} of {planned}");
 }
 
+/// Small states lie in buffers together, and each buffer is counted once: of what a store says that it takes, what is no
+/// arena is its states and little more.
+#[test]
+fn a_store_counts_each_of_its_buffers_once() {
+    let config = TrainConfig::resolve(TrainOptions {
+        norm: Some(Norm::Batch),
+        ..TrainOptions::default()
+    })
+    .unwrap();
+    let (loss, optimizer) = (config.loss, config.optimizer);
+    let shape = [2, 1, 28, 28];
+    let graph = training_step(&config.model(10), loss, &optimizer, shape, Mode::Train).unwrap();
+    let mut store = Store::new(&support::gpu(), 1);
+    let program = Program::compile(&graph, &mut store, CompileOptions::default()).unwrap();
+    let said = store.size_bytes() - program.memory().arenas;
+    let states: u64 = store.states().map(|(_, shape, _)| shape.size_bytes()).sum();
+    // Each begins at a multiple of what the device asks for.
+    let most = states + 256 * store.states().count() as u64;
+    assert!((states..=most).contains(&said), "{said} of {states}");
+}
+
 /// What `decorr train` prints before the first step. Nothing is run: the memory is only taken.
 #[test]
 fn memory_of_vgg11_and_resnet50_at_batch_128_is_what_the_adapter_reports() {

@@ -537,7 +537,7 @@ fn progress_is_right() {
     }
 }
 
-/// No number in any option ends in a panic or in a run without end.
+/// No number in any option ends in a panic or in a run without end, and what is refused names the option.
 #[test]
 fn extreme_numbers_are_refused_or_run() {
     let command = TrainOptions::augment_args(Command::new("train"));
@@ -558,14 +558,23 @@ fn extreme_numbers_are_refused_or_run() {
         ] {
             let option = format!("--{name}={value}");
             let command = TrainOptions::augment_args(Command::new("train"));
-            let Ok(matches) = command.try_get_matches_from(["train", &option]) else {
-                refused += 1;
-                continue;
-            };
-            let options = TrainOptions::from_arg_matches(&matches).unwrap();
-            let Ok(config) = TrainConfig::resolve(options) else {
-                refused += 1;
-                continue;
+            let resolved = command
+                .try_get_matches_from(["train", &option])
+                .map_err(|e| e.to_string())
+                .and_then(|matches| {
+                    let options = TrainOptions::from_arg_matches(&matches).unwrap();
+                    TrainConfig::resolve(options).map_err(|e| e.to_string())
+                });
+            let config = match resolved {
+                Ok(config) => config,
+                Err(why) => {
+                    // `--n-iter` is no part of `--first-n-iter`; a name or a kind of kernels is told without dashes.
+                    let words = why.split(|c: char| !c.is_alphanumeric() && c != '-');
+                    let mut words = words.map(|word| word.trim_matches('-'));
+                    assert!(words.any(|word| word == name), "{option}: {why}");
+                    refused += 1;
+                    continue;
+                }
             };
             // What is left is small enough to describe.
             let shape = [config.batch_size.min(4), 1, 28, 28];

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 
 use decorr::autodiff::gradients;
-use decorr::graph::Graph;
+use decorr::graph::{Graph, Init};
 use decorr::nn::{DeconvConv2d, DeconvLinear, DeconvOptions, Dropout, Layer, Linear, Mode};
 use decorr::ops::CovGrad;
 use decorr::program::{CompileOptions, Program, Store};
@@ -76,6 +76,44 @@ fn a_step_has_the_same_bits_every_time() {
         support::run(&g, &[("x", &random(9, 3 * 5 * 99))]).unwrap()
     };
     assert_eq!(run(), run());
+}
+
+/// First values follow from seed and name alone: tensors of one shape differ, other layers change nothing, and each spreads
+/// as its `Init` says.
+#[test]
+fn first_values_are_a_tensors_own() {
+    let first = |seed: u64, inits: &[(&str, Init)]| -> Vec<Vec<f32>> {
+        let g = Graph::new();
+        for (name, init) in inits {
+            let w = g.parameter(name, [100, 41], init.clone());
+            g.output(name, w.sum_to([1]));
+        }
+        let mut store = Store::new(&support::gpu(), seed);
+        Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        inits.iter().map(|(n, _)| store.read(n).unwrap()).collect()
+    };
+    for (init, deviation) in [
+        (Init::Uniform(0.5), 0.5 / 3f64.sqrt()),
+        (Init::Normal(0.5), 0.5),
+    ] {
+        let both = first(7, &[("a.weight", init.clone()), ("b.weight", init.clone())]);
+        assert!(both[0] != both[1], "{init:?}: two names, the same values");
+        let alone = |seed| first(seed, &[("b.weight", init.clone())]).remove(0);
+        assert!(both[1] == alone(7), "{init:?}: another layer changes it");
+        assert!(both[1] != alone(8), "{init:?}: the seed changes nothing");
+        for values in both {
+            let n = values.len() as f64;
+            let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+            let square = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
+            // Five standard errors of 4100 values, and of their variance.
+            assert!(mean.abs() < 5.0 * deviation / n.sqrt(), "{init:?}: {mean}");
+            let ratio = square / (deviation * deviation);
+            assert!((ratio - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "{ratio}");
+            if let Init::Uniform(bound) = init {
+                assert!(values.iter().all(|v| v.abs() <= bound));
+            }
+        }
+    }
 }
 
 #[test]

@@ -406,7 +406,11 @@ pub fn choose_adapter(choice: &AdapterChoice) -> Result<(wgpu::Instance, wgpu::A
 /// What decorr asks of `adapter` for a device of its own: WebGPU's default limits and, where there is more, larger buffers and
 /// bindings, timestamps and subgroups. No kernel depends on what the defaults do not have. A host adds its own wishes.
 pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
-    let offered = adapter.limits();
+    descriptor_of(&adapter.limits(), adapter.features())
+}
+
+/// Of an adapter with these limits and features.
+fn descriptor_of(offered: &wgpu::Limits, features: Features) -> wgpu::DeviceDescriptor<'static> {
     let limits = wgpu::Limits {
         max_buffer_size: offered.max_buffer_size,
         max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
@@ -417,10 +421,10 @@ pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'sta
         .fold(Features::empty(), |all, (_, feature)| all | *feature);
     wgpu::DeviceDescriptor {
         label: Some("decorr"),
-        required_features: adapter.features() & wanted,
+        required_features: features & wanted,
         // GL and old devices offer less than the default of limits that we do not use
         // (textures and the like): never ask for more than there is.
-        required_limits: limits.or_worse_values_from(&offered),
+        required_limits: limits.or_worse_values_from(offered),
         ..Default::default()
     }
 }
@@ -438,6 +442,31 @@ fn of_wgpu(error: wgpu::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Larger buffers and bindings where the adapter has them, no more of anything than it has, and no feature that decorr
+    /// does not use. (Software adapters bind no more than the default.)
+    #[test]
+    fn what_is_asked_for_is_what_the_adapter_has() {
+        let default = wgpu::Limits::default();
+        let offered = wgpu::Limits {
+            max_buffer_size: 5 << 30,
+            max_storage_buffer_binding_size: 3 << 30,
+            max_texture_dimension_2d: 2048,
+            max_compute_invocations_per_workgroup: 1024,
+            ..default.clone()
+        };
+        let used = Features::TIMESTAMP_QUERY | Features::SUBGROUP;
+        let asked = descriptor_of(&offered, used | Features::SHADER_F16);
+        assert_eq!(asked.required_features, used);
+        let wanted = wgpu::Limits {
+            max_compute_invocations_per_workgroup: default.max_compute_invocations_per_workgroup,
+            ..offered
+        };
+        assert_eq!(asked.required_limits, wanted);
+        let asked = descriptor_of(&default, Features::empty());
+        assert!(asked.required_features.is_empty());
+        assert_eq!(asked.required_limits, default);
+    }
 
     /// Whatever is asked of it then, and however wgpu words that.
     #[test]

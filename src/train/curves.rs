@@ -281,6 +281,35 @@ mod tests {
         );
     }
 
+    /// Runs are told apart: each has a colour of its own, as many of them as there are.
+    #[test]
+    fn each_run_has_its_colour() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curves.png");
+        let records = |place: f64| -> Vec<Record> {
+            let record = |step| Record {
+                split: Split::Train,
+                step,
+                epoch: 0,
+                loss: Some(place),
+                top1: Some(place),
+                lr: None,
+                seconds: 0.0,
+            };
+            (1..30).map(record).collect()
+        };
+        let all = [0.2, 0.5, 0.8].map(records);
+        for count in 2..=3 {
+            let runs: Vec<_> = all[..count].iter().map(|r| ("run", &r[..])).collect();
+            draw_curves(&path, "runs", &runs, Over::Steps).unwrap();
+            let image = image::open(&path).unwrap().into_rgb8();
+            for (i, &RGBColor(r, g, b)) in SERIES.iter().take(3).enumerate() {
+                let has = image.pixels().any(|p| p.0 == [r, g, b]);
+                assert_eq!(has, i < count, "colour {i} of {count} runs");
+            }
+        }
+    }
+
     #[test]
     fn any_number_of_records_gives_a_picture() {
         let dir = tempfile::tempdir().unwrap();
