@@ -346,7 +346,7 @@ impl Trained {
         }
         let (mut store, mut forward) = match self.on_device.take() {
             Some(there) => there,
-            None => self.to_device(inputs.len())?,
+            None => self.put_on_device(inputs.len())?,
         };
         let logits = forward.predict(&mut store, &inputs.concat());
         self.on_device = Some((store, forward));
@@ -364,7 +364,7 @@ impl Trained {
     }
 
     /// The network with its weights on a device, compiled for `count` pictures at once or as many as fit.
-    fn to_device(&mut self, count: usize) -> Result<(Store, Forward)> {
+    fn put_on_device(&mut self, count: usize) -> Result<(Store, Forward)> {
         self.check_channels()?;
         let gpu = match &self.gpu {
             Some(gpu) => Arc::clone(gpu),
