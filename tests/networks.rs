@@ -520,6 +520,7 @@ struct Training {
     classes: usize,
     images: Vec<usize>,
     lr: f32,
+    block: usize,
     eps: f32,
     momentum: f32,
     weight_decay: f32,
@@ -535,7 +536,7 @@ fn losses(training: &Training) -> Vec<f32> {
         width: training.width,
         ..Model::new(&training.model, norm.unwrap(), training.classes).unwrap()
     };
-    model.deconv.eps = training.eps;
+    (model.deconv.block, model.deconv.eps) = (training.block, training.eps);
     let shape = &training.images;
     let g = Graph::new();
     let logits = model.forward(g.input("images", shape.clone()), Mode::Train);
