@@ -1126,6 +1126,8 @@ fn a_quick_bench_says_what_the_adapter_is_good_for() {
         );
     }
     let words = report["summary"]["words"].to_string();
+    // Flags, as they are typed, not the names of the library.
+    assert!(!words.contains('`'), "{words}");
     for part in ["VGG-11 on CIFAR-10", "Measured", "good for"] {
         assert!(words.contains(part), "no {part:?} in {words}");
     }

@@ -129,6 +129,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         Some(time) => quick(&gpu, options.variants, time, progress)?,
         None => bench(&gpu, &options, progress)?,
     };
+    if let Some(summary) = &mut report.summary {
+        summary.words = summary.words.iter().map(|line| with_flags(line)).collect();
+    }
     report.comparison = baseline.map(|before| compare(&before, &report));
     if args.json {
         print_json(&report)?;
@@ -165,7 +168,7 @@ fn print_report(report: &Report) {
     if let Some(summary) = &report.summary {
         print("");
         for line in &summary.words {
-            print(with_flags(line));
+            print(line);
         }
     }
     if let Some(comparison) = &report.comparison {
