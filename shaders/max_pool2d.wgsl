@@ -1,6 +1,6 @@
 // Max pooling of NCHW images (floor mode, padding counts as nothing) and its gradient, which
 // goes to the first largest pixel of every window, in the order of rows. A NaN is larger than all numbers,
-// as in PyTorch: so bits are compared where a pixel is looked for.
+// as in PyTorch. So where a pixel is looked for, bits are compared: NaN == NaN is false.
 
 #import grid
 #import nan
@@ -10,7 +10,6 @@
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-// Each invocation computes one output.
 @compute @workgroup_size(64)
 fn forward(
     @builtin(workgroup_id) workgroup: vec3<u32>,

@@ -1,4 +1,4 @@
-//! Max pooling and its gradient. Bound: bytes of x and y, once each.
+//! Max pooling and its gradient. Bound: bytes of x and y once each; of the gradient those of x, y and both gradients.
 
 use super::Pool2d;
 use crate::graph::op::{Kernel, Lowered, Lowering, Slot};

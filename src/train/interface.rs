@@ -15,7 +15,7 @@ const MEAN: &str = "mean";
 const STD: &str = "std";
 const VERSION: &str = "decorr_version";
 
-/// Images with a longer side are no input of a network here.
+/// Most channels, rows or columns: far above all that is of use, and a damaged file cannot ask for all memory.
 const LONGEST_SIDE: usize = 1 << 16;
 
 /// The images that a network takes, and the names of its classes.

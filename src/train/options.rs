@@ -78,7 +78,7 @@ fn model_names() -> PossibleValuesParser {
     PossibleValuesParser::new(networks().map(|n| PossibleValue::new(n.name).help(n.about)))
 }
 
-/// A row's help, and the default as config.toml has it.
+/// A row's help, and the default as one types it: as in config.toml, without quotes and `.0`.
 #[cfg(feature = "cli")]
 fn help<T: Serialize>(text: &str, default: Option<T>) -> String {
     let value = default.and_then(|value| serde_json::to_string(&value).ok());
@@ -91,7 +91,8 @@ fn help<T: Serialize>(text: &str, default: Option<T>) -> String {
     }
 }
 
-/// The check of a row whose values are all possible. A check says what is wrong with a value.
+/// The check of a row that needs none here: all values are possible, or clap, [`super::TrainConfig::resolve`] or what opens
+/// the file refuses others. A check says what is wrong with a value.
 fn any<T>(_: &T) -> Option<String> {
     None
 }

@@ -42,7 +42,7 @@ impl Predictor {
         let classes = classes_of(&model, interface.shape)?;
         let mut store = Store::new(gpu, 0);
         let mut forward = Forward::new(Arc::new(model), &interface);
-        // A program has the states that are to be filled.
+        // Compiling makes the states in the store that the file then fills.
         forward.prepare(&mut store, 1)?;
         checkpoint::part_to_store(path, &tensors, &store, &checkpoint::MODEL)?;
         Ok(Self {
