@@ -100,25 +100,11 @@ impl Op for AvgPool2dGrad {
 
 #[cfg(test)]
 mod tests {
-    use super::Pool2d;
-    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+    use crate::ops::gradients::{Case, case, check, check_tiled};
+    use crate::ops::pool2d::tests::pool_cases;
 
     fn cases() -> Vec<Case> {
-        let mut cases = Vec::new();
-        for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)] {
-            let pool = Pool2d {
-                kernel_size,
-                stride,
-                padding,
-            };
-            let g = geometry(stride, padding, 1, 1);
-            cases.push(case(
-                &format!("avg_pool2d {kernel_size} {stride} {padding}"),
-                &[&[2, 3, 9, 7]],
-                move |t| t[0].avg_pool2d(pool),
-                move |t| reference::pool(&t[0], kernel_size, g, false),
-            ));
-        }
+        let mut cases = pool_cases("avg_pool2d", |x, pool| x.avg_pool2d(pool), false);
         cases.push(case(
             "global_avg_pool",
             &[&[2, 3, 5, 7]],

@@ -17,6 +17,7 @@ use crate::autodiff::gradients_from;
 use crate::graph::op::Variants;
 use crate::graph::tiles::{Tile, Tiles};
 use crate::graph::{Graph, Init, Kind, Role, Tensor};
+use crate::ops::Window;
 use crate::passes::Passes;
 use crate::program::CompileOptions;
 
@@ -79,6 +80,19 @@ pub(super) fn geometry(stride: usize, padding: usize, dilation: usize, groups: u
         dilation,
         groups,
     }
+}
+
+/// Windows of 3 x 2 pixels: dense, and with strides, padding and dilation.
+pub(super) fn windows() -> [(Geometry, Window); 3] {
+    [(1, 1, 1), (2, 2, 2), (1, 2, 2)].map(|(stride, padding, dilation)| {
+        let window = Window {
+            kernel_size: [3, 2],
+            stride,
+            padding,
+            dilation,
+        };
+        (geometry(stride, padding, dilation, 1), window)
+    })
 }
 
 /// Labels of seven rows; those below 0 fill up a batch.

@@ -199,22 +199,11 @@ impl Op for Col2im {
 
 #[cfg(test)]
 mod tests {
-    use super::Window;
-    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+    use crate::ops::gradients::{Case, case, check, check_tiled, reference, windows};
 
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
-        for g in [
-            geometry(1, 1, 1, 1),
-            geometry(2, 2, 2, 1),
-            geometry(1, 2, 2, 1),
-        ] {
-            let window = Window {
-                kernel_size: [3, 2],
-                stride: g.stride,
-                padding: g.padding,
-                dilation: g.dilation,
-            };
+        for (g, window) in windows() {
             let image = [2, 3, 7, 6];
             let columns =
                 reference::im2col(&reference::Tensor::from_fn(&image, |_| 0.0), [3, 2], g).shape;

@@ -454,7 +454,7 @@ impl Op for Col2imMatmul {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference};
+    use crate::ops::gradients::{Case, case, check, check_tiled, geometry, reference, windows};
 
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
@@ -478,17 +478,7 @@ mod tests {
                 y.reshape(&[40, 36])
             },
         ));
-        for g in [
-            geometry(1, 1, 1, 1),
-            geometry(2, 2, 2, 1),
-            geometry(1, 2, 2, 1),
-        ] {
-            let window = Window {
-                kernel_size: [3, 2],
-                stride: g.stride,
-                padding: g.padding,
-                dilation: g.dilation,
-            };
+        for (g, window) in windows() {
             let image = [2, 3, 7, 6];
             for (blocks, is_biased) in [(1, true), (3, false)] {
                 let features = 18 / blocks;

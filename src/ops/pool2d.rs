@@ -87,3 +87,33 @@ impl Pool2d {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::Pool2d;
+    use crate::graph::Tensor;
+    use crate::ops::gradients::{Case, case, geometry, reference};
+
+    /// Windows that overlap, touch and leave gaps, with padding and without.
+    pub(in crate::ops) fn pool_cases(
+        name: &str,
+        op: for<'g> fn(Tensor<'g>, Pool2d) -> Tensor<'g>,
+        is_max: bool,
+    ) -> Vec<Case> {
+        let of = |(kernel_size, stride, padding)| {
+            let pool = Pool2d {
+                kernel_size,
+                stride,
+                padding,
+            };
+            let g = geometry(stride, padding, 1, 1);
+            case(
+                &format!("{name} {kernel_size} {stride} {padding}"),
+                &[&[2, 3, 9, 7]],
+                move |t| op(t[0], pool),
+                move |t| reference::pool(&t[0], kernel_size, g, is_max),
+            )
+        };
+        [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1)].map(of).into()
+    }
+}

@@ -200,12 +200,12 @@ pub fn written_options(
     metadata.get("config").map(read).transpose()
 }
 
+/// What commands and `Trainer::save` say in a file that training goes on from, beside what all files say.
+pub(super) const OF_STATE: [&str; 2] = ["seconds", "seed"];
+
 /// Whether a file with such metadata has what training goes on from: states of the optimiser, too.
 pub(super) fn is_state(metadata: &BTreeMap<String, String>) -> bool {
-    // What commands and `Trainer::save` add for that.
-    ["seconds", "seed"]
-        .iter()
-        .any(|key| metadata.contains_key(*key))
+    OF_STATE.iter().any(|key| metadata.contains_key(*key))
 }
 
 /// The names of the classes in the order of their numbers, if the metadata has them.

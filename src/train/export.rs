@@ -19,7 +19,7 @@ pub fn export(from: &Path, out: &Path) -> Result<usize> {
     let fail = |message: String| Error::checkpoint(&file, message);
     let (mut tensors, mut metadata) = checkpoint::load(&file)?;
     if checkpoint::is_state(&metadata) {
-        metadata.retain(|key, _| !["seconds", "seed"].contains(&key.as_str()));
+        metadata.retain(|key, _| !checkpoint::OF_STATE.contains(&key.as_str()));
         // The state that a run is resumed from: what optimisers keep is nothing of the network.
         let is_of_network = |name: &str| {
             let last = name.rsplit('.').next().unwrap_or(name);

@@ -73,20 +73,29 @@ impl ImageInput {
         let Some(raw) = self.raw else {
             return g.input("images", self.shape);
         };
-        let per_channel = |name: &str, values: Vec<f32>| {
-            let shape = [1, values.len(), 1, 1];
-            g.state(name, shape, Role::Scratch, Init::Values(values.into()))
-        };
-        let mean = per_channel("normalise.mean", raw.mean);
-        let std = per_channel("normalise.std", raw.std);
         match raw.are_bytes {
             true => {
                 let words = g.input("images", [self.shape.len().div_ceil(4)]);
+                let [mean, std] = scales(g, &raw.mean, &raw.std);
                 words.unpack_pixels(mean, std, self.shape)
             }
-            false => (g.input("images", self.shape) - mean) / std,
+            false => normalised(g.input("images", self.shape), &raw.mean, &raw.std),
         }
     }
+}
+
+/// `images` [N, C, H, W] less the mean and divided by the deviation of their channel.
+pub(super) fn normalised<'g>(images: Tensor<'g>, mean: &[f32], std: &[f32]) -> Tensor<'g> {
+    let [mean, std] = scales(images.graph(), mean, std);
+    (images - mean) / std
+}
+
+/// Mean and deviation, [1, C, 1, 1] each.
+fn scales<'g>(g: &'g Graph, mean: &[f32], std: &[f32]) -> [Tensor<'g>; 2] {
+    [("normalise.mean", mean), ("normalise.std", std)].map(|(name, values)| {
+        let init = Init::Values(values.to_vec().into());
+        g.state(name, [1, values.len(), 1, 1], Role::Scratch, init)
+    })
 }
 
 /// Forward, backward, optimiser, running statistics and metrics as one graph.

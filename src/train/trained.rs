@@ -13,12 +13,13 @@ use serde::{Serialize, Serializer};
 use super::checkpoint::{self, HostTensor, Tensors};
 use super::config::TrainConfig;
 use super::fold;
+use super::graphs::normalised;
 use super::interface::Interface;
 use super::options::TrainOptions;
 use super::predictor::Forward;
 use crate::data::{self, Transform};
 use crate::gpu::{AdapterChoice, Gpu};
-use crate::graph::{Graph, Init, Kind, Role, Tensor};
+use crate::graph::{Graph, Kind, Tensor};
 use crate::models::{ConvInput, Form, Model, Network, Norm, network, networks};
 use crate::nn::{DeconvOptions, Mode, part_of_weight};
 use crate::program::Store;
@@ -286,14 +287,7 @@ impl Trained {
     /// # Errors
     /// [`Error::Config`] if it has fewer convolutions, [`Error::Shape`] if the image is too small.
     pub fn conv_input<'g>(&self, image: Tensor<'g>, n: usize) -> Result<ConvInput<'g>> {
-        let per_channel = |name: &str, values: &[f32]| {
-            let init = Init::Values(values.to_vec().into());
-            let shape = [1, values.len(), 1, 1];
-            image.graph().state(name, shape, Role::Scratch, init)
-        };
-        let mean = per_channel("normalise.mean", &self.transform.mean);
-        let std = per_channel("normalise.std", &self.transform.std);
-        let x = (image - mean) / std;
+        let x = normalised(image, &self.transform.mean, &self.transform.std);
         let input = self.model.conv_input(x, Mode::Eval, n);
         input.map_err(|e| match e {
             // What to do about it is another thing than in training.
