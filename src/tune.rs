@@ -124,7 +124,7 @@ pub fn measure(
 ) -> Result<Vec<Timing>> {
     let classes: Vec<Class> = Class::all().filter(|&class| wanted(class)).collect();
     let mut timings = Vec::new();
-    // Memory and pipelines stay; the operands of the class before do not.
+    // The memory stays; the operands of the class before do not.
     let workspace = Workspace::new(gpu);
     for (done, &class) in classes.iter().enumerate() {
         tell(Event::Progress(done, classes.len()));

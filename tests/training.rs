@@ -402,6 +402,12 @@ fn the_step_loop_makes_no_allocation_and_no_pipeline() {
         before.buffers > 0 && before.compute_pipelines > 0,
         "the counters count"
     );
+    // Another network of the same kind has its own memory, and the device's pipelines.
+    let mut another = Store::new(&gpu, 2);
+    let _program = Program::compile(&graph, &mut another, CompileOptions::default()).unwrap();
+    let after = gpu.counters();
+    assert!(after.buffers > before.buffers);
+    assert_eq!(after.compute_pipelines, before.compute_pipelines);
 }
 
 #[test]

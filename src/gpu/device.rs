@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wgpu::{DeviceType, Features};
 
+use super::PipelineCache;
 use super::adapter::{self, AdapterChoice};
 use crate::{Error, Result};
 
@@ -52,6 +53,7 @@ pub struct Gpu {
     lost: Arc<OnceLock<String>>,
     /// Bytes given to [`Gpu::upload`] since they were last waited for.
     uploading: AtomicU64,
+    pub(crate) pipelines: PipelineCache,
 }
 
 /// How many GPU objects exist, by wgpu's internal counters.
@@ -156,6 +158,7 @@ impl Gpu {
             uncaught: Arc::default(),
             lost: Arc::default(),
             uploading: AtomicU64::new(0),
+            pipelines: PipelineCache::default(),
         })
     }
 

@@ -1,5 +1,5 @@
 //! The GPU as bytes and WGSL: adapters, the device, WGSL expansion, pipelines, rings of mapped
-//! buffers, what programs share. Knows nothing of tensors.
+//! buffers, memory that programs share. Knows nothing of tensors.
 
 mod adapter;
 mod device;
@@ -10,8 +10,7 @@ mod workspace;
 
 pub use adapter::{AdapterChoice, AdapterSummary, list_adapters};
 pub use device::{Counters, Gpu, choose_adapter, device_descriptor};
-pub(crate) use pipelines::Pipeline;
-pub(crate) use pipelines::PipelineCache;
+pub(crate) use pipelines::{Pipeline, PipelineCache};
 pub(crate) use ring::{RING_SLOTS, read_back};
 pub(crate) use ring::{Readback, Upload};
 pub use workspace::Workspace;

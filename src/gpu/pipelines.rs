@@ -1,7 +1,7 @@
 //! Compute pipelines, made once for every different WGSL text.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Gpu;
 use super::wgsl::{self, Interface};
@@ -15,10 +15,17 @@ pub(crate) struct Pipeline {
     pub(crate) interface: Interface,
 }
 
-/// Pipelines by WGSL text and entry point.
-#[derive(Clone, Debug, Default)]
+/// More than any few networks have. A program that makes network after network without end forgets all at this number
+/// and begins anew; programs keep the pipelines that they run.
+const MOST: usize = 4096;
+
+type Pipelines = HashMap<(String, &'static str), Arc<Pipeline>>;
+
+/// A device's pipelines by WGSL text and entry point: networks have most of their kernels in common, and drivers take
+/// milliseconds to make one.
+#[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
-    pipelines: HashMap<(String, &'static str), Arc<Pipeline>>,
+    pipelines: Mutex<Pipelines>,
 }
 
 impl PipelineCache {
@@ -27,14 +34,14 @@ impl PipelineCache {
     /// # Errors
     /// [`Error::Shader`] if naga or the driver refuses it.
     pub(crate) fn get(
-        &mut self,
+        &self,
         gpu: &Gpu,
         label: &str,
         source: String,
         entry: &'static str,
     ) -> Result<Arc<Pipeline>> {
         let key = (source, entry);
-        if let Some(pipeline) = self.pipelines.get(&key) {
+        if let Some(pipeline) = self.pipelines().get(&key) {
             return Ok(Arc::clone(pipeline));
         }
         let module = wgsl::validate(label, &key.0)?;
@@ -69,7 +76,17 @@ impl PipelineCache {
         };
         let made = gpu.watch(make).map_err(|error| error.of_shader(label));
         let pipeline = Arc::new(made?);
-        self.pipelines.insert(key, Arc::clone(&pipeline));
+        let mut pipelines = self.pipelines();
+        if pipelines.len() >= MOST {
+            pipelines.clear();
+        }
+        pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
+    }
+
+    /// Not locked while a pipeline is made: threads make theirs side by side. A panic elsewhere leaves the map whole.
+    fn pipelines(&self) -> MutexGuard<'_, Pipelines> {
+        let pipelines = self.pipelines.lock();
+        pipelines.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,24 +1,18 @@
-//! What programs whose steps are run in turn share: memory of computed tensors, and pipelines.
+//! What programs whose steps are run in turn share: memory of computed tensors.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wgpu::BufferUsages;
 
-use super::{Gpu, PipelineCache};
+use super::Gpu;
 use crate::Result;
 
-/// Memory for computed tensors, and pipelines. The device runs steps one after the other and nothing computed
+/// Memory for computed tensors. The device runs steps one after the other and nothing computed
 /// outlives a step, so the programs of several models can do with one.
 #[derive(Debug)]
 pub struct Workspace {
     gpu: Arc<Gpu>,
-    caches: Mutex<Caches>,
-}
-
-#[derive(Debug, Default)]
-struct Caches {
-    arenas: Vec<wgpu::Buffer>,
-    pipelines: PipelineCache,
+    arenas: Mutex<Vec<wgpu::Buffer>>,
 }
 
 impl Workspace {
@@ -26,7 +20,7 @@ impl Workspace {
     pub fn new(gpu: &Arc<Gpu>) -> Arc<Self> {
         Arc::new(Self {
             gpu: Arc::clone(gpu),
-            caches: Mutex::default(),
+            arenas: Mutex::default(),
         })
     }
 
@@ -37,7 +31,7 @@ impl Workspace {
 
     /// Bytes of its memory for computed tensors.
     pub fn size_bytes(&self) -> u64 {
-        self.caches().arenas.iter().map(wgpu::Buffer::size).sum()
+        self.arenas().iter().map(wgpu::Buffer::size).sum()
     }
 
     /// Writes `value` into all memory that steps compute in. No step may read there what it has not written, so what it
@@ -47,7 +41,7 @@ impl Workspace {
     /// What the device reported.
     pub fn fill(&self, value: f32) -> Result<()> {
         let some = vec![value; 1 << 18];
-        for arena in &self.caches().arenas {
+        for arena in self.arenas().iter() {
             for offset in (0..arena.size()).step_by(4 * some.len()) {
                 let len = (arena.size() - offset).min(4 * some.len() as u64) as usize;
                 self.gpu
@@ -62,7 +56,7 @@ impl Workspace {
     /// # Errors
     /// As [`Gpu::buffer`].
     pub(crate) fn arena(&self, k: usize, size_bytes: u64) -> Result<wgpu::Buffer> {
-        let arenas = &mut self.caches().arenas;
+        let mut arenas = self.arenas();
         if let Some(arena) = arenas.get(k)
             && arena.size() >= size_bytes
         {
@@ -75,13 +69,8 @@ impl Workspace {
         Ok(arena)
     }
 
-    /// Does `work` with the pipelines: a network's evaluation has most of its kernels from training.
-    pub(crate) fn with_pipelines<T>(&self, work: impl FnOnce(&mut PipelineCache) -> T) -> T {
-        work(&mut self.caches().pipelines)
-    }
-
-    /// A panic elsewhere leaves them whole: both only grow.
-    fn caches(&self) -> MutexGuard<'_, Caches> {
-        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic elsewhere leaves them whole: they only grow.
+    fn arenas(&self) -> MutexGuard<'_, Vec<wgpu::Buffer>> {
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,6 @@ use wgpu::BufferUsages;
 
 use super::plan::{Plan, PlannedKernels, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
-use crate::gpu::PipelineCache;
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
 use crate::graph::op::{Grid, Slot, Variants, fold_workgroups};
 use crate::graph::{Cost, Graph, Kind};
@@ -50,10 +49,7 @@ impl Program {
         let (graph, memory) = (&plan.graph, plan.memory);
         let places = Places::new(&plan, store)?;
 
-        let (dispatches, params) = {
-            let bind = |pipelines: &mut _| bind(&gpu, &places, pipelines);
-            store.workspace().with_pipelines(bind)?
-        };
+        let (dispatches, params) = bind(&gpu, &places)?;
         let mut pipelines: Vec<_> = dispatches
             .iter()
             .map(|d| Arc::as_ptr(&d.pipeline))
@@ -195,11 +191,7 @@ impl<'a> Places<'a> {
 }
 
 /// The dispatches of a plan, and the one buffer of their parameters.
-fn bind(
-    gpu: &Gpu,
-    places: &Places<'_>,
-    pipelines: &mut PipelineCache,
-) -> Result<(Vec<Bound>, wgpu::Buffer)> {
+fn bind(gpu: &Gpu, places: &Places<'_>) -> Result<(Vec<Bound>, wgpu::Buffer)> {
     let alignment = gpu.limits().min_uniform_buffer_offset_alignment as usize;
     let mut bytes: Vec<u8> = Vec::new();
     let mut kernels = Vec::new();
@@ -207,7 +199,7 @@ fn bind(
         let kernel = &dispatch.kernel;
         let label = format!("{} ({})", planned.name, kernel.name);
         let source = wgsl::expand(kernel.name, &kernel.source, &kernel.constants)?;
-        let pipeline = pipelines.get(gpu, &label, source, kernel.entry)?;
+        let pipeline = gpu.pipelines.get(gpu, &label, source, kernel.entry)?;
         bytes.resize(bytes.len().next_multiple_of(alignment), 0);
         let offset = bytes.len();
         bytes.extend(pipeline.interface.pack(&label, dispatch.params.iter())?);

@@ -42,7 +42,7 @@ impl Store {
         Self::in_workspace(&Workspace::new(gpu), seed)
     }
 
-    /// An empty store whose programs share memory of computed tensors, and pipelines, with those of the other stores in
+    /// An empty store whose programs share memory of computed tensors with those of the other stores in
     /// `workspace`: for several models whose steps are run in turn.
     pub fn in_workspace(workspace: &Arc<Workspace>, seed: u64) -> Self {
         Self {
