@@ -16,6 +16,7 @@ use decorr::train::{
 fn options(out: &Path) -> TrainOptions {
     TrainOptions {
         model: Some("cnn".into()),
+        width: Some(0.5),
         norm: Some(Norm::Deconv),
         block: Some(8),
         batch_size: Some(16),

@@ -150,6 +150,9 @@ fn every_model_with_every_norm_learns_on_the_built_in_images() {
         for norm in Norm::ALL {
             let mut model = Model::new(name, norm, 10).unwrap();
             model.deconv.block = 16;
+            if name == "cnn" {
+                model.width = 0.5;
+            }
             let sgd = Optimizer::from(Sgd::default().momentum(0.9));
             let loss = Loss::CrossEntropy { smoothing: 0.0 };
             let graph = training_step(&model, loss, &sgd, [batch, 1, 28, 28], Mode::Train).unwrap();
@@ -204,6 +207,7 @@ fn live_steps_are_those_of_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let of = |norm: Norm, out: &Path| TrainOptions {
         model: Some("cnn".into()),
+        width: Some(0.5),
         norm: Some(norm),
         block: Some(16),
         batch_size: Some(24),
@@ -416,6 +420,7 @@ fn frozen_steps_run_in_turn_with_others() {
     let out = dir.path().join("run");
     run(TrainOptions {
         model: Some("cnn".into()),
+        width: Some(0.25),
         batch_size: Some(16),
         block: Some(8),
         lr: Some(0.01),
