@@ -263,6 +263,26 @@ mod tests {
         assert_eq!(colour.with_channels(3), colour);
     }
 
+    /// Beside an edge the filter goes below black and beyond white.
+    #[test]
+    fn a_smaller_picture_is_as_dark_and_as_bright_at_most() {
+        let (height, width) = (30, 40);
+        let edges = |i: usize| f32::from(u8::from(i % width < 17 && i / width > 10));
+        let picture = Picture {
+            channels: 3,
+            height,
+            width,
+            data: (0..3 * height * width)
+                .map(|i| 0.25 + 0.5 * edges(i % (height * width)))
+                .collect(),
+        };
+        let small = picture.scaled_down(13).unwrap();
+        assert_eq!((small.channels, small.height, small.width), (3, 10, 13));
+        assert!(small.data.iter().all(|v| (0.25..=0.75).contains(v)));
+        assert!(small.data.contains(&0.25) && small.data.contains(&0.75));
+        assert_eq!(picture.scaled_down(40).unwrap(), picture);
+    }
+
     #[test]
     fn kinds_of_files() {
         let grey = DynamicImage::ImageLuma16(ImageBuffer::from_pixel(3, 2, Luma([32768])));

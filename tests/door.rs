@@ -192,6 +192,17 @@ fn recorded_steps_take_buffers_and_values_and_leave_outputs_on_the_device() {
     assert_eq!(read(&gpu, &y.buffer, y.offset, 5), expected);
     let sum = program.output_on_device("sum").unwrap();
     assert_eq!(read(&gpu, &sum.buffer, sum.offset, 1), [6.5]);
+    // Both lie in one buffer, so that one of them does not begin it.
+    assert!(y.offset > 0 || sum.offset > 0);
+    for output in [y, sum] {
+        let wgpu::BindingResource::Buffer(bound) = output.binding() else {
+            panic!("a binding of no buffer");
+        };
+        assert_eq!(*bound.buffer, output.buffer);
+        assert_eq!(bound.offset, output.offset);
+        let bytes = bound.size.map(std::num::NonZero::get);
+        assert_eq!(bytes, Some(output.shape.size_bytes()));
+    }
     // Steps of either kind go on from each other.
     assert_eq!(program.steps_done(), 0);
     let outputs = program.run(&[("x", &X), ("w", &[0.0])]).unwrap();

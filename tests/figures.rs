@@ -429,6 +429,43 @@ fn figure_2_of_a_sample_in_float64() {
     is_covariance(&figure.cov, &centred);
 }
 
+/// Of 3 x 3 patches of three colours, every eighth of 24 x 24 are 9, fewer than the 27 values of one.
+#[test]
+fn few_patches_are_said_where_a_stride_leaves_few() {
+    let picture = astronaut(24);
+    let network = trained();
+    let notices = |sampling_stride| {
+        let statistics = WhitenOptions {
+            sampling_stride,
+            ..STATISTICS
+        };
+        let of_fig2 = Fig2Options { statistics, ..FIG2 };
+        let of_fig3 = SceneOptions {
+            statistics,
+            ..SceneOptions::default()
+        };
+        let of_fig9 = Fig9Options {
+            layer: 1,
+            block: Some(3),
+            statistics,
+            ..FIG9
+        };
+        let of_fig2 = fig2(&gpu(), [Ok(picture.clone())], None, of_fig2).unwrap();
+        let of_fig3 = fig3(&gpu(), &picture, of_fig3).unwrap();
+        let of_fig9 = fig9(&gpu(), &picture, &network, of_fig9).unwrap();
+        [
+            of_fig2.report.notice,
+            of_fig3.numbers.report.notice,
+            of_fig9.report.notice,
+        ]
+    };
+    assert_eq!(notices(1), [None; 3]);
+    for notice in notices(8) {
+        let notice = notice.expect("9 patches are few");
+        assert!(notice.contains("fewer patches than values"), "{notice}");
+    }
+}
+
 /// The network that comes along, up to the input of its 5th convolution, in float64.
 fn vgg_features(picture: &Picture) -> Tensor {
     let path = root().join("assets/vgg11-cifar10.safetensors");

@@ -388,6 +388,39 @@ fn parts_of_batches_of_bytes_are_the_batch() {
 }
 
 /// A formula as loss is the loss of that formula; parts of a batch are the batch, without statistics.
+/// What a step reports is of the weights that it began with, over its whole batch.
+#[test]
+fn a_step_reports_loss_and_top1_of_its_images() {
+    let raw: Vec<f32> = bytes(50, 1).iter().map(|&b| f32::from(b) / 255.0).collect();
+    for parts in [1, 5] {
+        let model = Sequential::new()
+            .add("flatten", Flatten)
+            .add("fc", Linear::new(LEN, CLASSES));
+        let options = options().batch_size(50).accumulate(parts);
+        let mut trainer = trainer(model, options).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let logits = trainer.predict(&raw).unwrap();
+            let (mut loss, mut hits) = (0.0, 0.0);
+            for (row, label) in logits.chunks(CLASSES).zip(labels(50)) {
+                let own = f64::from(row[usize::from(label)]);
+                let sum: f64 = row.iter().map(|&v| f64::from(v).exp()).sum();
+                loss += sum.ln() - own;
+                hits += f64::from(u8::from(row.iter().all(|&v| f64::from(v) <= own)));
+            }
+            let step = trainer.step().unwrap();
+            let near = |a: f32, b: f64| (f64::from(a) - b / 50.0).abs() < 1e-4;
+            assert!(
+                near(step.loss, loss) && near(step.top1, hits),
+                "{step:?}, not {loss} and {hits} of 50, in {parts} parts"
+            );
+            seen.push(hits);
+        }
+        // Neither all nor none, so that other ranks than the first would show.
+        assert!(seen.iter().any(|&hits| hits < 40.0), "{seen:?}");
+    }
+}
+
 #[test]
 fn losses_networks_and_steps_of_ones_own() {
     let small = || {

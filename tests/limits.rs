@@ -20,6 +20,62 @@ fn compile(g: &Graph) -> Result<Program, Error> {
     )
 }
 
+/// Numbers of a line, in their order.
+fn numbers(line: &str) -> Vec<f64> {
+    let words = line.split(|c: char| !c.is_ascii_digit() && c != '.');
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn what_a_program_says_of_itself_is_what_it_has() {
+    let g = Graph::new();
+    let x = g.input("x", [1 << 18]);
+    // Two of these are alive at a time: memory is used again.
+    let y = (0..4).fold(x, |x, i| {
+        let sums = x.reshape([1 << 9, 1 << 9]).permute(&[1, 0]);
+        sums.named(&format!("turned{i}")).reshape([1 << 18])
+    });
+    let kept = g.parameter("kept", [1 << 17], Init::Constant(0.0));
+    kept.assign(kept + y.slice(0, 0, 2, 1 << 17));
+    g.output("y", y.square().sum_to([1]));
+    let program = compile(&g).unwrap();
+    let text = program.describe();
+    let lines: Vec<&str> = text.lines().collect();
+    let [sums, memory] = lines[lines.len() - 2..] else {
+        panic!("{text}");
+    };
+    let cost = program.cost();
+    let counts = [
+        program.dispatch_count() as f64,
+        program.pipeline_count() as f64,
+        program.barrier_count() as f64,
+        cost.flops as f64 / 1e9,
+        cost.bytes as f64 / 1e9,
+    ];
+    let of = program.memory();
+    assert!(of.live < of.unshared && of.states > 0, "{of:?}");
+    let bytes = [
+        of.peak(),
+        of.arenas,
+        of.live,
+        of.unshared,
+        of.states,
+        of.other,
+    ];
+    let mib = bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    for (line, wanted, digit) in [(sums, &counts[..], 1e-3), (memory, &mib, 1e-2)] {
+        let found = numbers(line);
+        assert_eq!(found.len(), wanted.len(), "{line}");
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!(
+                (found - wanted).abs() <= 0.51 * digit,
+                "{found}, not {wanted}: {line}"
+            );
+        }
+    }
+    assert_eq!(lines.len(), program.dispatch_count() + 3, "{text}");
+}
+
 #[test]
 fn a_tensor_beyond_the_binding_limit_is_named() {
     let g = Graph::new();

@@ -483,6 +483,19 @@ fn operations_are_twice_the_known_multiply_adds() {
         let billions = summary.flops as f64 / 2e9;
         assert!((billions - known).abs() < 0.006, "{name}: {billions}");
     }
+    // By hand: positions x inputs x outputs, once for each image, whatever is done once a batch.
+    let plain = 28 * 28 * 9 * 32 + 14 * 14 * 288 * 64 + 7 * 7 * 576 * 128 + 1152 * 10;
+    // D meets the weights of the first two convolutions, the patches of the third, and the 9 blocks of the last layer's input.
+    let of_patches = 7 * 7 * 576 * 576 + 9 * 128 * 128;
+    for (norm, known) in [
+        (Norm::None, plain),
+        (Norm::Batch, plain),
+        (Norm::Deconv, plain + of_patches),
+    ] {
+        let all = summaries(None, Some(norm)).unwrap();
+        let cnn = all.iter().find(|s| s.name == "cnn").unwrap();
+        assert_eq!(cnn.flops, 2 * known, "{norm:?}");
+    }
 }
 
 /// A narrow model of every network in every form with every norm, and images for it.
@@ -685,8 +698,21 @@ fn folded_networks_give_the_same_logits() {
 
 /// A convolution that pads cannot hold channel deconvolution, and says so.
 fn channel_networks_of_linear_layers_fold_too(from: &Path, out: &Path) {
-    for (name, folds) in [("linear", true), ("mlp", true), ("cnn", false)] {
-        let model = |norm| Model::new(name, norm, 10).unwrap();
+    for (name, eps, folds) in [
+        ("linear", None, true),
+        ("linear", Some(0.5), true),
+        ("mlp", None, true),
+        ("mlp", Some(0.5), true),
+        ("cnn", None, false),
+    ] {
+        let model = |norm| {
+            let mut model = Model::new(name, norm, 10).unwrap();
+            model.deconv.eps = eps.unwrap_or(model.deconv.eps);
+            model
+        };
+        // As a run says what it was trained with; a file that does not is taken to have the default.
+        let config = eps.map(|eps| ("config".into(), format!("eps = {eps:?}")));
+        let metadata = BTreeMap::from_iter(config);
         let shape = [3, 1, 28, 28];
         let images: Vec<f32> = noise("images", 3 * 784).iter().map(|&v| v as f32).collect();
         let run = |program: &mut Program| {
@@ -708,7 +734,7 @@ fn channel_networks_of_linear_layers_fold_too(from: &Path, out: &Path) {
             }
         }
         checkpoint::to_store(from, &tensors, &store, &checkpoint::MODEL).unwrap();
-        checkpoint::save(from, &tensors, &BTreeMap::new()).unwrap();
+        checkpoint::save(from, &tensors, &metadata).unwrap();
         let expected = run(&mut channel);
         match decorr::train::export(from, out) {
             Ok(_) if folds => {

@@ -282,6 +282,58 @@ fn two_nodes_over_the_same_tensors_are_one_dispatch() {
     assert!((joined.1["both"][9] - expected).abs() < 1e-5);
 }
 
+/// Each kernel of sums has two results of its own here: of rows, of many short rows, of columns.
+#[test]
+fn two_sums_over_the_same_tensor_are_one_dispatch() {
+    for [outer, mid, inner] in [
+        [2, 3, 700],
+        [2, 3, 37],
+        [2, 130, 12],
+        [2, 130, 5],
+        [50, 8, 1],
+        [50, 7, 1],
+    ] {
+        let g = Graph::new();
+        let x = g.input("x", [outer, mid, inner]);
+        g.output("mean", x.mean_to([1, mid, 1]));
+        g.output("of_squares", x.square().mean_to([1, mid, 1]));
+        let value = |i: usize| (i * 37 % 101) as f32 / 50.0 - 0.7;
+        let values: Vec<f32> = (0..outer * mid * inner).map(value).collect();
+        let [joined, apart] = [true, false].map(|join_pairs| {
+            let passes = Passes {
+                join_pairs,
+                ..Passes::ALL
+            };
+            let options = CompileOptions {
+                passes,
+                ..support::compile_options()
+            };
+            let mut store = Store::new(&support::gpu(), 1);
+            let mut program = Program::compile(&g, &mut store, options).unwrap();
+            let count = program.dispatch_count();
+            (count, program.run(&[("x", &values)]).unwrap().values)
+        });
+        let shape = [outer, mid, inner];
+        assert!(joined.0 < apart.0, "{shape:?}: {} dispatches", joined.0);
+        for m in 0..mid {
+            let row = values.chunks(inner).skip(m).step_by(mid).flatten();
+            let row: Vec<f64> = row.map(|&v| f64::from(v)).collect();
+            let count = row.len() as f64;
+            let mean = row.iter().sum::<f64>() / count;
+            let of_squares = row.iter().map(|v| v * v).sum::<f64>() / count;
+            for (name, wanted) in [("mean", mean), ("of_squares", of_squares)] {
+                for (of, found) in [("joined", &joined.1), ("apart", &apart.1)] {
+                    let found = f64::from(found[name][m]);
+                    assert!(
+                        (found - wanted).abs() < 1e-5,
+                        "{shape:?}: {name}[{m}] {of} is {found}, not {wanted}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn joined_updates_are_the_updates() {
     let apart = Passes {

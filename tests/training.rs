@@ -481,6 +481,8 @@ fn a_run_begins_with_the_weights_of_another() {
         "fc.bias".into(),
         changed("fc.bias", &[5])["fc.bias"].clone(),
     );
+    of_five.insert("a.weight".into(), first["fc.bias"].clone());
+    of_five.remove("conv2.bias").unwrap();
     let config = of(&path("tuned"), Some(&save(&of_five)), 1, 1e-30);
     let config = TrainConfig::resolve(config).unwrap();
     let mut notices = String::new();
@@ -491,10 +493,13 @@ fn a_run_begins_with_the_weights_of_another() {
         }
     })
     .unwrap();
-    assert!(
-        notices.contains("the number of classes is another: fc.bias; fc.weight"),
-        "{notices}"
-    );
+    for said in [
+        "New, since the number of classes is another: fc.bias; fc.weight",
+        "New, since the file lacks them: conv2.bias",
+        "Left out, since this network lacks them: a.weight",
+    ] {
+        assert!(notices.contains(said), "{notices}");
+    }
     let tuned = weights(&path("tuned"));
     assert_eq!(tuned["fc.weight"].shape, shape);
     assert_eq!(tuned["conv1.weight"].data, first["conv1.weight"].data);

@@ -46,6 +46,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_cosine_falls_to_its_end_and_stays_there() {
+        let schedule = Schedule::Cosine {
+            t_max: 8,
+            eta_min: 0.2,
+        };
+        let rates: Vec<f32> = (0..40).map(|t| schedule.lr(1.0, t)).collect();
+        assert_eq!((rates[0], rates[4], rates[8]), (1.0, 0.6, 0.2));
+        assert!(rates.is_sorted_by(|a, b| a >= b), "{rates:?}");
+        assert!(rates[8..].iter().all(|&rate| rate == 0.2), "{rates:?}");
+    }
+
+    #[test]
     fn step_schedule_drops_in_time() {
         let schedule = Schedule::StepLr {
             step_size: 10,

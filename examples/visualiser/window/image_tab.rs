@@ -491,3 +491,30 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use decorr::gpu::AdapterChoice;
+
+    use super::*;
+
+    /// Of four images that end a quarter of a second apart, three begin after the first ends.
+    #[test]
+    fn the_speed_shown_is_of_the_images_between_the_first_and_the_last() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let mut tab = ImageTab::new(gpu, Opened::read(None).unwrap());
+        tab.milliseconds = 250.0;
+        let begin = Instant::now();
+        for i in 0..4 {
+            let shown = tab.speed().contains("images/s");
+            assert_eq!(shown, i > 2, "after {i} images: {}", tab.speed());
+            tab.finished
+                .push_back(begin + i * Duration::from_millis(250));
+        }
+        let speed = tab.speed();
+        assert!(
+            speed.starts_with("250.0 ms an image, 4.0 images/s on "),
+            "{speed}"
+        );
+    }
+}
