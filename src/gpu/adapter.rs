@@ -56,7 +56,10 @@ fn parse_backend(name: &str) -> Result<Backends> {
         "vulkan" | "vk" => Ok(Backends::VULKAN),
         "metal" => Ok(Backends::METAL),
         "dx12" => Ok(Backends::DX12),
-        "gl" => Ok(Backends::GL),
+        "gl" if cfg!(feature = "gl") => Ok(Backends::GL),
+        "gl" => Err(Error::Config(
+            "OpenGL is not in this build: its feature `gl` is off".into(),
+        )),
         _ => Err(Error::Config(format!(
             "no backend is called {name:?}; there are vulkan, metal, dx12 and gl"
         ))),

@@ -230,15 +230,21 @@ impl Graph {
     /// single number, stands in for the result.
     #[track_caller]
     pub fn add<'g>(&'g self, op: impl Op, inputs: &[Tensor<'g>]) -> Tensor<'g> {
+        // One function for all ops, which is compiled once.
+        self.add_shared(Arc::new(op), inputs)
+    }
+
+    #[track_caller]
+    fn add_shared<'g>(&'g self, op: Arc<dyn Op>, inputs: &[Tensor<'g>]) -> Tensor<'g> {
         let name = op.name();
         if inputs.iter().any(|x| !std::ptr::eq(x.graph(), self)) {
             self.fail(Error::graph(name, "an input is a tensor of another graph"));
             return self.push(Kind::Input, vec![], Shape::default(), name.into());
         }
         let ids: Vec<TensorId> = inputs.iter().map(|x| x.id()).collect();
-        let shape = self.list().output_shape(&op, &ids);
+        let shape = self.list().output_shape(op.as_ref(), &ids);
         match shape {
-            Ok(shape) => self.push(Kind::Op(Arc::new(op)), ids, shape, self.scoped(name)),
+            Ok(shape) => self.push(Kind::Op(op), ids, shape, self.scoped(name)),
             Err(message) => {
                 let inputs_text: Vec<String> = inputs.iter().map(|x| format!("{x:?}")).collect();
                 let message = format!("{message} (inputs: {})", inputs_text.join(", "));
