@@ -135,13 +135,6 @@ mod tests {
                 |x| x[0].graph().concat(x, 1),
                 |x| reference::Tensor::concat(x, 1),
             ),
-            // Those whose places are in no vectors.
-            case(
-                "concat",
-                &[&[3, 1], &[3, 3], &[3, 2], &[3, 2], &[3, 4], &[3, 4]],
-                |x| x[0].graph().concat(x, 1),
-                |x| reference::Tensor::concat(x, 1),
-            ),
         ]
     }
 
