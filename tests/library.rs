@@ -510,8 +510,8 @@ fn wrong_networks_and_options_are_named() {
             .add("flatten", Flatten)
             .add("fc", Linear::new(LEN, outputs))
     };
-    assert_says(trainer(small(5), options()), &["[8, 5]", "[8, 3]"]);
-    assert_says(trainer(Relu, options()), &["[8, 2, 6, 5]", "[8, 3]"]);
+    assert_says(trainer(small(5), options()), &["5 numbers", "3 classes"]);
+    assert_says(trainer(Relu, options()), &["[8, 2, 6, 5]", "[8, classes]"]);
     let misfit = Sequential::new()
         .add("flatten", Flatten)
         .add("fc", Linear::new(7, CLASSES));

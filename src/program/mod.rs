@@ -111,6 +111,11 @@ impl Program {
         self.dispatches.iter().filter(|d| d.waits).count()
     }
 
+    /// Number of different pipelines.
+    pub fn pipeline_count(&self) -> usize {
+        self.pipelines
+    }
+
     /// Operations and bytes of a step, every tensor counted once a use.
     pub fn cost(&self) -> Cost {
         self.dispatches.iter().fold(Cost::default(), |sum, d| Cost {

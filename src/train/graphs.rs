@@ -269,14 +269,14 @@ pub fn prediction_step(model: &dyn Layer, images: impl Into<ImageInput>) -> Resu
     Ok(g)
 }
 
-/// How many logits `model` makes of an image [C, H, W] of `shape`.
+/// How many logits `model` makes of each of `count` images [C, H, W] of `shape`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if it does not take such images, or gives anything but a row of logits an image.
-pub(super) fn classes_of(model: &dyn Layer, shape: [usize; 3]) -> Result<usize> {
+pub(super) fn classes_of(model: &dyn Layer, count: usize, shape: [usize; 3]) -> Result<usize> {
     let g = Graph::new();
     let [c, h, w] = shape;
-    let logits = logits(model, g.input("images", [1, c, h, w]), Mode::Eval);
+    let logits = logits(model, g.input("images", [count, c, h, w]), Mode::Eval);
     g.check()?;
     Ok(logits.size(1))
 }

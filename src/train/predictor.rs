@@ -39,7 +39,7 @@ impl Predictor {
         let path = &checkpoint::file_of(path.as_ref())?;
         let (tensors, metadata) = checkpoint::load(path)?;
         let interface = Interface::read(path, &metadata, None)?;
-        let classes = classes_of(&model, interface.shape)?;
+        let classes = classes_of(&model, 1, interface.shape)?;
         let mut store = Store::new(gpu, 0);
         let mut forward = Forward::new(Arc::new(model), &interface);
         // Compiling makes the states in the store that the file then fills.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::checkpoint::{self, Tensors};
 use super::evaluate::{Evaluation, Evaluator};
-use super::graphs::ImageInput;
+use super::graphs::{ImageInput, classes_of};
 use super::interface::Interface;
 use super::predictor::Forward;
 use super::resume::ROLES;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Tensor};
+use crate::graph::Tensor;
 use crate::nn::{Layer, Loss, Mode, RowLoss};
 use crate::optim::{Optimizer, Schedule, Sgd};
 use crate::program::Store;
@@ -228,7 +228,13 @@ impl Trainer {
             return Err(Error::Config("no mode is given to train in".into()));
         }
         let interface = Interface::of(&data);
-        check_classes(&*model, &data, batch / parts)?;
+        let given = classes_of(&*model, batch / parts, interface.shape)?;
+        let classes = data.train.classes;
+        if given != classes {
+            let message =
+                format!("it gives {given} numbers an image; the data has {classes} classes");
+            return Err(Error::shape("network", message));
+        }
         let recipe = Recipe {
             model: &*model,
             loss: &*options.loss,
@@ -480,24 +486,6 @@ fn mean((count, loss, top1): (u32, f64, f64)) -> StepResult {
         loss: (loss / count) as f32,
         top1: (top1 / count) as f32,
     }
-}
-
-/// Fails if `model` does not make as many logits as there are classes, of batches of `count` images.
-fn check_classes(model: &dyn Layer, data: &DataSet, count: usize) -> Result<()> {
-    let g = Graph::new();
-    let images = &data.train;
-    let shape = [images.channels, images.height, images.width];
-    let [c, h, w] = shape;
-    let logits = model.forward(g.input("images", [count, c, h, w]), Mode::Eval);
-    g.check()?;
-    let (given, classes) = (logits.shape(), images.classes);
-    if given.dims() != [count, classes] {
-        let message = format!(
-            "it gives {given} for {count} images {shape:?}: of {classes} classes, [{count}, {classes}] is wanted"
-        );
-        return Err(Error::shape("network", message));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
