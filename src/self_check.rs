@@ -108,6 +108,9 @@ mod tests {
         let mut off = product.clone();
         *off.last_mut().unwrap() += 1.0;
         assert!(text(&off).contains("wrong") && text(&off).contains("`adapter`"));
+        let (last, wrong, right) = (off.len() - 1, off[off.len() - 1], product[off.len() - 1]);
+        let part = format!("(element {last} of a product is {wrong}, not {right})");
+        assert!(text(&off).contains(&part), "{}", text(&off));
         assert!(text(&product[1..]).contains("GPU"));
     }
 }

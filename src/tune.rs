@@ -539,6 +539,10 @@ mod tests {
             let fitting = Tile::candidates().iter().filter(|tile| fits(tile, class));
             assert!(fitting.count() >= 2, "{class}");
         }
+        // Up to twice the rows, and up to twice the columns.
+        let fits = |name, m, n| fits(&Tile::find(name).unwrap(), Class::of(m, n, 1));
+        assert!(fits("64x128x8", 32, 64) && !fits("64x128x8", 16, 512));
+        assert!(fits("128x64x8", 64, 64) && !fits("128x64x8", 32, 512));
     }
 
     #[test]

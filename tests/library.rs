@@ -168,6 +168,7 @@ fn builders_make_what_literals_make() {
     };
     assert_eq!(Pool2d::new(3).stride(2).padding(1), pool);
     assert_eq!(MaxPool2d::new(3).stride(2).padding(1).pool, pool);
+    assert_eq!(AvgPool2d::new(3).stride(2).padding(1).pool, pool);
     assert_eq!(AvgPool2d::new(3).pool, Pool2d::new(3).stride(3));
     let sgd = Sgd {
         momentum: 0.9,
@@ -578,6 +579,16 @@ fn wrong_files_are_named_and_change_nothing() {
         &["head.weight", "missing"],
     );
     assert_says(Predictor::open(&gpu, Relu, file("good")), &["network"]);
+    let wider = Sequential::new()
+        .add("flatten", Flatten)
+        .add("fc", Linear::new(LEN, CLASSES + 1));
+    assert_says(
+        Predictor::open(&gpu, wider, file("good")),
+        &[
+            "fc.weight is [3, 60], not [4, 60]",
+            "fc.bias is [3], not [4]",
+        ],
+    );
     assert_says(trainer.load(file("none")), &["none"]);
 
     let whole = std::fs::read(file("good")).unwrap();

@@ -45,6 +45,20 @@ fn what_a_program_says_of_itself_is_what_it_has() {
         panic!("{text}");
     };
     let cost = program.cost();
+    // The columns of operations and of bytes add up to the step's.
+    let rows = &lines[1..lines.len() - 2];
+    assert_eq!(rows.len(), program.dispatch_count());
+    for (from_the_right, wanted) in [(1, cost.flops), (0, cost.bytes)] {
+        let column = rows.iter().map(|row| {
+            let word = row.split_whitespace().rev().nth(from_the_right);
+            word.unwrap().parse::<f64>().unwrap()
+        });
+        let (sum, wanted) = (column.sum::<f64>(), wanted as f64 / 1e6);
+        assert!(
+            (sum - wanted).abs() < 1e-3 * rows.len() as f64,
+            "{sum}, not {wanted}: {text}"
+        );
+    }
     let counts = [
         program.dispatch_count() as f64,
         program.pipeline_count() as f64,

@@ -375,4 +375,20 @@ mod tests {
         let again: Report = serde_json::from_str(&again).unwrap();
         assert_eq!(again.measurements[0].ratio, Some(("y".into(), 1.5)));
     }
+
+    #[test]
+    fn rows_and_notices_have_before_and_now_in_their_places() {
+        let (before, mut now) = (rows(&[("a", 1.0)]), rows(&[("a", 2.0)]));
+        (now.version, now.variant) = ("2".into(), "direct".into());
+        let comparison = compare(&before, &now);
+        let wanted = [
+            "another version of decorr: 1 before, 2 now",
+            "another kernel variant: tiled before, direct now",
+        ];
+        assert_eq!(comparison.notices, wanted);
+        let table = comparison.table();
+        let row = table.lines().find(|line| line.starts_with("a ")).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words, ["a", "10.000", "20.000", "2.00", "5%", "slower"]);
+    }
 }

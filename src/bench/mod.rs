@@ -202,3 +202,40 @@ impl Report {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_its_numbers_under_their_names() {
+        let report = Report {
+            adapter: "A".into(),
+            variant: "tiled".into(),
+            rounds: 5,
+            measurements: vec![Measurement {
+                name: "w".into(),
+                ms: 1.5,
+                images_per_s: Some(20.0),
+                gflop: 3.25,
+                gflops: 40.5,
+                share_of_peak: 0.25,
+                gb_per_s: 6.5,
+                dispatches: 7,
+                peak_mib: 8.5,
+                ratio: Some(("b".into(), 9.0)),
+                ..Measurement::default()
+            }],
+            ..Report::default()
+        };
+        let table = report.table();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = table.lines().map(words).collect();
+        let wanted = [
+            "A, tiled kernels, best of 5 rounds",
+            "workload ms images/s GFLOP GFLOP/s of peak GB/s dispatches MiB ratio",
+            "w 1.500 20.0 3.250 40.50 25% 6.50 7 8.5 9.00 x b",
+        ];
+        assert_eq!(lines, wanted);
+    }
+}

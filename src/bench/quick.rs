@@ -581,4 +581,114 @@ mod tests {
         };
         assert!((rates.cycle(&cycle).unwrap() - 4.0 * 2.012).abs() < 1e-6);
     }
+
+    /// Of kernels and of the paper's runs; what is long is in days, what was not timed is estimated.
+    #[test]
+    fn the_words_say_what_kernels_reach_and_how_long_runs_take() {
+        let share = |name: &str, share_of_peak| Measurement {
+            name: name.into(),
+            share_of_peak,
+            gflops: 1000.0 * share_of_peak,
+            gb_per_s: 64.0 * share_of_peak,
+            ..Measurement::default()
+        };
+        let report = Report {
+            measurements: vec![
+                share(workloads::PEAK, 1.0),
+                share(STREAM, 0.5),
+                share(SMALL_PRODUCT, 0.75),
+                share(LARGE_PRODUCT, 0.5),
+                share(CONVOLUTIONS[0], 0.3),
+                share(CONVOLUTIONS[1], 0.2),
+                share(CONVOLUTIONS[2], 0.4),
+            ],
+            ..Report::default()
+        };
+        let run = |(experiment, epochs, batch_size, measured): (&'static str, u64, usize, bool)| {
+            move |(norm, hours): (&str, f64)| PaperRun {
+                experiment: experiment.into(),
+                norm: norm.into(),
+                epochs,
+                batch_size,
+                ms_per_step: 1.0,
+                hours,
+                measured,
+            }
+        };
+        let cifar = run(("cifar10-vgg11", 20, 128, true));
+        let imagenet = run(("imagenet-resnet18", 90, 256, false));
+        let runs = [
+            cifar(("batch", 2.0)),
+            cifar(("deconv 64", 3.0)),
+            imagenet(("batch", 96.0)),
+            imagenet(("deconv 16", 120.0)),
+        ];
+        let words = words(&report, 32, &runs);
+        let wanted = [
+            "Measured: the adapter does 1000 GFLOP/s of multiply-adds in registers; products reach 50 %, convolutions \
+             and their gradients 20 to 40 % of that; memory is read and written at 32 GB/s.",
+            "Measured: VGG-11 on CIFAR-10 for the paper's 20 epochs (128 images a step) takes about 2.0 hours with batch \
+             norm, 3.0 hours with deconvolution in blocks of 64.",
+            "Estimated: ResNet-18 on ImageNet for the paper's 90 epochs (256 images a step) takes about 4.0 days with \
+             batch norm, 5.0 days with deconvolution in blocks of 16.",
+        ];
+        assert_eq!(words[..3], wanted);
+        assert!(words[3].starts_with("(Estimated times"), "{}", words[3]);
+        let judged = "So this adapter is good for trying layers out, and for one of the paper's experiments on CIFAR in a \
+                      night; ImageNet takes weeks.";
+        assert_eq!(words[4..], [judged]);
+    }
+
+    #[test]
+    fn each_recommendation_ends_where_the_next_begins() {
+        for (cifar, imagenet, parts) in [
+            (0.9, 47.0, ["while you wait", "for ImageNet."]),
+            (1.0, 48.0, ["in a night", "takes weeks"]),
+            (15.9, 719.0, ["in a night", "takes weeks"]),
+            (16.0, 720.0, ["take days", "out of its reach"]),
+            (99.0, 1e9, ["take days", "out of its reach"]),
+            (100.0, 1e9, ["too much", "out of its reach"]),
+        ] {
+            let text = good_for(1e5, cifar, imagenet);
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    /// Those of the kind that is most like a network's; without it the next best.
+    #[test]
+    fn rates_are_of_the_kernels_most_like_a_networks() {
+        let of = |name: &str, gflop, ms, gb_per_s| Measurement {
+            name: name.into(),
+            ms,
+            gflop,
+            gflops: gflop / ms * 1e3,
+            gb_per_s,
+            ..Measurement::default()
+        };
+        let mut report = Report {
+            measurements: vec![
+                of(SMALL_PRODUCT, 2.0, 1000.0, 90.0),
+                of(LARGE_PRODUCT, 3.0, 1000.0, 91.0),
+                of("newton_schulz 576 f+b", 5.0, 1000.0, 92.0),
+                of(CONVOLUTIONS[0], 1.0, 1000.0, 93.0),
+                of(CONVOLUTIONS[1], 2.0, 2000.0, 94.0),
+                of(CONVOLUTIONS[2], 9.0, 1000.0, 95.0),
+                of(STREAM, 0.1, 1000.0, 7.0),
+            ],
+            ..Report::default()
+        };
+        let mut rates = |without: usize| {
+            report
+                .measurements
+                .drain(report.measurements.len() - without..);
+            let rates = Rates::of(&report);
+            [rates.product, rates.convolution, rates.bytes].map(|rate| rate / 1e9)
+        };
+        assert_eq!(rates(0), [5.0, 3.0, 7.0]);
+        assert_eq!(rates(1), [5.0, 3.0, 1.0]);
+        assert_eq!(rates(3), [5.0, 5.0, 1.0]);
+        assert_eq!(rates(1), [3.0, 3.0, 1.0]);
+        assert_eq!(rates(1), [2.0, 2.0, 1.0]);
+        assert_eq!(rates(1), [1.0, 1.0, 1.0]);
+    }
 }

@@ -302,6 +302,24 @@ mod tests {
         assert_eq!(measurement.ms, seconds * 1e3);
         assert_eq!(measurement.rounds_ms.len(), 2);
         assert_eq!(measurement.images_per_s, Some(8.0 / seconds));
+        // Where 1e9 operations a second are the peak, and twice the time is that of another.
+        let bytes = programs.iter().map(|(p, n)| p.cost().bytes * *n as u64);
+        let gb = bytes.sum::<u64>() as f64 / 4.0 / 1e9;
+        let mib = programs
+            .iter()
+            .map(|(p, _)| p.memory().peak())
+            .max()
+            .unwrap() as f64
+            / 1048576.0;
+        let measurement = runner.items[0].measurement(1e9, None);
+        for (found, wanted) in [
+            (measurement.gflops, gflop / seconds),
+            (measurement.share_of_peak, gflop / seconds),
+            (measurement.gb_per_s, gb / seconds),
+            (measurement.peak_mib, mib),
+        ] {
+            assert!((found / wanted - 1.0).abs() < 1e-9, "{measurement:?}");
+        }
 
         let mut names = Vec::new();
         runner

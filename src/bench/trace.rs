@@ -453,6 +453,11 @@ mod tests {
             kernel("conv1.weight_eff", 2e-3, 1e-3),
             kernel("grad.conv1.matmul", 2.5e-3, 1e-3),
             kernel("relu", 0.0, 0.0),
+            KernelTime {
+                flops: 1_000_000,
+                bytes: 5_000_000,
+                ..kernel("add", 4e-3, 1e-2)
+            },
         ])
         .to_json(&[("model", "cnn".into())]);
         let events = json["traceEvents"].as_array().unwrap();
@@ -472,6 +477,21 @@ mod tests {
         assert_eq!(complete[0]["args"]["bound"], "operations");
         assert_eq!(complete[0]["args"]["kernel"], "contraction tiled");
         assert!(complete[4]["args"].get("gflops").is_none());
+        let add = &complete[5]["args"];
+        for (name, wanted) in [
+            ("gflops", 0.1),
+            ("gb_per_s", 0.5),
+            ("share_of_peak", 0.01),
+            ("share_of_stream", 0.5),
+        ] {
+            let found = add[name].as_f64().unwrap();
+            assert!((found / wanted - 1.0).abs() < 1e-9, "{name}: {add}");
+        }
+        assert_eq!(add["bound"], "bytes");
+        assert_eq!(
+            (&add["flops"], &add["bytes"]),
+            (&json!(1_000_000), &json!(5_000_000))
+        );
         let tracks = |e: &Value| (e["pid"].clone(), e["tid"].clone());
         assert_eq!(tracks(complete[0]), tracks(complete[2]));
         assert_ne!(tracks(complete[0]).0, tracks(complete[3]).0);
@@ -485,7 +505,15 @@ mod tests {
             assert_eq!(title("process_name", "pid"), 1, "{event}");
             assert_eq!(title("thread_name", "tid"), 1, "{event}");
         }
-        assert_eq!(json["otherData"]["model"], "cnn");
+        let about = &json["otherData"];
+        assert_eq!(
+            (&about["model"], &about["adapter"]),
+            (&json!("cnn"), &json!("A"))
+        );
+        assert_eq!(
+            (&about["peak_gflops"], &about["stream_gb_per_s"]),
+            (&json!(10.0), &json!(1.0))
+        );
     }
 
     #[test]
@@ -499,7 +527,14 @@ mod tests {
         assert_eq!(trace.seconds(), 7.5);
         let ops = times_by_op(&trace.kernels);
         assert_eq!((ops.len(), ops[0].count, ops[0].seconds), (1, 4, 7.5));
-        assert_eq!(ops[0].flops, 8_000_000);
+        assert_eq!((ops[0].flops, ops[0].bytes), (8_000_000, 4_000));
+        let other = KernelTime {
+            op: "add",
+            ..kernel("sum", 0.0, 8.0)
+        };
+        let ops = times_by_op(&[&trace.kernels[..], &[other]].concat());
+        let order: Vec<&str> = ops.iter().map(|op| op.op.as_str()).collect();
+        assert_eq!(order, ["add", "matmul"]);
         let layers = trace.times_by_layer();
         let first = LayerTimes {
             layer: "block.conv2".into(),

@@ -216,4 +216,50 @@ mod tests {
         let error = parse_backend("cuda").unwrap_err().to_string();
         assert!(error.contains("vulkan") && error.contains("cuda"));
     }
+
+    /// From the first choice to the last.
+    #[test]
+    fn real_gpus_come_before_software_and_own_interfaces_before_gl() {
+        use Backend::{Dx12, Gl, Metal, Vulkan};
+        use DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+        let order = [
+            (DiscreteGpu, Vulkan),
+            (DiscreteGpu, Dx12),
+            (DiscreteGpu, Gl),
+            (IntegratedGpu, Metal),
+            (IntegratedGpu, Gl),
+            (VirtualGpu, Vulkan),
+            (Other, Vulkan),
+            (Cpu, Vulkan),
+            (Cpu, Gl),
+        ];
+        let places =
+            order.map(|(kind, backend)| preference(&wgpu::AdapterInfo::new(kind, backend)));
+        assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+    }
+
+    /// What is listed is what the adapter says.
+    #[test]
+    fn a_summary_has_the_adapters_own_numbers() {
+        let (_, adapters) = enumerate(Backends::all());
+        for (adapter, line) in adapters.iter().zip(list_adapters()) {
+            let limits = adapter.limits();
+            assert_eq!(line.max_buffer_bytes, limits.max_buffer_size);
+            assert_eq!(
+                line.max_binding_bytes,
+                limits.max_storage_buffer_binding_size
+            );
+            assert_eq!(
+                line.workgroup_bytes,
+                limits.max_compute_workgroup_storage_size
+            );
+            let has = |name| line.features.contains(&(name, true));
+            let features = adapter.features();
+            assert_eq!(has("subgroup"), features.contains(Features::SUBGROUP));
+            assert_eq!(
+                has("timestamp-query"),
+                features.contains(Features::TIMESTAMP_QUERY)
+            );
+        }
+    }
 }

@@ -37,3 +37,46 @@ impl NodeList {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Graph, Init};
+
+    #[test]
+    fn arrows_go_from_what_is_read_to_what_reads() {
+        let g = Graph::new();
+        let x = g.input("x", [2]);
+        let w = g.parameter("w", [2], Init::Constant(0.0));
+        let sum = x + w;
+        w.assign(sum);
+        g.output("y", sum.relu());
+        let text = g.checked().unwrap().to_dot();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let at = |name: &str, shape: &str, what: &str| {
+            let (shape, what) = (format!("[shape={shape}, "), format!("\\n{what} [2]\"];"));
+            let is_it = |line: &&&str| line.contains(&shape) && line.ends_with(&what);
+            let line = lines
+                .iter()
+                .find(is_it)
+                .unwrap_or_else(|| panic!("no {name}: {text}"));
+            line.split(' ').next().unwrap()
+        };
+        let [x, w, sum, relu] = [
+            at("x", "house", "input"),
+            at("w", "cylinder", "parameter"),
+            at("sum", "box", "add"),
+            at("relu", "box", "relu"),
+        ];
+        let mut arrows: Vec<&str> = lines.iter().copied().filter(|l| l.contains("->")).collect();
+        arrows.sort_unstable();
+        let mut wanted = [
+            format!("{x} -> {sum};"),
+            format!("{w} -> {sum};"),
+            format!("{sum} -> {relu};"),
+            format!("{sum} -> {w} [style=dashed, constraint=false];"),
+            format!("{relu} -> \"y\";"),
+        ];
+        wanted.sort_unstable();
+        assert_eq!(arrows, wanted, "{text}");
+    }
+}

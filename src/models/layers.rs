@@ -327,3 +327,21 @@ pub(super) fn flatten(x: Tensor<'_>) -> Tensor<'_> {
 
 /// Windows of 2 x 2 that do not overlap.
 pub(super) const HALVE: Pool2d = Pool2d::new(2);
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::Graph;
+    use crate::models::{Model, Norm};
+    use crate::nn::Mode;
+
+    #[test]
+    fn images_that_are_too_small_are_told_with_their_rows_and_columns() {
+        let model = Model::new("vgg11", Norm::None, 10).unwrap();
+        let g = Graph::new();
+        model.forward(g.input("images", [2, 3, 8, 40]), Mode::Eval);
+        let error = g.check().unwrap_err().to_string();
+        for part in ["vgg11", "the images of 8 x 40 pixels are too small"] {
+            assert!(error.contains(part), "no {part:?} in: {error}");
+        }
+    }
+}

@@ -121,6 +121,20 @@ mod tests {
                 |x| x[0].graph().concat(x, 0),
                 |x| reference::Tensor::concat(x, 0),
             ),
+            // In vectors of four, and with a fifth and a sixth in a dispatch of their own.
+            case(
+                "concat",
+                &[
+                    &[3, 1, 4],
+                    &[3, 3, 4],
+                    &[3, 2, 4],
+                    &[3, 4, 4],
+                    &[3, 2, 4],
+                    &[3, 1, 4],
+                ],
+                |x| x[0].graph().concat(x, 1),
+                |x| reference::Tensor::concat(x, 1),
+            ),
         ]
     }
 

@@ -446,4 +446,32 @@ mod tests {
             assert!(text.contains(name), "{text}");
         }
     }
+
+    #[test]
+    fn the_line_about_a_run_says_how_it_is_normalised() {
+        let line = |text: &str| {
+            let options = toml::from_str(text).unwrap();
+            TrainConfig::resolve(options).unwrap().summary()
+        };
+        assert_eq!(
+            line("model = 'mlp'\nnorm = 'batch'"),
+            "mlp with `norm` batch"
+        );
+        let deconv = "block = 16\nsampling-stride = 2\n";
+        let begins =
+            "cnn with `norm` deconv, block 16, sampling stride 2: covariance and D of every";
+        for (refresh, ends) in [
+            ("", "step"),
+            ("refresh = 8", "8 steps, scale and mean of every step"),
+            (
+                "refresh = 8\nrefresh-after = 30",
+                "8 steps after step 30, scale and mean of every step",
+            ),
+        ] {
+            assert_eq!(
+                line(&format!("{deconv}{refresh}")),
+                format!("{begins} {ends}")
+            );
+        }
+    }
 }

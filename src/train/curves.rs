@@ -335,4 +335,34 @@ mod tests {
             assert_eq!((image.width(), image.height()), SIZE);
         }
     }
+
+    #[test]
+    fn the_title_says_what_was_run() {
+        let title = |refresh| {
+            let options = format!("out = 'runs/first'\nlr = 0.25\nrefresh = {refresh}");
+            title(&TrainConfig::resolve(toml::from_str(&options).unwrap()).unwrap())
+        };
+        assert_eq!(title(1), "first: cnn, norm deconv, lr 0.25");
+        assert_eq!(title(8), "first: cnn, norm deconv, refresh 8, lr 0.25");
+    }
+
+    /// All that is drawn lies inside, tests among it.
+    #[test]
+    fn bounds_are_those_of_all_points() {
+        let curve = |train: &[(f64, f64)], test: &[(f64, f64)]| Curve {
+            name: "",
+            train: train.to_vec(),
+            test: test.to_vec(),
+            colours: [TRAIN, TEST],
+        };
+        let both = [
+            curve(&[(1.0, 4.0), (7.0, 3.0)], &[(7.0, 9.0)]),
+            curve(&[(2.0, 5.0)], &[(8.0, 1.0)]),
+        ];
+        assert_eq!(bounds(&both), (8.0, [1.0, 9.0]));
+        assert_eq!(bounds(&both[..1]), (7.0, [3.0, 9.0]));
+        assert_eq!(bounds(&[curve(&[(0.5, 2.0)], &[])]), (1.0, [0.0, 3.0]));
+        let (last, [low, high]) = bounds(&[]);
+        assert!(last == 1.0 && low < high && low.is_finite() && high.is_finite());
+    }
 }

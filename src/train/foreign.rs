@@ -233,6 +233,14 @@ mod tests {
             text.contains("bn.running_var") && text.contains("negative"),
             "{text}"
         );
+        let mut bad = tensor(&[4]);
+        (bad.data[2], bad.data[3]) = (f32::NEG_INFINITY, f32::NAN);
+        let alone = Tensors::from([("fc.weight".to_string(), bad)]);
+        let text = refuse_senseless(Path::new("f"), &alone)
+            .unwrap_err()
+            .to_string();
+        let wanted = "2 of the 4 values of fc.weight are not finite, the first is -inf at 2";
+        assert!(text.ends_with(wanted), "{text}");
         for n in 0..9 {
             let mut bad = tensor(&[2]);
             bad.data[1] = if n % 2 == 0 { f32::NAN } else { f32::INFINITY };

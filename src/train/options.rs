@@ -271,4 +271,92 @@ mod tests {
         ends("block", "32 for --norm channel]");
         ends("steps", "ends there too");
     }
+
+    /// As docs and help have them; a run's results depend on each.
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let wanted = r#"
+            data = "fashion-mnist"
+            augment = "default"
+            image-size = 224
+            skip-bad = false
+            model = "cnn"
+            width = 1.0
+            dropout = 0.5
+            norm = "deconv"
+            loss = "ce"
+            epochs = 2
+            batch-size = 128
+            accumulate = 1
+            optimizer = "sgd"
+            lr = 0.1
+            momentum = 0.9
+            nesterov = false
+            weight-decay = 0.0
+            schedule = "constant"
+            step-size = 30
+            gamma = 0.1
+            label-smoothing = 0.0
+            n-iter = 5
+            first-n-iter = 15
+            sampling-stride = 3
+            stat-momentum = 0.1
+            refresh = 1
+            refresh-after = 0
+            freeze-iter = 100
+            log-every = 10
+            save-every = 500
+            seed = 1
+            out = "runs/run"
+        "#;
+        let wanted: TrainOptions = toml::from_str(wanted).unwrap();
+        let text = |options: &TrainOptions| toml::to_string(options).unwrap();
+        assert_eq!(text(&TrainOptions::defaults()), text(&wanted));
+    }
+
+    /// The ends of each range are in it, and what is just beyond is refused.
+    #[test]
+    fn ranges_end_where_they_are_said_to() {
+        for (name, within, beyond) in [
+            ("image-size", "1 65536", "0 65537"),
+            ("train-images", "1", "0"),
+            ("test-images", "1", "0"),
+            ("workers", "1 1024", "0 1025"),
+            ("width", "0.001 16.0", "0.0 16.01 nan"),
+            ("dropout", "0.0 0.999", "-0.001 1.0 nan"),
+            ("epochs", "1", "0"),
+            ("steps", "1", "0"),
+            ("batch-size", "1 1048576", "0 1048577"),
+            ("accumulate", "1", "0"),
+            ("lr", "1e-9 1e9", "0.0 -0.1 inf nan"),
+            ("momentum", "0.0 0.999", "-0.001 1.0 nan"),
+            ("weight-decay", "0.0 1e9", "-1e-9 inf nan"),
+            ("step-size", "1", "0"),
+            ("gamma", "1e-9 2.0", "0.0 inf nan"),
+            ("label-smoothing", "0.0 0.999", "-0.001 1.0 nan"),
+            ("block", "1 1048576", "0 1048577"),
+            ("eps", "1e-9 1e9", "0.0 inf nan"),
+            ("n-iter", "1 100", "0 101"),
+            ("first-n-iter", "1 100", "0 101"),
+            ("sampling-stride", "1 65536", "0 65537"),
+            ("stat-momentum", "1e-9 1.0", "0.0 1.001 nan"),
+            ("refresh", "1 1048576", "0 1048577"),
+            ("log-every", "1", "0"),
+            ("save-every", "1", "0"),
+        ] {
+            let check = |value: &str| -> Result<()> {
+                let options = toml::from_str::<TrainOptions>(&format!("{name} = {value}"));
+                options.unwrap().check()
+            };
+            for value in within.split(' ') {
+                assert!(check(value).is_ok(), "{name} {value} is refused");
+            }
+            for value in beyond.split(' ') {
+                let error = check(value)
+                    .expect_err(&format!("{name} {value}"))
+                    .to_string();
+                assert!(error.contains(&name.replace('-', "_")), "{error}");
+            }
+        }
+    }
 }

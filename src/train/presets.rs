@@ -113,18 +113,44 @@ mod tests {
             let options = preset(&name).unwrap();
             crate::train::TrainConfig::resolve(options).unwrap();
         }
-        let settings = |name: &str| {
-            let o = preset(name).unwrap();
-            assert_eq!(o.momentum, Some(0.9));
+        let settings = |network: &str| {
+            let o = preset(&format!("{network}-deconv")).unwrap();
+            assert_eq!((o.momentum, o.norm), (Some(0.9), Some(Norm::Deconv)));
             assert_eq!(o.schedule, Some(ScheduleName::Cosine));
+            assert_eq!(o.optimizer, Some(OptimizerName::Sgd));
             let of = |v: Option<f32>| v.unwrap();
-            let (epochs, batch_size) = (o.epochs.unwrap(), o.batch_size.unwrap());
-            (epochs, batch_size, of(o.lr), of(o.weight_decay))
+            let numbers = (
+                o.epochs.unwrap(),
+                o.batch_size.unwrap(),
+                of(o.lr),
+                of(o.weight_decay),
+            );
+            (format!("{} {}", o.data.unwrap(), o.model.unwrap()), numbers)
         };
-        assert_eq!(settings("cifar10-vgg11-deconv"), (20, 128, 0.1, 1e-3));
-        assert_eq!(settings("cifar100-vgg13-channel"), (100, 256, 0.1, 5e-3));
-        assert_eq!(settings("imagenet-resnet18-batch"), (90, 256, 0.1, 1e-4));
-        assert_eq!(settings("imagenet-vgg11-deconv"), (90, 256, 0.01, 1e-4));
+        for (network, what, numbers) in [
+            ("cifar10-vgg11", "cifar10 vgg11", (20, 128, 0.1, 1e-3)),
+            ("cifar10-resnet50", "cifar10 resnet50", (20, 128, 0.1, 1e-3)),
+            (
+                "cifar10-densenet121",
+                "cifar10 densenet121",
+                (20, 128, 0.1, 1e-3),
+            ),
+            ("cifar100-vgg13", "cifar100 vgg13", (100, 256, 0.1, 5e-3)),
+            (
+                "cifar100-resnet50",
+                "cifar100 resnet50",
+                (100, 256, 0.1, 5e-3),
+            ),
+            (
+                "cifar100-densenet121",
+                "cifar100 densenet121",
+                (100, 256, 0.1, 5e-3),
+            ),
+            ("imagenet-vgg11", "folder vgg11", (90, 256, 0.01, 1e-4)),
+            ("imagenet-resnet18", "folder resnet18", (90, 256, 0.1, 1e-4)),
+        ] {
+            assert_eq!(settings(network), (what.to_string(), numbers));
+        }
         let norm = preset("cifar100-vgg13-channel").unwrap().norm;
         assert_eq!(norm, Some(Norm::Channel));
         assert!(preset("cifar10-vgg11").is_err() && preset("").is_err());

@@ -534,3 +534,112 @@ fn last_loss(records: &[Record]) -> f64 {
     let mut train = records.iter().rev().filter(|r| r.split == Split::Train);
     train.next().and_then(|r| r.loss).unwrap_or(f64::NAN)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::train::TrainOptions;
+
+    fn config(out: &Path, more: &str) -> TrainConfig {
+        let options: TrainOptions = toml::from_str(more).unwrap();
+        let out = Some(out.to_path_buf());
+        TrainConfig::resolve(TrainOptions { out, ..options }).unwrap()
+    }
+
+    /// A run that was saved after its last step, but has no curves yet, is not.
+    #[test]
+    fn a_finished_run_is_refused_with_what_makes_it_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |more: &str, first| {
+            let error = refuse_finished(&config(dir.path(), more), first, 60).err();
+            error.map_or(String::new(), |error| error.to_string())
+        };
+        assert_eq!(
+            (refused("", 59), refused("", 60)),
+            (String::new(), String::new())
+        );
+        let epochs = "has all its 60 steps; `epochs` or `steps` with `resume` make it longer";
+        assert!(refused("", 61).ends_with(epochs), "{}", refused("", 61));
+        fs::write(dir.path().join(CURVES), "").unwrap();
+        assert_eq!(refused("", 59), "");
+        assert!(refused("", 60).ends_with(epochs), "{}", refused("", 60));
+        let steps = "has all its 60 steps; a larger `steps` with `resume` makes it longer";
+        assert!(refused("steps = 60", 60).ends_with(steps));
+    }
+
+    #[test]
+    fn a_resumed_run_whose_epochs_have_another_length_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = config(dir.path(), "batch-size = 16\ntrain-images = 64");
+        let saved = Saved {
+            path: PathBuf::new(),
+            step: 1,
+            seconds: 1.0,
+            options: old.options,
+            tensors: checkpoint::Tensors::new(),
+            class_names: None,
+            damaged: Vec::new(),
+        };
+        for (now, is_told) in [
+            ("batch-size = 16\ntrain-images = 64", false),
+            (
+                "batch-size = 16\ntrain-images = 64\nlr = 0.5\nepochs = 9",
+                false,
+            ),
+            ("batch-size = 32\ntrain-images = 64", true),
+            ("batch-size = 16\ntrain-images = 128", true),
+            ("batch-size = 16", true),
+        ] {
+            let mut told = Vec::new();
+            let mut tell = |event: Event<'_>| {
+                if let Event::Notice(text) = event {
+                    told.push(text.to_string());
+                }
+            };
+            let config = config(dir.path(), now);
+            // An edited file is told of, too.
+            let _ = fs::remove_file(dir.path().join("config.toml"));
+            write_config(&config, Some(&saved), &mut tell).unwrap();
+            let has = told
+                .iter()
+                .any(|text| text.contains("another number of steps"));
+            assert_eq!(
+                (told.len(), has),
+                (usize::from(is_told), is_told),
+                "{now}: {told:?}"
+            );
+            let written = fs::read_to_string(dir.path().join("config.toml")).unwrap();
+            assert_eq!(written, config.to_toml().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_resumed_run_takes_from_its_log_is_of_its_step() {
+        let record = |split, step, loss| Record {
+            split,
+            step,
+            epoch: 0,
+            loss: Some(loss),
+            top1: Some(loss / 8.0),
+            lr: None,
+            seconds: 0.0,
+        };
+        let records = [
+            record(Split::Train, 4, 4.0),
+            record(Split::Test, 4, 3.0),
+            record(Split::Train, 8, 2.0),
+            record(Split::Test, 8, 1.0),
+        ];
+        let evaluation = Evaluation {
+            loss: 1.0,
+            top1: 0.125,
+            images: 70,
+        };
+        assert_eq!(tested_at(&records, 8, 70), Some((8, evaluation)));
+        assert_eq!(tested_at(&records[..3], 8, 70), None);
+        assert_eq!((last_loss(&records), last_loss(&records[..2])), (2.0, 4.0));
+        assert!(last_loss(&[]).is_nan());
+    }
+}

@@ -582,3 +582,72 @@ fn stem(tensors: &Tensors) -> Option<(&'static str, &HostTensor)> {
     let stem = STEMS.iter().find_map(found);
     stem.filter(|(_, weight)| weight.shape.len() == 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A network of 7 classes for images of 3 channels, of which nothing but that is looked at.
+    fn read(text: &str, metadata: &BTreeMap<String, String>) -> Trained {
+        let tensor = |shape: &[usize]| HostTensor {
+            shape: shape.to_vec(),
+            data: vec![0.5; shape.iter().product()],
+        };
+        let tensors = Tensors::from([
+            ("conv1.weight".to_string(), tensor(&[8, 3, 5, 5])),
+            ("fc.weight".to_string(), tensor(&[7, 4])),
+        ]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net.safetensors");
+        checkpoint::save(&path, &tensors, metadata).unwrap();
+        Trained::read(&path, toml::from_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn other_images_are_refused_with_what_the_network_and_the_data_have() {
+        let of_mnist = read("model = 'cnn'", &BTreeMap::new());
+        assert_eq!(
+            (of_mnist.model().classes, of_mnist.input_shape()),
+            (7, [1, 28, 28])
+        );
+        for (name, channels, classes, wanted) in [
+            (
+                "mnist",
+                1,
+                10,
+                "is of 3 channels by its conv1.weight [8, 3, 5, 5], and `data` mnist has 1.",
+            ),
+            (
+                "cifar10",
+                3,
+                10,
+                "is of 7 classes by its fc.weight [7, 4], and `data` cifar10 has 10.",
+            ),
+        ] {
+            let refused = of_mnist.refuse_other(name, channels, classes);
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        of_mnist.refuse_other("cifar10", 3, 7).unwrap();
+        let error = of_mnist.check_channels().unwrap_err().to_string();
+        let wanted = "takes images of 3 channels by its conv1.weight [8, 3, 5, 5], and those of `data` fashion-mnist have 1:";
+        assert!(error.contains(wanted), "{error}");
+        read("model = 'cnn'\ndata = 'cifar10'", &BTreeMap::new())
+            .check_channels()
+            .unwrap();
+    }
+
+    #[test]
+    fn channels_go_together_as_in_the_layers_that_deconvolve() {
+        let block = |config: &str| {
+            let metadata = BTreeMap::from([("config".to_string(), config.to_string())]);
+            read("", &metadata).block()
+        };
+        assert_eq!(block("model = 'cnn'\nnorm = 'deconv'\nblock = 16"), 16);
+        assert_eq!(block("model = 'cnn'\nnorm = 'deconv'"), 64);
+        assert_eq!(block("model = 'cnn'\nnorm = 'channel'\nblock = 16"), 64);
+        assert_eq!(block("model = 'cnn'\nnorm = 'batch'"), 64);
+    }
+}

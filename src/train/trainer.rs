@@ -290,13 +290,14 @@ impl Trainer {
 
     /// Adds the results of steps that are done: number, losses, shares of hits.
     fn add_results(&mut self, wait: bool, sums: &mut (u32, f64, f64)) -> Result<()> {
-        for StepResult { loss, top1 } in self.take(wait)? {
+        let before = self.done;
+        for (step, StepResult { loss, top1 }) in (before..).zip(self.take(wait)?) {
             if !is_sane(f64::from(loss)) {
                 return Err(Error::Diverged(format!(
                     "the loss of step {} is {loss:e}: training cannot go on. A smaller learning rate (it was {:?}), or a larger \
                      eps with deconvolution, usually helps; Trainer::load goes back to what was saved",
-                    self.done,
-                    self.options.lr_at(self.done.saturating_sub(1))
+                    step + 1,
+                    self.options.lr_at(step)
                 )));
             }
             sums.0 += 1;
@@ -484,5 +485,45 @@ fn mean((count, loss, top1): (u32, f64, f64)) -> StepResult {
     StepResult {
         loss: (loss / count) as f32,
         top1: (top1 / count) as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Images;
+    use crate::gpu::AdapterChoice;
+    use crate::nn::{Flatten, Linear, Sequential};
+
+    /// However many results come at once: it is the first loss that is no loss, with the rate of its step.
+    #[test]
+    fn the_step_that_diverged_is_named() {
+        let gpu = Gpu::open(&AdapterChoice {
+            adapter: std::env::var("DECORR_ADAPTER").ok(),
+            backend: std::env::var("DECORR_BACKEND").ok(),
+        })
+        .unwrap();
+        let images = || Images::new(vec![9_u8; 8 * 4], [1, 2, 2], vec![0; 8], 2).unwrap();
+        let set = DataSet::new(images(), images(), &[0.0], &[1.0]).unwrap();
+        let model = Sequential::new()
+            .add("flatten", Flatten)
+            .add("fc", Linear::new(4, 2));
+        let schedule = Schedule::StepLr {
+            step_size: 1,
+            gamma: 0.5,
+        };
+        let options = TrainerOptions::default()
+            .batch_size(2)
+            .lr(1e30)
+            .schedule(schedule)
+            .loss(Loss::HalfSquaredError);
+        let mut trainer = Trainer::new(&gpu, model, set, options).unwrap();
+        for _ in 0..4 {
+            trainer.submit(|_| {}).unwrap();
+        }
+        let error = trainer.mean_of_rest().unwrap_err().to_string();
+        assert!(error.contains("loss of step 2 is"), "{error}");
+        assert!(error.contains("(it was 5e29)"), "{error}");
+        assert_eq!(trainer.done, 4);
     }
 }
