@@ -300,15 +300,17 @@ fn inputs_of_bytes_are_uploaded_recorded_or_on_the_device() {
 /// The host is told by its own callback; decorr's calls end in an error.
 #[test]
 fn a_lost_device_of_a_host_is_an_error() {
-    let (gpu, _) = counting_host();
+    let (gpu, heard) = counting_host();
     let (mut program, store) = program(&gpu);
     program.run(&[("x", &X), ("w", &[2.0])]).unwrap();
     gpu.device().destroy();
     let errors = [
-        program.run(&[("x", &X), ("w", &[2.0])]).unwrap_err(),
         store.read("total").unwrap_err(),
+        gpu.check().unwrap_err(),
+        program.run(&[("x", &X), ("w", &[2.0])]).unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, Error::DeviceLost(_)), "{error:?}");
     }
+    assert_eq!(heard.load(Ordering::SeqCst), 0, "the host's handler");
 }

@@ -49,7 +49,7 @@ pub struct Gpu {
     limits: wgpu::Limits,
     /// Errors that no scope caught: of others who use a device that [`Gpu::open`] made. None of a host's device.
     uncaught: Arc<Mutex<Option<Error>>>,
-    /// Why the device is gone, once it is. Not told of a host's device: there it shows in what no longer works.
+    /// Why the device is gone, once it is. Of a host's device nobody tells: there it shows in what no longer works.
     lost: Arc<OnceLock<String>>,
     /// Bytes given to [`Gpu::upload`] since they were last waited for.
     uploading: AtomicU64,
@@ -193,7 +193,11 @@ impl Gpu {
                 // The loss is told in a poll only, and what is reported before is what follows from it.
                 let _ = self.device.poll(wgpu::PollType::Poll);
                 self.check()?;
-                Err(of_wgpu(error))
+                let error = of_wgpu(error);
+                if let Error::DeviceLost(why) = &error {
+                    let _ = self.lost.set(why.clone());
+                }
+                Err(error)
             }
         }
     }
@@ -250,6 +254,9 @@ impl Gpu {
     }
 
     /// Whether the device is there, and, if decorr opened it, the first error of others who use it since the last call.
+    ///
+    /// wgpu tells the loss of a device to one callback, which is the host's on a device of [`Gpu::from_wgpu`]. Such a loss is
+    /// known here only once a call of decorr's has failed for it (reading, uploading, compiling): ask your own callback.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; that error.
@@ -435,6 +442,10 @@ fn descriptor_of(offered: &wgpu::Limits, features: Features) -> wgpu::DeviceDesc
 fn of_wgpu(error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+        // Whatever could not be made was an error at once; what is invalid later was made of a device that is gone.
+        wgpu::Error::Validation { description, .. } if description.contains("label is invalid") => {
+            Error::DeviceLost(format!("it was lost or destroyed: {description}"))
+        }
         wgpu::Error::Validation { description, .. } => {
             Error::bug(format!("wgpu refused a call: {description}"))
         }

@@ -26,13 +26,14 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn map(&self, mode: MapMode) {
+    fn map(&self, gpu: &Gpu, mode: MapMode) -> Result<()> {
         self.state.store(PENDING, Ordering::Release);
         let state = Arc::clone(&self.state);
-        self.buffer.map_async(mode, .., move |result| {
+        let done = move |result: Result<(), wgpu::BufferAsyncError>| {
             let reached = if result.is_ok() { READY } else { FAILED };
             state.store(reached, Ordering::Release);
-        });
+        };
+        gpu.watch(|| self.buffer.map_async(mode, .., done))
     }
 
     /// The mapped bytes, given to `read`; unmaps.
@@ -93,7 +94,7 @@ pub(crate) fn read_back<T>(
         state: Arc::default(),
         submission: Some(submission),
     };
-    slot.map(MapMode::Read);
+    slot.map(gpu, MapMode::Read)?;
     slot.ready(gpu, true)?;
     slot.read(read)
 }
@@ -120,7 +121,7 @@ impl Upload {
                 state: Arc::default(),
                 submission: None,
             };
-            slot.map(MapMode::Write);
+            slot.map(gpu, MapMode::Write)?;
             slots.push(slot);
         }
         Ok(Self {
@@ -161,11 +162,19 @@ impl Upload {
     }
 
     /// To be called once the encoder of the last [`Upload::write`] is submitted.
-    pub(crate) fn submitted(&mut self, submission: &wgpu::SubmissionIndex) {
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(crate) fn submitted(
+        &mut self,
+        gpu: &Gpu,
+        submission: &wgpu::SubmissionIndex,
+    ) -> Result<()> {
         let slot = &mut self.slots[self.next];
-        slot.map(MapMode::Write);
+        slot.map(gpu, MapMode::Write)?;
         slot.submission = Some(submission.clone());
         self.next = (self.next + 1) % self.slots.len();
+        Ok(())
     }
 }
 
@@ -208,12 +217,21 @@ impl Readback {
     }
 
     /// To be called once the copy to [`Readback::target`] is submitted.
-    pub(crate) fn submitted(&mut self, step: u64, submission: &wgpu::SubmissionIndex) {
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(crate) fn submitted(
+        &mut self,
+        gpu: &Gpu,
+        step: u64,
+        submission: &wgpu::SubmissionIndex,
+    ) -> Result<()> {
         if let Some(mut slot) = self.free.pop() {
-            slot.map(MapMode::Read);
+            slot.map(gpu, MapMode::Read)?;
             slot.submission = Some(submission.clone());
             self.under_way.push_back((step, slot));
         }
+        Ok(())
     }
 
     /// The oldest results, given to `read` as floats with the number of their step; `None` if

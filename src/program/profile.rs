@@ -107,7 +107,7 @@ impl Program {
             encoder.copy_buffer_to_buffer(&resolved, 0, &read, 0, size);
             let submission = gpu.queue.submit([encoder.finish()]);
             if is_first {
-                self.upload.submitted(&submission);
+                self.upload.submitted(&gpu, &submission)?;
             }
             let stamps: Vec<u64> =
                 read_back(&gpu, read, submission, |b| bytemuck::cast_slice(b).to_vec())?;

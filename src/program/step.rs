@@ -77,8 +77,8 @@ impl Program {
         let submission = gpu.queue.submit([encoder.finish()]);
         let step = self.next_step;
         self.next_step += 1;
-        self.upload.submitted(&submission);
-        self.readback.submitted(step, &submission);
+        self.upload.submitted(&gpu, &submission)?;
+        self.readback.submitted(&gpu, step, &submission)?;
         Ok(step)
     }
 
