@@ -505,7 +505,7 @@ fn files_are_found_where_other_programs_put_them() {
         let output = decorr(&["data", "check", dir.path().to_str().unwrap()]);
         let text = printed(&output).0;
         let wanted = format!("{said}: 1 training and 1 test");
-        assert!(text.starts_with(&wanted), "{place}: {text}");
+        assert!(text.starts_with(&wanted), "{}: {text}", place.display());
     }
     let dir = tempfile::tempdir().unwrap();
     let below = dir.path().join("downloads/cifar-10-batches-bin");
