@@ -137,3 +137,43 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_it_is_of() {
+        let refused = || std::io::Error::other("refused");
+        for (error, wanted) in [
+            (
+                Error::shape("conv1", "3 and 4"),
+                "shape mismatch in conv1: 3 and 4",
+            ),
+            (Error::graph("conv1", "no such name"), "conv1: no such name"),
+            (Error::Limit("4 GiB".into()), "limit exceeded: 4 GiB"),
+            (Error::DeviceLost("reset".into()), "the GPU was lost: reset"),
+            (
+                Error::OutOfMemory("64 MiB".into()),
+                "out of GPU memory: 64 MiB",
+            ),
+            (Error::bug("x").of_shader("pool"), "shader pool: x"),
+            (
+                Error::Limit("x".into()).of_shader("pool"),
+                "limit exceeded: x",
+            ),
+            (Error::data("a.png", "is empty"), "a.png: is empty"),
+            (
+                Error::checkpoint("a.st", "is damaged"),
+                "checkpoint a.st: is damaged",
+            ),
+            (Error::io("a.st", refused()), "a.st: refused"),
+            (
+                Error::bug("it is odd"),
+                "it is odd. This is a bug of decorr: please report it with the command and this line",
+            ),
+        ] {
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
+}

@@ -236,7 +236,12 @@ mod tests {
         drop(lock_out(&out).unwrap());
         assert!(!out.join(".lock").exists());
         assert_eq!(fs::read(out.join("config.toml")).unwrap(), b"x");
-        for foreign in ["model.safetensors", "metrics.jsonl", "checkpoints"] {
+        for foreign in [
+            "model.safetensors",
+            "metrics.jsonl",
+            "curves.png",
+            "checkpoints",
+        ] {
             let out = dir.path().join(foreign);
             fs::create_dir(&out).unwrap();
             fs::write(out.join(foreign), b"y").unwrap();

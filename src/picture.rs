@@ -294,4 +294,72 @@ mod tests {
         assert_eq!(picture.data, [1.0, 0.0, 0.2]);
         assert_eq!(decode(&picture.to_png().unwrap()).unwrap(), picture);
     }
+    /// Two pixels of every kind: colours apart, grey alone, transparency left out.
+    #[test]
+    fn every_kind_of_pixels_becomes_planes() {
+        fn of<P: image::Pixel>(samples: Vec<P::Subpixel>) -> ImageBuffer<P, Vec<P::Subpixel>> {
+            ImageBuffer::from_raw(2, 1, samples).unwrap()
+        }
+        use image::{LumaA, Rgb};
+        // In fifths; the transparent ones are no part of what is wanted.
+        let (grey, grey_alpha) = ([1, 5], [1, 2, 5, 3]);
+        let (rgb, rgba) = ([1, 2, 3, 4, 5, 0], [1, 2, 3, 2, 4, 5, 0, 3]);
+        let bytes = |v: &[u8]| v.iter().map(|v| v * 51).collect::<Vec<u8>>();
+        let words = |v: &[u8]| {
+            v.iter()
+                .map(|v| u16::from(*v) * 13107)
+                .collect::<Vec<u16>>()
+        };
+        let floats = |v: &[u8]| v.iter().map(|v| f32::from(*v) / 5.0).collect::<Vec<f32>>();
+        let kinds: [DynamicImage; 10] = [
+            of::<Luma<u8>>(bytes(&grey)).into(),
+            of::<LumaA<u8>>(bytes(&grey_alpha)).into(),
+            of::<Luma<u16>>(words(&grey)).into(),
+            of::<LumaA<u16>>(words(&grey_alpha)).into(),
+            of::<Rgb<u8>>(bytes(&rgb)).into(),
+            of::<Rgba<u8>>(bytes(&rgba)).into(),
+            of::<Rgb<u16>>(words(&rgb)).into(),
+            of::<Rgba<u16>>(words(&rgba)).into(),
+            of::<Rgb<f32>>(floats(&rgb)).into(),
+            of::<Rgba<f32>>(floats(&rgba)).into(),
+        ];
+        for (i, image) in kinds.iter().enumerate() {
+            let picture = Picture::from_image(Path::new("x"), image, None).unwrap();
+            let wanted = match i < 4 {
+                true => floats(&grey),
+                false => floats(&[1, 4, 2, 5, 3, 0]),
+            };
+            assert_eq!((picture.height, picture.width), (1, 2), "{i}");
+            assert_eq!(picture.data, wanted, "{i}");
+        }
+        // Three equal channels are grey.
+        let equal = of::<Rgb<f32>>(floats(&[1, 1, 1, 5, 5, 5])).into();
+        assert_eq!(
+            Picture::from_image(Path::new("x"), &equal, None)
+                .unwrap()
+                .data,
+            floats(&grey)
+        );
+    }
+
+    #[test]
+    fn a_png_has_the_nearest_levels_of_all_pixels() {
+        let values = [-0.5, 0.0, 0.4999 / 255.0, 0.5001 / 255.0, 1.0, 1.5];
+        let data = (0..3).flat_map(|c| values.map(|v| v + f32::from(c as u8) / 255.0));
+        let picture = Picture {
+            channels: 3,
+            height: 2,
+            width: 3,
+            data: data.collect(),
+        };
+        let again = decode(&picture.to_png().unwrap()).unwrap();
+        let levels = again.data.iter().map(|v| (v * 255.0).round() as u8);
+        let wanted = [
+            [0, 0, 0, 1, 255, 255],
+            [0, 1, 1, 2, 255, 255],
+            [0, 2, 2, 3, 255, 255],
+        ];
+        assert_eq!((again.height, again.width), (2, 3));
+        assert_eq!(levels.collect::<Vec<_>>(), wanted.concat());
+    }
 }

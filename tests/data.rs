@@ -480,14 +480,24 @@ fn files_are_found_where_other_programs_put_them() {
         };
         [header, &vec![3; if images { 784 } else { 1 }]].concat()
     };
-    for (set, place, dash) in [
-        ("mnist", "MNIST/raw", "-"),
-        ("mnist", "raw", "."),
-        ("fashion-mnist", "FashionMNIST/raw", "-"),
-        ("mnist", "", "."),
+    // Where no folder says which of the two it is, it is the first.
+    for (set, root, place, dash, said) in [
+        ("mnist", "any", "MNIST/raw", "-", "mnist"),
+        ("mnist", "any", "raw", ".", "fashion-mnist"),
+        (
+            "fashion-mnist",
+            "any",
+            "FashionMNIST/raw",
+            "-",
+            "fashion-mnist",
+        ),
+        ("mnist", "any", "", ".", "fashion-mnist"),
+        ("mnist", "mnist", "", "-", "mnist"),
+        ("mnist", "MNIST", "raw", "-", "mnist"),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join(place);
+        let root = dir.path().join(root);
+        let place = root.join(place);
         fs::create_dir_all(&place).unwrap();
         for split in ["train", "t10k"] {
             for (what, kind) in [("images", "idx3"), ("labels", "idx1")] {
@@ -495,15 +505,16 @@ fn files_are_found_where_other_programs_put_them() {
                 fs::write(place.join(name), idx(what == "images")).unwrap();
             }
         }
-        let opened = data::open(set, Some(dir.path()), &options()).unwrap();
+        let opened = data::open(set, Some(&root), &options()).unwrap();
         assert_eq!(
             (opened.train.len(), opened.test.len()),
             (1, 1),
             "{set} {dash}"
         );
-        let output = decorr(&["data", "check", dir.path().to_str().unwrap()]);
+        let output = decorr(&["data", "check", root.to_str().unwrap()]);
         let text = printed(&output).0;
-        assert!(text.contains("mnist: 1 training and 1 test"), "{text}");
+        let wanted = format!("{said}: 1 training and 1 test");
+        assert!(text.starts_with(&wanted), "{}: {text}", place.display());
     }
     let dir = tempfile::tempdir().unwrap();
     let below = dir.path().join("downloads/cifar-10-batches-bin");

@@ -384,6 +384,41 @@ fn the_bars_of_figure_2_end_where_its_maps_do() {
     }
 }
 
+/// What the window shows beside pictures: histograms of the values in their own deviations, and where colours end.
+#[test]
+fn numbers_of_a_scene_in_float64() {
+    let picture = astronaut(48);
+    let options = SceneOptions {
+        statistics: STATISTICS,
+        ..SceneOptions::default()
+    };
+    let mut scene = Scene::new(&gpu(), &picture, options, None).unwrap();
+    scene.step(&options).unwrap();
+    let numbers = scene.finish().unwrap();
+    let x = zero_mean(&picture);
+    let of = deconvolve(&x, 3, 3);
+    for (ours, values) in numbers
+        .histograms
+        .iter()
+        .zip([&x.data, &of.deconvolved.data])
+    {
+        let n = values.len() as f64;
+        let sigma = (values.iter().map(|v| v * v).sum::<f64>() / n).sqrt();
+        let mut shares = vec![0.0; 161];
+        for v in values {
+            let part = ((v / sigma + 8.0) / 16.0 * 161.0).floor();
+            shares[part.clamp(0.0, 160.0) as usize] += 1.0 / n;
+        }
+        let pairs = ours.iter().zip(&shares);
+        let apart: f64 = pairs.map(|(a, b)| (f64::from(*a) - b).abs()).sum();
+        assert!(ours.len() == 161 && apart < 0.02, "{apart}");
+    }
+    for (end, cov) in numbers.cov_ends.iter().zip([&of.cov, &of.cov_after]) {
+        let most = cov.data.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+        assert!(error(f64::from(*end), most) < 0.01, "{end}, not {most}");
+    }
+}
+
 /// Statistics of every other patch, of an image whose sides are no multiples of the stride.
 #[test]
 fn figure_2_of_a_sample_in_float64() {

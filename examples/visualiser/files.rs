@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use decorr::figures::{
-    self, Fig2Options, Fig3Report, Fig9Options, Fig9Report, NETWORK_SIDE, Picture, Scene,
-    SceneOptions, in_digits,
+    self, Fig2Options, Fig2Report, Fig3Report, Fig9Options, Fig9Report, NETWORK_SIDE, Picture,
+    Scene, SceneOptions, Sparsity, in_digits,
 };
 use decorr::gpu::Gpu;
 use decorr::nn::resolve_block;
@@ -229,17 +229,21 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         if let Some(notice) = report.notice {
             say!("{notice}");
         }
-        say!(
-            "{} image{}, {} values a patch; largest |correlation| {} before, {} after; \
-             largest |after - identity| {}",
-            report.images,
-            if report.images == 1 { "" } else { "s" },
-            report.features,
-            in_digits(report.max_correlation_before, 4),
-            in_digits(report.max_correlation_after, 4),
-            in_digits(report.identity_error, 4)
-        );
+        say!("{}", line_of_fig2(report));
     })
+}
+
+fn line_of_fig2(report: &Fig2Report) -> String {
+    format!(
+        "{} image{}, {} values a patch; largest |correlation| {} before, {} after; \
+         largest |after - identity| {}",
+        report.images,
+        if report.images == 1 { "" } else { "s" },
+        report.features,
+        in_digits(report.max_correlation_before, 4),
+        in_digits(report.max_correlation_after, 4),
+        in_digits(report.identity_error, 4)
+    )
 }
 
 pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
@@ -284,17 +288,21 @@ pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
         if let Some(notice) = r.notice {
             say!("{notice}");
         }
-        let [channels, rows, columns] = r.shape;
-        say!(
-            "input of {}: {channels} channels of {columns} x {rows}; mean Hoyer {} before, {} after; {} of the {} \
-             that are not constant are sparser after by Hoyer's measure",
-            r.layer,
-            in_digits(r.mean_hoyer[0], 4),
-            in_digits(r.mean_hoyer[1], 4),
-            r.sparser_channels,
-            r.live_channels
-        );
+        say!("{}", line_of_fig9(r));
     })
+}
+
+fn line_of_fig9(r: &Fig9Report) -> String {
+    let [channels, rows, columns] = r.shape;
+    format!(
+        "input of {}: {channels} channels of {columns} x {rows}; mean Hoyer {} before, {} after; {} of the {} \
+         that are not constant are sparser after by Hoyer's measure",
+        r.layer,
+        in_digits(r.mean_hoyer[0], 4),
+        in_digits(r.mean_hoyer[1], 4),
+        r.sparser_channels,
+        r.live_channels
+    )
 }
 
 fn print_channels(report: &Fig9Report) {
@@ -306,16 +314,21 @@ fn print_channels(report: &Fig9Report) {
         "kurtosis",
         "after"
     );
-    for (i, [before, after]) in report.channels.iter().enumerate() {
-        say!(
-            "{:<8} {:>10} {:>10} {:>12} {:>12}",
-            i + 1,
-            in_digits(before.hoyer, 4),
-            in_digits(after.hoyer, 4),
-            in_digits(before.excess_kurtosis, 3),
-            in_digits(after.excess_kurtosis, 3)
-        );
+    for (i, pair) in report.channels.iter().enumerate() {
+        say!("{}", line_of_channel(i, pair));
     }
+}
+
+/// Of the channel with this number, from 0.
+fn line_of_channel(i: usize, [before, after]: &[Sparsity; 2]) -> String {
+    format!(
+        "{:<8} {:>10} {:>10} {:>12} {:>12}",
+        i + 1,
+        in_digits(before.hoyer, 4),
+        in_digits(after.hoyer, 4),
+        in_digits(before.excess_kurtosis, 3),
+        in_digits(after.excess_kurtosis, 3)
+    )
 }
 
 /// One line of `measure`.
@@ -406,8 +419,15 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
 }
 
 fn print_row(row: &Row) {
+    say!("{}", line_of_row(row));
+    if let Some(notice) = row.report.notice {
+        say!("  ({notice})");
+    }
+}
+
+fn line_of_row(row: &Row) -> String {
     let (b, a) = (&row.report.before, &row.report.after);
-    say!(
+    format!(
         "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         // Without what a terminal would take for commands.
         row.image.replace(char::is_control, "?"),
@@ -418,10 +438,7 @@ fn print_row(row: &Row) {
         in_digits(a.sparsity.hoyer, 4),
         in_digits(b.max_correlation, 4),
         in_digits(a.max_correlation, 4)
-    );
-    if let Some(notice) = row.report.notice {
-        say!("  ({notice})");
-    }
+    )
 }
 
 fn report_of(gpu: &Arc<Gpu>, input: &Picture, options: SceneOptions) -> Result<Fig3Report> {
@@ -519,4 +536,85 @@ fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.extend(inside);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use decorr::figures::Measures;
+
+    use super::*;
+
+    /// Each number its own, so that none stands in the place of another.
+    #[test]
+    fn lines_have_each_number_behind_its_name_or_below_its_heading() {
+        let sparsity = |at: f64| Sparsity {
+            excess_kurtosis: at + 0.1,
+            hoyer: at + 0.2,
+            near_zero: at + 0.3,
+        };
+        let measures = |at: f64| Measures {
+            sparsity: sparsity(at),
+            max_correlation: at + 0.4,
+        };
+        let row = Row {
+            image: "a\x1b.png".into(),
+            path: "b/a.png".into(),
+            kernel_size: 7,
+            report: Fig3Report {
+                before: measures(0.0),
+                after: measures(0.5),
+                notice: None,
+            },
+        };
+        let words = |line: String| {
+            line.split_whitespace()
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words(line_of_row(&row)),
+            [
+                "a?.png", "7", "0.100", "0.600", "0.2000", "0.7000", "0.4000", "0.9000"
+            ]
+        );
+        assert_eq!(
+            words(line_of_channel(3, &[sparsity(0.0), sparsity(0.5)])),
+            ["4", "0.2000", "0.7000", "0.100", "0.600"]
+        );
+        let fig2 = Fig2Report {
+            images: 2,
+            layer: None,
+            channels: 3,
+            kernel_size: 5,
+            block: 3,
+            features: 75,
+            max_correlation_before: 0.9,
+            max_correlation_after: 0.25,
+            identity_error: 0.125,
+            notice: None,
+        };
+        assert_eq!(
+            line_of_fig2(&fig2),
+            "2 images, 75 values a patch; largest |correlation| 0.9000 before, 0.2500 after; largest |after - identity| \
+             0.1250"
+        );
+        let fig9 = Fig9Report {
+            layer: "conv2".into(),
+            shape: [64, 8, 9],
+            block: 16,
+            max_correlation: [0.9, 0.1],
+            mean_hoyer: [0.25, 0.5],
+            mean_excess_kurtosis: [1.0, 2.0],
+            mean_hoyer_of_input: 0.75,
+            sparser_channels: 40,
+            live_channels: 60,
+            notice: None,
+            channels: Vec::new(),
+        };
+        assert_eq!(
+            line_of_fig9(&fig9),
+            "input of conv2: 64 channels of 9 x 8; mean Hoyer 0.2500 before, 0.5000 after; 40 of the 60 that are not \
+             constant are sparser after by Hoyer's measure"
+        );
+    }
 }

@@ -89,12 +89,16 @@ pub(crate) struct NetworkArgs {
 }
 
 impl NetworkArgs {
-    pub(crate) fn open(&self) -> Result<Trained> {
-        let options = TrainOptions {
+    fn options(&self) -> TrainOptions {
+        TrainOptions {
             model: self.model.clone(),
             norm: self.norm,
             ..TrainOptions::default()
-        };
+        }
+    }
+
+    pub(crate) fn open(&self) -> Result<Trained> {
+        let options = self.options();
         match &self.checkpoint {
             Some(path) => Trained::read(path, options),
             None => {
@@ -120,5 +124,24 @@ pub(crate) fn picture(
             let picture = Picture::decode(Path::new(BUNDLED), ASTRONAUT)?;
             side.map_or(Ok(picture.clone()), |side| picture.scaled_down(side))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_network_reaches_its_file() {
+        let network = NetworkArgs {
+            checkpoint: None,
+            model: Some("cnn".into()),
+            norm: Some(Norm::Batch),
+        };
+        let options = network.options();
+        assert_eq!(
+            (options.model.as_deref(), options.norm),
+            (Some("cnn"), Some(Norm::Batch))
+        );
     }
 }

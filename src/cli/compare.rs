@@ -56,7 +56,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     if args.json {
         print_json(&summaries)?;
     } else {
-        print_table(&summaries);
+        table(&summaries).iter().for_each(print);
     }
     if let Some(out) = &args.out {
         let borrowed: Vec<(&str, &[Record])> = runs
@@ -98,17 +98,18 @@ fn summary(name: &str, records: &[Record]) -> Row {
     }
 }
 
-fn print_table(summaries: &[Row]) {
+/// A heading, and a line a run.
+fn table(summaries: &[Row]) -> Vec<String> {
     let width = summaries.iter().map(|s| s.name.len()).fold(3, usize::max);
-    print(format_args!(
+    let mut lines = vec![format!(
         "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
         "run", "steps", "train loss", "test loss", "test top1", "ms a step"
-    ));
+    )];
     let number = |value: Option<f64>, decimals: usize| {
         value.map_or("-".into(), |value| format!("{value:.decimals$}"))
     };
     for s in summaries {
-        print(format_args!(
+        lines.push(format!(
             "{:width$} {:>7} {:>11} {:>10} {:>10} {:>10}",
             s.name,
             s.steps,
@@ -118,6 +119,7 @@ fn print_table(summaries: &[Row]) {
             number(s.ms_per_step, 1)
         ));
     }
+    lines
 }
 
 #[cfg(test)]
@@ -149,6 +151,13 @@ mod tests {
         );
         assert_eq!(summary.ms_per_step, Some(500.0));
         assert_eq!(summary.train_loss, Some(2.0));
+        let new = super::summary("deconv", &[]);
+        let wanted = [
+            "run      steps  train loss  test loss  test top1  ms a step",
+            "a           10      2.0000     1.0000     0.4000      500.0",
+            "deconv       0           -          -          -          -",
+        ];
+        assert_eq!(table(&[summary, new]), wanted);
         // Of many steps, the mean over the last tenth.
         let many: Vec<Record> = (1..=40)
             .map(|i| record(Split::Train, i, (i % 4) as f64, 0.5, i as f64))

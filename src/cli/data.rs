@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use decorr::data::{self, BASE_VARIABLE, SETS};
+use decorr::data::{self, BASE_VARIABLE, Findings, SETS};
 use decorr::train::{TrainConfig, TrainOptions, data_name_parser};
 use decorr::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -98,18 +98,7 @@ fn check(dir: &Path) -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let ([train, test], [least, most]) = (report.counts, report.per_class);
-    print(format_args!(
-        "{}: {train} training and {test} test images of {} classes, {least} to {most} of each in \
-         training",
-        report.name, report.classes
-    ));
-    for remark in &report.remarks {
-        print(format_args!("note: {remark}"));
-    }
-    for problem in &report.problems {
-        print(format_args!("bad: {problem}"));
-    }
+    lines(&report).iter().for_each(print);
     match report.problems.len() {
         0 => Ok(()),
         count => {
@@ -117,6 +106,18 @@ fn check(dir: &Path) -> Result<()> {
             Err(Error::data(dir, message))
         }
     }
+}
+
+fn lines(report: &Findings) -> Vec<String> {
+    let ([train, test], [least, most]) = (report.counts, report.per_class);
+    let mut lines = vec![format!(
+        "{}: {train} training and {test} test images of {} classes, {least} to {most} of each in \
+         training",
+        report.name, report.classes
+    )];
+    lines.extend(report.remarks.iter().map(|text| format!("note: {text}")));
+    lines.extend(report.problems.iter().map(|text| format!("bad: {text}")));
+    lines
 }
 
 fn bench(args: BenchArgs) -> Result<()> {
@@ -153,4 +154,27 @@ fn bar(template: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_check_found_is_said_with_its_numbers() {
+        let found = Findings {
+            name: "folder",
+            counts: [900, 50],
+            classes: 7,
+            per_class: [3, 400],
+            remarks: vec!["odd".into()],
+            problems: vec!["a.png: broken".into()],
+        };
+        let wanted = [
+            "folder: 900 training and 50 test images of 7 classes, 3 to 400 of each in training",
+            "note: odd",
+            "bad: a.png: broken",
+        ];
+        assert_eq!(lines(&found), wanted);
+    }
 }

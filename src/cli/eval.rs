@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use decorr::train::{LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
+use decorr::train::{Evaluation, LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
 use decorr::{Error, Result};
 
 use super::checkpoint::CheckpointArgs;
@@ -64,10 +64,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     if args.json {
         print_json(&result)?;
     } else {
-        print(format_args!(
-            "loss {:.4}, top1 {:.4} over {} images",
-            result.loss, result.top1, result.images
-        ));
+        print(line(&result));
     }
     if result.loss.is_finite() {
         return Ok(());
@@ -77,4 +74,26 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
         result.loss
     );
     Err(Error::checkpoint(&args.network.checkpoint, message))
+}
+
+fn line(found: &Evaluation) -> String {
+    format!(
+        "loss {:.4}, top1 {:.4} over {} images",
+        found.loss, found.top1, found.images
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_stands_behind_its_name() {
+        let found = Evaluation {
+            loss: 1.5,
+            top1: 0.25,
+            images: 40,
+        };
+        assert_eq!(line(&found), "loss 1.5000, top1 0.2500 over 40 images");
+    }
 }

@@ -9,7 +9,7 @@ use decorr::program::Store;
 use decorr::{Error, Result};
 
 use super::step::{Step, StepArgs};
-use super::times::print_by_op;
+use super::times::by_op;
 use super::{AdapterArgs, note, print};
 
 /// Layers that are printed, the longest first.
@@ -55,7 +55,7 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     ];
     let text = trace.to_json(&about).to_string();
     write_atomically(&out, text.as_bytes())?;
-    print_summary(&trace);
+    summary(&trace).iter().for_each(print);
     print(format_args!(
         "\nwrote {}: {} kernels on tracks by phase and layer. Open it at https://ui.perfetto.dev or in \
          chrome://tracing",
@@ -77,9 +77,9 @@ fn prove_writable(out: &Path) -> Result<()> {
     }
 }
 
-fn print_summary(trace: &StepTrace) {
+fn summary(trace: &StepTrace) -> Vec<String> {
     let kernels: f64 = trace.kernels.iter().map(|k| k.seconds).sum();
-    print(format_args!(
+    let mut lines = vec![format!(
         "{}\na step of {:.3} ms: {} kernels take {:.3} ms, the rest lies between them\n\
          multiply-add peak {:.1} GFLOP/s, memory stream {:.2} GB/s\n",
         trace.adapter,
@@ -88,22 +88,84 @@ fn print_summary(trace: &StepTrace) {
         1e3 * kernels,
         trace.peaks.flops_per_s / 1e9,
         trace.peaks.bytes_per_s / 1e9
-    ));
-    print_by_op(&times_by_op(&trace.kernels), kernels, Some(trace.peaks));
+    )];
+    let ops = times_by_op(&trace.kernels);
+    lines.extend(by_op(&ops, kernels, Some(trace.peaks)));
     let layers = trace.times_by_layer();
-    print(format_args!(
+    lines.push(format!(
         "\n{:<36} {:>10} {:>10} {:>10} {:>7}",
         "time by layer, ms", "forward", "backward", "update", "share"
     ));
     for LayerTimes { layer, seconds } in layers.iter().take(LAYERS) {
         let [forward, backward, update] = seconds.map(|s| 1e3 * s);
-        print(format_args!(
+        lines.push(format!(
             "{layer:<36} {forward:>10.3} {backward:>10.3} {update:>10.3} {:>6.1}%",
             100.0 * seconds.iter().sum::<f64>() / kernels
         ));
     }
     if layers.len() > LAYERS {
         let more = layers.len() - LAYERS;
-        print(format_args!("and {more} more layers"));
+        lines.push(format!("and {more} more layers"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use decorr::bench::Peaks;
+    use decorr::program::KernelTime;
+
+    use super::*;
+
+    /// Seventeen layers with a kernel a phase, of n, 2 n and 4 n ms, and a ms between one kernel and the next.
+    #[test]
+    fn a_step_is_summed_up_by_phase_and_layer() {
+        let (mut kernels, mut start) = (Vec::new(), 0.0);
+        for n in 1..=17 {
+            for (of, share) in [("", 1), ("grad.", 2), ("update.", 4)] {
+                let seconds = f64::from(share * n) / 1e3;
+                kernels.push(KernelTime {
+                    label: format!("{of}l{n}.weight (main)"),
+                    op: "matmul",
+                    entry: "main",
+                    shape: "[2]".into(),
+                    start,
+                    seconds,
+                    flops: 0,
+                    bytes: 0,
+                });
+                start += seconds + 1e-3;
+            }
+        }
+        let trace = StepTrace {
+            adapter: "A".into(),
+            kernels,
+            layers: (1..=17).map(|n| format!("l{n}")).collect(),
+            peaks: Peaks {
+                flops_per_s: 64e9,
+                bytes_per_s: 12e9,
+            },
+        };
+        let lines = summary(&trace);
+        assert_eq!(
+            lines[0],
+            "A\na step of 1121.000 ms: 51 kernels take 1071.000 ms, the rest lies between them\n\
+             multiply-add peak 64.0 GFLOP/s, memory stream 12.00 GB/s\n"
+        );
+        let words = |line: &String| {
+            line.split_whitespace()
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words(&lines[2])[..4],
+            ["matmul", "51", "1071.000", "100.0%"]
+        );
+        // 119 ms of 1071.
+        assert_eq!(
+            words(&lines[4]),
+            ["l17", "17.000", "34.000", "68.000", "11.1%"]
+        );
+        assert_eq!((lines.len(), lines[19].as_str()), (20, "and 2 more layers"));
     }
 }

@@ -6,38 +6,42 @@ use decorr::program::KernelTime;
 use super::print;
 
 /// Prints the times summed by op, and the slowest kernels.
-pub(super) fn print_times(mut kernels: Vec<KernelTime>) {
-    let total: f64 = kernels.iter().map(|k| k.seconds).sum();
+pub(super) fn print_times(kernels: Vec<KernelTime>) {
     print("");
-    print_by_op(&times_by_op(&kernels), total, None);
-    print(format_args!(
+    lines(kernels).iter().for_each(print);
+}
+
+fn lines(mut kernels: Vec<KernelTime>) -> Vec<String> {
+    let total: f64 = kernels.iter().map(|k| k.seconds).sum();
+    let mut lines = by_op(&times_by_op(&kernels), total, None);
+    lines.push(format!(
         "{:<28} {:>6} {:>10.3}",
         "all",
         kernels.len(),
         1e3 * total
     ));
     kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    print(format_args!("\nslowest kernels"));
+    lines.push("\nslowest kernels".into());
     for kernel in kernels.iter().take(15) {
-        print(format_args!(
+        lines.push(format!(
             "{:>10.3} ms  {}",
             1e3 * kernel.seconds,
             kernel.label
         ));
     }
+    lines
 }
 
-/// Prints a line an op: its share of the `total` seconds and, where it is known what the adapter reaches,
+/// A heading, and a line an op: its share of the `total` seconds and, where it is known what the adapter reaches,
 /// of that.
-pub(super) fn print_by_op(ops: &[OpTimes], total: f64, peaks: Option<Peaks>) {
+pub(super) fn by_op(ops: &[OpTimes], total: f64, peaks: Option<Peaks>) -> Vec<String> {
     let heading = peaks.map_or("", |_| "  of peak  of stream");
-    print(format_args!(
+    let heading = format!(
         "{:<28} {:>6} {:>10} {:>6} {:>9} {:>8}{heading}",
         "time by op", "count", "ms", "share", "GFLOP/s", "GB/s"
-    ));
-    for op in ops {
-        print(row(op, total, peaks));
-    }
+    );
+    let rows = ops.iter().map(|op| row(op, total, peaks));
+    [heading].into_iter().chain(rows).collect()
 }
 
 fn row(op: &OpTimes, total: f64, peaks: Option<Peaks>) -> String {
@@ -82,5 +86,32 @@ mod tests {
             "matmul", "5", "500.000", "25.0%", "16.00", "6.00", "25%", "50%",
         ];
         assert_eq!(words, wanted);
+    }
+
+    #[test]
+    fn all_kernels_are_summed_up_and_the_slowest_come_first() {
+        // 17 kernels of 1 to 17 ms.
+        let kernel = |n: usize| KernelTime {
+            label: format!("k{n}"),
+            op: "matmul",
+            entry: "main",
+            shape: "[2]".into(),
+            start: 0.0,
+            seconds: n as f64 / 1e3,
+            flops: 1,
+            bytes: 1,
+        };
+        let lines = lines((1..=17).map(kernel).collect());
+        let words: Vec<Vec<&str>> = lines
+            .iter()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(words[1][..4], ["matmul", "17", "153.000", "100.0%"]);
+        assert_eq!(words[2], ["all", "17", "153.000"]);
+        assert_eq!(
+            (words.len(), &words[4][..]),
+            (19, &["17.000", "ms", "k17"][..])
+        );
+        assert_eq!(words[18], ["3.000", "ms", "k3"]);
     }
 }

@@ -164,19 +164,23 @@ fn report(config: &TrainConfig, summary: &Outcome) {
             summary.skipped
         ));
     }
-    print(format_args!(
-        "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
-        summary.steps,
-        summary.seconds,
-        1e3 * summary.seconds / summary.steps.max(1) as f64,
-        summary.train_loss,
-        summary.test.loss,
-        summary.test.top1
-    ));
+    print(sum(summary));
     print(format_args!(
         "wrote {}/model.safetensors, metrics.jsonl, config.toml and curves.png",
         config.out.display()
     ));
+}
+
+fn sum(of: &Outcome) -> String {
+    format!(
+        "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
+        of.steps,
+        of.seconds,
+        1e3 * of.seconds / of.steps.max(1) as f64,
+        of.train_loss,
+        of.test.loss,
+        of.test.top1
+    )
 }
 
 /// What the terminal shows of a run: a bar, and lines above it. Without a terminal the bar is silent, and logged steps are
@@ -197,37 +201,18 @@ impl Display {
     }
 
     fn show(&self, event: Event<'_>) {
+        let text = line(&event);
         match event {
-            Event::Begin(what) => self.bar.set_message(format!("{what} ...")),
-            Event::Memory(planned, used) => {
-                let used = used.map(|b| format!(" ({} MiB reported by the adapter)", b >> 20));
-                let planned = planned >> 20;
-                let used = used.unwrap_or_default();
-                self.say(&format!("memory: {planned} MiB planned{used}"));
-            }
-            Event::Notice(text) => self.say(text),
-            Event::Step(progress) => self.show_step(&progress),
-            Event::Test(step, test) => self.say(&format!(
-                "step {step}: test loss {:.4}, top1 {:.4}",
-                test.loss, test.top1
-            )),
+            Event::Begin(_) => self.bar.set_message(text),
+            Event::Step(progress) => self.show_step(&progress, text),
+            Event::Memory(..) | Event::Notice(_) | Event::Test(..) => self.say(&text),
         }
     }
 
-    fn show_step(&self, p: &Progress) {
+    fn show_step(&self, p: &Progress, message: String) {
         self.bar.set_length(p.total_steps);
         self.bar.set_position(p.step);
-        let message = format!(
-            "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
-            p.epoch,
-            p.loss,
-            p.top1,
-            p.images_per_second,
-            duration(p.seconds_left)
-        );
-        let is_logged =
-            p.step == 1 || p.step.is_multiple_of(self.log_every) || p.step == p.total_steps;
-        if self.bar.is_hidden() && is_logged {
+        if self.bar.is_hidden() && is_logged(p, self.log_every) {
             note(format_args!("{}/{} {message}", p.step, p.total_steps));
         }
         self.bar.set_message(message);
@@ -241,6 +226,36 @@ impl Display {
             self.bar.println(with_flags(text));
         }
     }
+}
+
+/// What is said of an event.
+fn line(event: &Event<'_>) -> String {
+    match event {
+        Event::Begin(what) => format!("{what} ..."),
+        Event::Memory(planned, used) => {
+            let used = used.map(|b| format!(" ({} MiB reported by the adapter)", b >> 20));
+            let (planned, used) = (planned >> 20, used.unwrap_or_default());
+            format!("memory: {planned} MiB planned{used}")
+        }
+        Event::Notice(text) => text.to_string(),
+        Event::Step(p) => format!(
+            "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
+            p.epoch,
+            p.loss,
+            p.top1,
+            p.images_per_second,
+            duration(p.seconds_left)
+        ),
+        Event::Test(step, test) => format!(
+            "step {step}: test loss {:.4}, top1 {:.4}",
+            test.loss, test.top1
+        ),
+    }
+}
+
+/// Whether a step has a line of its own where there is no terminal.
+fn is_logged(p: &Progress, log_every: u64) -> bool {
+    p.step == 1 || p.step.is_multiple_of(log_every) || p.step == p.total_steps
 }
 
 /// True after the first Ctrl-C, SIGTERM or SIGHUP (batch systems, `docker stop`, a closed terminal); the second one ends
@@ -273,7 +288,64 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use std::path::PathBuf;
+
+    use decorr::train::Evaluation;
+
+    use super::*;
+
+    #[test]
+    fn each_number_of_a_run_stands_behind_its_name() {
+        let test = Evaluation {
+            loss: 1.25,
+            top1: 0.5,
+            images: 8,
+        };
+        let outcome = Outcome {
+            steps: 40,
+            train_loss: 0.75,
+            test,
+            seconds: 5.0,
+            interrupted: false,
+            skipped: 3,
+            checkpoint: PathBuf::new(),
+        };
+        let wanted = "40 steps in 5.0 s (125.0 ms a step): train loss 0.7500, test loss 1.2500, test top1 0.5000";
+        assert_eq!(sum(&outcome), wanted);
+        let mut progress = Progress {
+            step: 1,
+            total_steps: 23,
+            epoch: 6,
+            loss: 2.5,
+            top1: 0.125,
+            images_per_second: 81.4,
+            seconds_left: 61.0,
+        };
+        for (event, wanted) in [
+            (Event::Begin("saving"), "saving ..."),
+            (Event::Memory(3 << 20, None), "memory: 3 MiB planned"),
+            (
+                Event::Memory(3 << 20, Some(5 << 20)),
+                "memory: 3 MiB planned (5 MiB reported by the adapter)",
+            ),
+            (Event::Notice("as it is"), "as it is"),
+            (
+                Event::Step(progress),
+                "epoch 6 loss 2.5000 top1 0.125 81 images/s 1:01 min left",
+            ),
+            (
+                Event::Test(9, test),
+                "step 9: test loss 1.2500, top1 0.5000",
+            ),
+        ] {
+            assert_eq!(line(&event), wanted);
+        }
+        let logged = (1..=23).filter(|&step| {
+            progress.step = step;
+            is_logged(&progress, 10)
+        });
+        assert_eq!(logged.collect::<Vec<_>>(), [1, 10, 20, 23]);
+    }
 
     #[test]
     fn durations_on_either_side_of_their_units() {

@@ -45,12 +45,7 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Findings>
     let data = open(set.name, Some(dir), &DataOptions::default())?;
     let counts = [data.train.len(), data.test.len()];
     let per_class = per_class(&data.train);
-    let is_balanced = per_class[0] == per_class[1];
-    let twin = twins(set).find(|twin| twin.balanced == is_balanced);
-    let name = match set.counts == Some(counts) {
-        true => twin.unwrap_or(set).name,
-        false => set.name,
-    };
+    let name = name_of(set, counts, per_class[0] == per_class[1]);
     let mut remarks = data.notices.clone();
     if let Some(wanted) = set.counts
         && counts != wanted
@@ -93,6 +88,15 @@ fn twins(set: &Set) -> impl Iterator<Item = &'static Set> {
     SETS.iter().filter(|twin| twin.signature == set.signature)
 }
 
+/// The name of `set`, or where all its images are there, of the twin whose classes are as balanced.
+fn name_of(set: &Set, counts: [usize; 2], is_balanced: bool) -> &'static str {
+    let twin = twins(set).find(|twin| twin.balanced == is_balanced);
+    match (set.counts == Some(counts), twin) {
+        (true, Some(twin)) => twin.name,
+        _ => set.name,
+    }
+}
+
 fn per_class(images: &Images) -> [usize; 2] {
     let mut counts = vec![0; images.classes];
     for &label in &images.labels {
@@ -130,4 +134,57 @@ fn bad_files(data: &DataSet, tell: &(impl Fn(usize, usize) + Sync)) -> Vec<Strin
     });
     let problems = problems.into_inner().unwrap_or_else(|e| e.into_inner());
     problems.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::find_set;
+
+    #[test]
+    fn whole_sets_of_one_format_are_told_apart_by_their_classes() {
+        let whole = [60_000, 10_000];
+        for (given, counts, is_balanced, wanted) in [
+            ("mnist", whole, true, "fashion-mnist"),
+            ("fashion-mnist", whole, false, "mnist"),
+            ("mnist", whole, false, "mnist"),
+            ("mnist", [59_999, 10_000], true, "mnist"),
+            ("fashion-mnist", [60_000, 9_999], false, "fashion-mnist"),
+            ("cifar10", [50_000, 10_000], false, "cifar10"),
+        ] {
+            let set = find_set(given).unwrap();
+            assert_eq!(name_of(set, counts, is_balanced), wanted);
+        }
+    }
+
+    #[test]
+    fn what_a_set_lacks_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for (split, labels) in [("train", &[0, 0, 1][..]), ("t10k", &[9])] {
+            let count = labels.len() as u8;
+            let images = [
+                &[0, 0, 8, 3, 0, 0, 0, count, 0, 0, 0, 28, 0, 0, 0, 28][..],
+                &vec![7; 784 * labels.len()],
+            ];
+            let labels = [&[0, 0, 8, 1, 0, 0, 0, count][..], labels];
+            for (what, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
+                std::fs::write(
+                    dir.path().join(format!("{split}-{what}-ubyte")),
+                    bytes.concat(),
+                )
+                .unwrap();
+            }
+        }
+        let found = check(dir.path(), |_, _| ()).unwrap();
+        assert_eq!(
+            (found.counts, found.classes, found.per_class),
+            ([3, 1], 10, [0, 2])
+        );
+        let remarks = [
+            "the official set has 60000 training and 10000 test images",
+            "a class has no training image",
+        ];
+        assert_eq!(found.remarks, remarks);
+        assert!(found.problems.is_empty());
+    }
 }

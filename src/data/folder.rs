@@ -281,3 +281,18 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     paths.sort_unstable();
     Ok(paths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_the_folder_and_of_the_training_are_told_apart() {
+        let names = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        assert_eq!(
+            other_classes(&names("abcdef"), &names("vwxyz")),
+            "has 6 classes (a, b, c, d, e, ...), and the network was trained on 5 (v, w, x, y, z): their numbers would not be \
+             the same"
+        );
+    }
+}

@@ -493,9 +493,36 @@ mod tests {
             let image = Rgb32FImage::from_raw(2, 1, vec![0.0, 0.0, 0.0, high, high, high]);
             with_known_white(image.unwrap().into()).map(|image| image.to_rgb32f().into_raw()[5])
         };
-        for (high, wanted) in [(0.5, 0.5), (1.0, 1.0), (255.0, 1.0), (65535.0, 1.0)] {
+        for (high, wanted) in [
+            (-0.04, -0.04),
+            (0.5, 0.5),
+            (1.0, 1.0),
+            (2.0, 2.0),
+            (2.5, 2.5 / 255.0),
+            (255.0, 1.0),
+            (256.0, 256.0 / 65535.0),
+            (65535.0, 1.0),
+        ] {
             assert_eq!(floats(high), Ok(wanted));
         }
-        assert!(floats(1e6).is_err() && floats(-0.5).is_err());
+        assert!(floats(65536.0).is_err() && floats(-0.06).is_err());
+        // In 16 bits, and no more than white.
+        let deep = ImageBuffer::from_pixel(1, 1, image::Rgba([10_000_u16, 30_000, 0, 20_000]));
+        let divided = divided_by_alpha(DynamicImage::ImageRgba16(deep)).into_rgb16();
+        assert_eq!(divided.get_pixel(0, 0).0, [32_767, 65_535, 0]);
+    }
+
+    /// By JPEG's weights, worked out by hand.
+    #[test]
+    fn brightness_and_colours_become_rgb() {
+        for (ycbcr, rgb) in [
+            ([100, 128, 128], [100, 100, 100]),
+            ([100, 178, 128], [100, 83, 189]),
+            ([100, 128, 178], [170, 64, 100]),
+            ([250, 255, 128], [250, 206, 255]),
+            ([9, 0, 0], [0, 144, 0]),
+        ] {
+            assert_eq!(rgb_of(ycbcr), rgb, "{ycbcr:?}");
+        }
     }
 }

@@ -411,3 +411,41 @@ pub(super) fn whiten<'g>(of: Moments<'g>, layout: &PatchForm, n_iter: usize) -> 
         identity,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of each range, and what lies next to them.
+    #[test]
+    fn options_are_taken_up_to_their_ends() {
+        let base = WhitenOptions::default();
+        let with = |name: &str, value: f32| {
+            let (n, mut statistics) = (value as usize, base);
+            let (mut kernel_size, mut block) = (3, 3);
+            match name {
+                "kernel_size" => kernel_size = n,
+                "block" => block = n,
+                "n_iter" => statistics.n_iter = n,
+                "sampling_stride" => statistics.sampling_stride = n,
+                _ => statistics.eps = value,
+            }
+            check_options(kernel_size, block, &statistics)
+        };
+        for (name, good, bad) in [
+            ("kernel_size", [1.0, 15.0], [2.0, 17.0]),
+            ("block", [1.0, 4096.0], [0.0, 0.0]),
+            ("n_iter", [1.0, 100.0], [0.0, 101.0]),
+            ("sampling_stride", [1.0, 64.0], [0.0, 65.0]),
+            ("eps", [1e-30, 1e6], [0.0, 1.1e6]),
+        ] {
+            for value in good {
+                with(name, value).unwrap_or_else(|e| panic!("{name} {value}: {e}"));
+            }
+            for value in bad {
+                let text = with(name, value).unwrap_err().to_string();
+                assert!(text.starts_with(&format!("`{name}` {value}")), "{text}");
+            }
+        }
+    }
+}

@@ -348,3 +348,82 @@ impl Fig2 {
         write_figure(dir, &self.panels, "fig2.png", &self.sheet)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caption_says_what_the_maps_are_of() {
+        let report = Fig2Report {
+            images: 1,
+            layer: None,
+            channels: 3,
+            kernel_size: 5,
+            block: 3,
+            features: 75,
+            max_correlation_before: 0.9,
+            max_correlation_after: 0.25,
+            identity_error: 0.125,
+            notice: Some("mind"),
+        };
+        let options = Fig2Options {
+            kernel_size: 5,
+            block: 3,
+            statistics: WhitenOptions {
+                eps: 0.01,
+                n_iter: 7,
+                sampling_stride: 2,
+            },
+        };
+        let wanted = [
+            "Patches of 5 x 5 of 1 image: 3 channels, divided by lines. Each map has its own scale.",
+            "largest |correlation| off the diagonal: 0.9000 before, 0.2500 after; largest |after - identity|: 0.1250 \
+             (0: perfect)",
+            "eps 1e-2, n_iter 7, counting one patch in 2 along rows and columns",
+            "mind",
+        ];
+        assert_eq!(caption(&report, &options, None), wanted);
+        let layer = Some("conv2".to_string());
+        for (images, layer, channels, block, number, wanted) in [
+            (4, None, 1, 1, None, "4 images: one channel"),
+            (
+                4,
+                None,
+                3,
+                1,
+                None,
+                "4 images: each of 3 channels alone, pooled",
+            ),
+            (
+                1,
+                layer.clone(),
+                64,
+                16,
+                Some(2),
+                "the input of conv2 (convolution 2) for 1 image: 64 channels, 16 at a time, divided by lines, pooled",
+            ),
+            (
+                2,
+                layer,
+                128,
+                64,
+                Some(2),
+                "the input of conv2 (convolution 2) for 2 images: 128 channels, 64 at a time, pooled",
+            ),
+        ] {
+            let report = Fig2Report {
+                images,
+                layer,
+                channels,
+                block,
+                ..report.clone()
+            };
+            let first = caption(&report, &options, number).swap_remove(0);
+            assert_eq!(
+                first,
+                format!("Patches of 5 x 5 of {wanted}. Each map has its own scale.")
+            );
+        }
+    }
+}

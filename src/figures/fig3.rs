@@ -109,6 +109,10 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
             _ => rows.push(vec![panel]),
         }
     }
+    sheet(&rows, &caption(numbers, options))
+}
+
+fn caption(numbers: &Numbers, options: &SceneOptions) -> Vec<String> {
     let mut caption = Vec::new();
     for (name, before, after) in numbers.report.rows() {
         caption.push(format!("{name}: {before} before, {after} after"));
@@ -124,7 +128,7 @@ fn page(panels: Vec<NamedPicture>, numbers: &Numbers, options: &SceneOptions) ->
         options.block,
         options.statistics.describe()
     ));
-    sheet(&rows, &caption)
+    caption
 }
 
 impl Fig3 {
@@ -140,5 +144,48 @@ impl Fig3 {
     /// [`crate::Error::Io`] with the path.
     pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
         write_figure(dir, &self.panels, "fig3.png", &self.sheet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measures::{Fig3Report, Measures, Sparsity};
+    use super::*;
+
+    #[test]
+    fn the_caption_has_each_number_behind_its_name() {
+        let side = |at: f64| Measures {
+            sparsity: Sparsity {
+                excess_kurtosis: at + 0.1,
+                hoyer: at + 0.2,
+                near_zero: at + 0.3,
+            },
+            max_correlation: at + 0.4,
+        };
+        let numbers = Numbers {
+            report: Fig3Report::new(side(0.0), side(0.5), None, Some("few")),
+            histograms: [Vec::new(), Vec::new()],
+            cov_ends: [1.0; 2],
+        };
+        let mut options = SceneOptions {
+            kernel_size: 7,
+            block: 1,
+            blur: 1.5,
+            ..SceneOptions::default()
+        };
+        let wanted = [
+            "excess kurtosis: 0.100 before, 0.600 after",
+            "Hoyer's sparsity: 0.2000 before, 0.7000 after",
+            "share of |x| under 0.1 sigma: 0.3000 before, 0.8000 after",
+            "largest |correlation| in patches: 0.4000 before, 0.9000 after",
+            "few",
+            "k 7, block 1, eps 1e-5, n_iter 15, blurred by a Gaussian of 1.5 pixels",
+        ];
+        assert_eq!(caption(&numbers, &options), wanted);
+        options.blur = 0.0;
+        assert_eq!(
+            caption(&numbers, &options)[5],
+            "k 7, block 1, eps 1e-5, n_iter 15"
+        );
     }
 }

@@ -274,6 +274,10 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
             what: "Hoyer's sparsity",
         },
     );
+    sheet(&[mosaics.collect(), vec![chart]], &caption(report, options))
+}
+
+fn caption(report: &Fig9Report, options: &Fig9Options) -> Vec<String> {
     let [channels, rows, columns] = report.shape;
     let statistics = match options.running {
         true => "running statistics of the network".to_string(),
@@ -304,7 +308,7 @@ fn page(panels: &[NamedPicture], report: &Fig9Report, options: &Fig9Options) -> 
         ),
     ];
     caption.extend(report.notice.map(String::from));
-    sheet(&[mosaics.collect(), vec![chart]], &caption)
+    caption
 }
 
 impl Fig9 {
@@ -320,5 +324,91 @@ impl Fig9 {
     /// [`Error::Io`] with the path.
     pub fn write(&self, dir: &Path) -> Result<Vec<String>> {
         write_figure(dir, &self.panels, "fig9.png", &self.sheet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four values a channel: two become sparser, one less sparse, one is constant.
+    #[test]
+    fn numbers_are_of_the_channels_that_are_not_constant() {
+        // Variances, fourth moments, means of |x| and of squares, shares near zero. Hoyer's measure is 2 - 2 l1.
+        let of = |fourth: [f32; 3], l1: [f32; 3]| {
+            let rows = [[1.0; 3], fourth, l1, [1.0; 3], [0.5, 0.25, 0.125]];
+            let rows = rows.iter().flat_map(|&[a, b, c]| [a, b, c, 0.0]);
+            rows.collect::<Vec<f32>>()
+        };
+        let mut values = BTreeMap::from(
+            [
+                ("input.sparsity", of([3.0; 3], [0.875, 0.625, 0.75])),
+                ("before.sparsity", of([5.0, 3.0, 4.0], [0.75, 0.875, 0.75])),
+                ("after.sparsity", of([7.0, 4.0, 4.0], [0.625, 0.75, 0.875])),
+                ("before.largest_variance", vec![1.0]),
+                ("after.largest_variance", vec![1.0]),
+                ("after.least_variance", vec![0.5]),
+                ("before.max_correlation", vec![0.75]),
+                ("after.max_correlation", vec![0.125]),
+            ]
+            .map(|(name, value)| (name.to_string(), value)),
+        );
+        let built = Built {
+            views: Vec::new(),
+            layer: "conv2".into(),
+            shape: [4, 1, 4],
+            block: 3,
+            remark: Some("few"),
+        };
+        let report = Fig9Report::new(&built, &values, false);
+        assert_eq!((report.live_channels, report.sparser_channels), (3, 2));
+        assert_eq!(report.max_correlation, [0.75, 0.125]);
+        assert_eq!(report.mean_hoyer, [1.25 / 3.0, 0.5]);
+        assert_eq!(report.mean_excess_kurtosis, [1.0, 2.0]);
+        assert_eq!(report.mean_hoyer_of_input, 0.5);
+        let [before, after] = report.channels[1];
+        assert_eq!(
+            (before.hoyer, after.hoyer, after.near_zero),
+            (0.25, 0.5, 0.25)
+        );
+        assert!(report.channels[3][0].hoyer.is_nan());
+
+        let options = Fig9Options {
+            layer: 2,
+            ..Fig9Options::default()
+        };
+        let lines = [
+            "Input of conv2 (convolution 2): 4 channels of 4 x 1, in blocks of 3; statistics of this image, eps 1e-5, \
+             n_iter 15.",
+            "mean over channels: Hoyer 0.417 before (zero-mean), 0.500 after; excess kurtosis 1.00 before, 2.00 \
+             after; 2 of the 3 that are not constant are sparser after by Hoyer's measure",
+            "largest |correlation| in patches: 0.7500 before, 0.1250 after",
+            "few",
+        ];
+        assert_eq!(caption(&report, &options), lines);
+        // Few patches of the image are no matter of the network's own statistics.
+        let report = Fig9Report::new(&built, &values, true);
+        let running = Fig9Options {
+            running: true,
+            ..options
+        };
+        let said = caption(&report, &running);
+        assert!(
+            said[0].ends_with("; running statistics of the network."),
+            "{said:?}"
+        );
+        assert_eq!(said[1..], lines[1..3]);
+
+        // What did not converge is not said, and why not is.
+        values.insert("after.largest_variance".into(), vec![1.5]);
+        let report = Fig9Report::new(&built, &values, false);
+        assert!(
+            report
+                .notice
+                .is_some_and(|text| text.contains("larger eps"))
+        );
+        assert_eq!(report.mean_hoyer[0], 1.25 / 3.0);
+        assert!(report.mean_hoyer[1].is_nan() && report.max_correlation[1].is_nan());
+        assert_eq!(report.sparser_channels, 0);
     }
 }

@@ -338,24 +338,28 @@ mod tests {
 
     #[test]
     fn a_scene_serves_what_it_was_compiled_for() {
-        let options = SceneOptions::default();
-        assert!(options.serves(&SceneOptions {
-            statistics: WhitenOptions {
-                eps: 0.1,
-                ..options.statistics
-            },
-            ..options
-        }));
-        assert!(!options.serves(&SceneOptions {
+        let options = SceneOptions {
             blur: 1.0,
-            ..options
-        }));
-        assert!(!options.serves(&SceneOptions {
-            statistics: WhitenOptions {
-                n_iter: 5,
-                ..options.statistics
-            },
-            ..options
-        }));
+            ..SceneOptions::default()
+        };
+        let with = |change: fn(&mut SceneOptions)| {
+            let mut other = options;
+            change(&mut other);
+            options.serves(&other)
+        };
+        assert!(with(|o| o.statistics.eps = 0.1) && with(|o| o.blur = 2.0));
+        for (name, served) in [
+            ("kernel_size", with(|o| o.kernel_size = 5)),
+            ("block", with(|o| o.block = 1)),
+            ("n_iter", with(|o| o.statistics.n_iter = 5)),
+            (
+                "sampling_stride",
+                with(|o| o.statistics.sampling_stride = 2),
+            ),
+            ("blur", with(|o| o.blur = 0.0)),
+            ("side", with(|o| o.side = Some(64))),
+        ] {
+            assert!(!served, "{name}");
+        }
     }
 }

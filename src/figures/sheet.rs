@@ -434,4 +434,58 @@ mod tests {
         });
         assert!(both >= alone + panel.width());
     }
+    #[test]
+    fn numbers_on_scales_are_short() {
+        for (value, wanted) in [
+            (0.0, "0"),
+            (0.01, "0.010"),
+            (-0.009, "-9.0e-3"),
+            (-999.5, "-999.500"),
+            (1000.0, "1.0e3"),
+        ] {
+            assert_eq!(short(value), wanted);
+        }
+    }
+
+    #[test]
+    fn each_line_of_a_chart_has_a_colour_of_its_own() {
+        let both = |values: [Vec<f32>; 2]| {
+            let names = ["before", "after"].map(String::from);
+            names.into_iter().zip(values).collect::<Vec<_>>()
+        };
+        let shares = [20, 120].map(|from| {
+            let here = |i: usize| f32::from(u8::from((from..from + 30).contains(&i))) / 30.0;
+            (0..BINS).map(here).collect()
+        });
+        let heights = [vec![0.25; 40], vec![0.75; 40]];
+        let contents = [
+            Content::Histograms(both(shares)),
+            Content::Channels {
+                series: both(heights),
+                what: "Hoyer",
+            },
+        ];
+        for (content, across) in contents.into_iter().zip([true, false]) {
+            let page = sheet(&[vec![Panel::new("", "", content)]], &[]).unwrap();
+            let page = image::load_from_memory(&page).unwrap().to_rgb8();
+            // Without the legend, in the upper right corner.
+            let middle = |i: usize| {
+                let at = page.enumerate_pixels().filter(|(x, y, pixel)| {
+                    let in_legend = *x > page.width() * 3 / 4 && *y < page.height() / 2;
+                    pixel.0 == series_colour(i) && !in_legend
+                });
+                let at: Vec<u32> = at.map(|(x, y, _)| if across { x } else { y }).collect();
+                assert!(at.len() > 50, "{i}: {} pixels", at.len());
+                at.iter().sum::<u32>() / at.len() as u32
+            };
+            // The first to the left of the second, or below it.
+            assert_eq!(middle(0) < middle(1), across);
+        }
+        let all: std::collections::BTreeSet<[u8; 3]> =
+            (0..SERIES.len()).map(series_colour).collect();
+        assert_eq!(
+            (all.len(), series_colour(SERIES.len())),
+            (7, series_colour(0))
+        );
+    }
 }

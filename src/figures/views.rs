@@ -318,4 +318,20 @@ mod tests {
             assert_eq!(mosaic_columns(count, size), columns, "{count} {size:?}");
         }
     }
+    /// Pictures grow by whole numbers, shrink in proportion, and are never of no pixels.
+    #[test]
+    fn pictures_fit_their_place() {
+        for (size, wanted) in [
+            ([30, 40], [360, 480]),
+            ([480, 10], [480, 10]),
+            ([10, 241], [10, 241]),
+            ([1000, 2000], [240, 480]),
+            ([9000, 3], [480, 1]),
+        ] {
+            assert_eq!(fitted(size, 480), wanted, "{size:?}");
+        }
+        for (n, wanted) in [(27, 459), (480, 480), (481, 480)] {
+            assert_eq!(magnified(n, 480), wanted, "{n}");
+        }
+    }
 }

@@ -188,13 +188,7 @@ impl ImageTab {
 
     fn write(&self, folder: &Path) -> Result<Vec<String>> {
         named(folder)?;
-        let o = &self.options;
-        let fig2 = Fig2Options {
-            kernel_size: o.kernel_size,
-            block: o.block,
-            statistics: o.statistics,
-        };
-        let fig3 = SceneOptions { side: None, ..*o };
+        let (fig2, fig3) = for_files(&self.options);
         let fig3 = figures::fig3(&self.gpu, &self.image.picture, fig3)?;
         let picture = [Ok(self.image.picture.clone())];
         let fig2 = figures::fig2(&self.gpu, picture, None, fig2)?;
@@ -416,6 +410,16 @@ impl ImageTab {
     }
 }
 
+/// Options of `fig2` and `fig3` for what the window shows.
+fn for_files(o: &SceneOptions) -> (Fig2Options, SceneOptions) {
+    let fig2 = Fig2Options {
+        kernel_size: o.kernel_size,
+        block: o.block,
+        statistics: o.statistics,
+    };
+    (fig2, SceneOptions { side: None, ..*o })
+}
+
 /// With lines between channels and a bar of colours.
 fn heat_map(ui: &mut egui::Ui, painter: &Painter, name: &str, width: f32, end: f32, blocks: usize) {
     ui.horizontal_top(|ui| {
@@ -494,6 +498,7 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
 
 #[cfg(test)]
 mod tests {
+    use decorr::figures::WhitenOptions;
     use decorr::gpu::AdapterChoice;
 
     use super::*;
@@ -516,5 +521,51 @@ mod tests {
             speed.starts_with("250.0 ms an image, 4.0 images/s on "),
             "{speed}"
         );
+    }
+    #[test]
+    fn the_title_and_the_files_are_of_the_options() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let picture = Picture {
+            channels: 3,
+            height: 3,
+            width: 4,
+            data: vec![0.0; 36],
+        };
+        let image = Opened {
+            name: "a.png".into(),
+            path: None,
+            picture,
+            of: Some([40, 30]),
+        };
+        let notice = image.notice();
+        assert_eq!(notice.as_deref(), Some("scaled down from 40 x 30 to 4 x 3"));
+        let mut tab = ImageTab::new(gpu, image);
+        let statistics = WhitenOptions {
+            eps: 0.01,
+            n_iter: 7,
+            sampling_stride: 2,
+        };
+        tab.options = SceneOptions {
+            kernel_size: 5,
+            block: 1,
+            statistics,
+            blur: 1.5,
+            side: Some(64),
+        };
+        assert_eq!(
+            tab.title(),
+            "decorr: a.png (4 x 3 of 40 x 30), k 5, block 1, eps 1.0e-2, n_iter 7, blur 1.5"
+        );
+        let (fig2, fig3) = for_files(&tab.options);
+        assert_eq!(
+            (fig2.kernel_size, fig2.block, fig2.statistics),
+            (5, 1, statistics)
+        );
+        assert_eq!(
+            (fig3.kernel_size, fig3.block, fig3.statistics),
+            (5, 1, statistics)
+        );
+        // Files have all pixels of the image.
+        assert_eq!((fig3.blur, fig3.side), (1.5, None));
     }
 }

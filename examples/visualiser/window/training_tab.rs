@@ -279,15 +279,7 @@ impl TrainingTab {
 
 impl Session {
     fn new(gpu: &Arc<Gpu>, seed: u64, batch_size: usize, lr: f32) -> Result<Self> {
-        let options = TrainOptions {
-            model: Some("cnn".into()),
-            block: Some(16),
-            lr: Some(lr),
-            batch_size: Some(batch_size),
-            seed: Some(seed),
-            ..TrainOptions::default()
-        };
-        let live = Live::new(gpu, &options, &NORMS)?;
+        let live = Live::new(gpu, &options(seed, batch_size, lr), &NORMS)?;
         Ok(Self {
             live,
             inspectors: Vec::new(),
@@ -379,6 +371,18 @@ fn round_steps(input: GridInput) -> [f64; 3] {
     [step, 5.0 * step, 25.0 * step]
 }
 
+/// Of a run.
+fn options(seed: u64, batch_size: usize, lr: f32) -> TrainOptions {
+    TrainOptions {
+        model: Some("cnn".into()),
+        block: Some(16),
+        lr: Some(lr),
+        batch_size: Some(batch_size),
+        seed: Some(seed),
+        ..TrainOptions::default()
+    }
+}
+
 /// Of the last ten.
 fn last_mean(values: &[f32]) -> String {
     let last = &values[values.len().saturating_sub(10)..];
@@ -390,7 +394,42 @@ fn last_mean(values: &[f32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::last_mean;
+    use super::*;
+
+    #[test]
+    fn sliders_reach_the_run() {
+        let options = options(3, 24, 0.5);
+        assert_eq!(
+            (options.seed, options.batch_size, options.lr),
+            (Some(3), Some(24), Some(0.5))
+        );
+        assert_eq!(
+            (options.model.as_deref(), options.block),
+            (Some("cnn"), Some(16))
+        );
+    }
+
+    #[test]
+    fn lines_of_a_plot_are_three_to_eight_at_round_numbers() {
+        for (bounds, wanted) in [
+            ((0.0, 8.0), 2.0),
+            ((1.0, 20.0), 5.0),
+            ((0.0, 2.5), 0.5),
+            ((0.0, 1e4), 2e3),
+        ] {
+            let input = GridInput {
+                bounds,
+                base_step_size: 1.0,
+            };
+            let steps = round_steps(input);
+            for (step, times) in steps.into_iter().zip([1.0, 5.0, 25.0]) {
+                assert!(
+                    (step / (times * wanted) - 1.0).abs() < 1e-9,
+                    "{bounds:?}: {steps:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn the_mean_shown_is_of_the_last_ten_or_of_all() {
