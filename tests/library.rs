@@ -332,6 +332,10 @@ fn evaluate_and_predict_are_the_network() {
     let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
     assert!(same(&of_trainer, &outputs.values["logits"]));
     assert!(same(&one, &of_trainer[CLASSES..]));
+    let mut of_three = predictor.compile(3).unwrap();
+    let three = of_three.run(&[("images", &raw[..3 * LEN])]).unwrap();
+    assert_eq!(three.values["logits"].len(), 3 * CLASSES);
+    assert!(same(&three.values["logits"], &of_trainer));
     // More than are computed at once.
     let many = trainer.predict(&raw.repeat(30)).unwrap();
     assert_eq!(many.len(), 19 * 30 * CLASSES);

@@ -101,7 +101,8 @@ pub struct DataSet {
 impl DataSet {
     /// Images of your own, for training and for testing, of one size and with the same classes. A value v of channel c is
     /// given to the network as (v - `mean[c]`) / `std[c]`, where bytes are first divided by 255. Training images are not
-    /// changed at random, unless `augment` is set to it.
+    /// changed at random, unless `augment` is set to it. Classes have the names that `class_names` is set to: a saved network
+    /// keeps them ([`crate::train::Predictor::class_names`]).
     ///
     /// # Errors
     /// [`Error::Data`] if the images differ in size or number of classes, or `mean` and `std` are not one finite number a

@@ -122,7 +122,7 @@ impl Gpu {
     /// The device must allow 8 storage buffers in a shader, workgroups of 256 with 16 KiB of memory and 65 535 of them in a
     /// row: wgpu's default limits do. A tensor is no larger than what the device binds. [`device_descriptor`] asks for all
     /// of that, and for what makes decorr faster. decorr's own calls are inside of error scopes: it sets no
-    /// handler on the device and sees no error of the host's.
+    /// handler on the device and sees no error of the host's. [`crate::program::Program::record`] has an example.
     ///
     /// # Errors
     /// [`Error::Adapter`] with the first limit that is too low.
@@ -277,7 +277,8 @@ impl Gpu {
     /// A buffer of `size_bytes`, rounded up to 16.
     ///
     /// # Errors
-    /// [`Error::Limit`] beyond the device's limits, [`Error::OutOfMemory`] if there is no room.
+    /// [`Error::Limit`] beyond the device's limits, [`Error::OutOfMemory`] if there is no room, [`Error::Bug`] if wgpu refuses
+    /// this `usage`.
     pub fn buffer(
         &self,
         label: &str,

@@ -257,7 +257,8 @@ impl Graph {
         }
     }
 
-    /// `tensor` is read back by the host after every step, under `name`.
+    /// `tensor` is a result of every step, under `name`: `Program::run` and `step` read it back, after `record` it stays on
+    /// the device.
     pub fn output(&self, name: &str, tensor: Tensor<'_>) {
         self.list.borrow_mut().push_output(name, tensor.id());
     }

@@ -1,5 +1,9 @@
 //! Layers, built of ops only. A layer is plain configuration; `forward` appends its nodes, with
 //! its parameters and running statistics as states under the current scope, in PyTorch's names.
+//!
+//! [`DeconvConv2d`] and [`DeconvLinear`] are a convolution and a linear layer on deconvolved inputs (Algorithm 1).
+//! [`ChannelDeconv`] gives the deconvolved features themselves, in the shape of its input; in [`Mode::Train`] by the
+//! statistics of the batch that it is given, also where nothing is trained.
 
 mod activations;
 mod batch_norm;
@@ -33,7 +37,22 @@ pub use sequential::Sequential;
 use crate::graph::{Graph, Init, Tensor};
 
 /// A part of a network, or the whole of it. A network of your own is a [`Sequential`], or a struct that implements this:
-/// plain configuration, with layers that it calls in scopes of their own (`examples/custom_layer.rs`).
+/// plain configuration, with layers that it calls in scopes of their own (`examples/custom_layer.rs`):
+///
+/// ```
+/// use decorr::prelude::*;
+///
+/// /// relu(conv(x) + x)
+/// struct Residual(usize);
+///
+/// impl Layer for Residual {
+///     fn forward<'g>(&self, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
+///         let conv = DeconvConv2d::new(self.0, self.0, 3).padding(1);
+///         let y = x.graph().scope("conv", || conv.forward(x, mode));
+///         (y + x).relu()
+///     }
+/// }
+/// ```
 pub trait Layer {
     /// Appends the layer's nodes, for what `mode` says; layers that compute the same in every mode ignore it.
     ///

@@ -86,7 +86,26 @@ impl Program {
     /// where outputs are. Host values are copied into a buffer that is made for this step; to make nothing, give all
     /// inputs as buffers.
     ///
-    /// The step is not counted in [`Program::steps_done`].
+    /// The step is not counted in [`Program::steps_done`]. A buffer of another device is refused by wgpu, where the host
+    /// submits. A whole program is `examples/shared_device.rs`; in short:
+    ///
+    /// ```no_run
+    /// # use decorr::{Result, prelude::*, wgpu};
+    /// # use decorr::program::Input;
+    /// # fn host(adapter: wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue, picture: wgpu::Buffer) -> Result<()> {
+    /// let gpu = Gpu::from_wgpu(&adapter, device.clone(), queue.clone())?;
+    /// let g = Graph::new();
+    /// let x = g.input("picture", [1, 3, 64, 64]);
+    /// g.output("features", ChannelDeconv::new(3, 3).forward(x, Mode::Train));
+    /// let program = Program::compile(&g, &mut Store::new(&gpu, 1), CompileOptions::default())?;
+    ///
+    /// let mut encoder = device.create_command_encoder(&Default::default());
+    /// program.record(&mut encoder, &[("picture", Input::Buffer(&picture, 0))])?;
+    /// let features = program.output_on_device("features")?;
+    /// // ... a pass of the host's that binds features.binding() ...
+    /// queue.submit([encoder.finish()]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if an input has another size or lies past the end of its buffer, [`Error::Graph`] if one is missing

@@ -111,9 +111,12 @@ impl Store {
 
     /// The buffer of a state, row-major f32: to draw from on the same device, not to write to.
     ///
+    /// Small states that a step updates lie side by side in one buffer. Of these only the first begins where its buffer
+    /// does; the buffer is longer than that state. To have a state in a shader in any case, make it an output
+    /// ([`crate::graph::Graph::output`]) and use [`super::Program::output_on_device`].
+    ///
     /// # Errors
-    /// [`Error::Config`] if there is no such state, or if it lies in a buffer behind others: a small
-    /// one that a step updates.
+    /// [`Error::Config`] if there is no such state, or if it does not begin where its buffer does.
     pub fn buffer(&self, name: &str) -> Result<&wgpu::Buffer> {
         let entry = self.entry(name)?;
         match entry.offset_bytes {

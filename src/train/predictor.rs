@@ -62,6 +62,15 @@ impl Predictor {
         self.forward.predict(&mut self.store, images)
     }
 
+    /// The network for `count` images as a program, for [`Program::record`] on the buffers of a host: its input `images`
+    /// [count, C, H, W] has values as in [`Predictor::predict`], its output `logits` is [count, classes].
+    ///
+    /// # Errors
+    /// As [`Program::compile`].
+    pub fn compile(&mut self, count: usize) -> Result<Program> {
+        self.forward.compile(&mut self.store, count)
+    }
+
     /// Shape [C, H, W] of an image.
     pub fn image_shape(&self) -> [usize; 3] {
         self.interface.shape
@@ -121,20 +130,13 @@ impl Forward {
     /// Compiles for `count` images at once, or, if these do not fit, for fewer. Gives the number of images of a step. Few
     /// numbers are compiled, powers of two, and one that is up to four times as large serves as well.
     pub(super) fn prepare(&mut self, store: &mut Store, count: usize) -> Result<usize> {
-        let [c, h, w] = self.shape;
         loop {
             let at_once = count.next_power_of_two().min(self.most);
             let mut there = self.programs.range(at_once..=at_once.saturating_mul(4));
             if let Some((&at_once, _)) = there.next() {
                 return Ok(at_once);
             }
-            let shape = [at_once, c, h, w];
-            let images = match &self.scales {
-                Some([mean, std]) => ImageInput::floats(shape, mean, std),
-                None => shape.into(),
-            };
-            let graph = prediction_step(&*self.model, images)?;
-            match Program::compile(&graph, store, CompileOptions::default()) {
+            match self.compile(store, at_once) {
                 Ok(program) => {
                     self.programs.insert(at_once, program);
                     return Ok(at_once);
@@ -145,6 +147,18 @@ impl Forward {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// For exactly `count` images.
+    fn compile(&self, store: &mut Store, count: usize) -> Result<Program> {
+        let [c, h, w] = self.shape;
+        let shape = [count, c, h, w];
+        let images = match &self.scales {
+            Some([mean, std]) => ImageInput::floats(shape, mean, std),
+            None => shape.into(),
+        };
+        let graph = prediction_step(&*self.model, images)?;
+        Program::compile(&graph, store, CompileOptions::default())
     }
 
     /// As [`Predictor::predict`].
