@@ -301,3 +301,12 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
         assert!(error.to_string().contains(name), "row {i}: {error}");
     }
 }
+
+/// Of a layer, so that `describe` and messages say whose they are.
+#[test]
+fn named_tensors_have_the_scope_that_they_are_named_in() {
+    let g = Graph::new();
+    let x = g.input("x", [3]);
+    let named = g.scope("conv1", || g.scope("deconv", || (x + x).named("cov")));
+    assert_eq!(named.name(), "conv1.deconv.cov");
+}

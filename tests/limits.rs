@@ -66,6 +66,16 @@ fn what_a_program_says_of_itself_is_what_it_has() {
         cost.flops as f64 / 1e9,
         cost.bytes as f64 / 1e9,
     ];
+    // Work is counted once a node, of however many dispatches: about an addition for each number of the sum.
+    let sum = {
+        let g = Graph::new();
+        g.output("sum", g.input("x", [1 << 18]).sum_to([1]));
+        compile(&g).unwrap()
+    };
+    assert!(sum.dispatch_count() > 1);
+    let (flops, bytes) = (sum.cost().flops, sum.cost().bytes);
+    assert!((1 << 18..(1 << 18) + (1 << 15)).contains(&flops), "{flops}");
+    assert!((1 << 20..(1 << 20) + (1 << 17)).contains(&bytes), "{bytes}");
     let of = program.memory();
     assert!(of.live < of.unshared && of.states > 0, "{of:?}");
     let bytes = [

@@ -366,6 +366,10 @@ fn the_command_says_what_is_on_pictures() {
     let wrong = with(&["--image-size", "16"]);
     refused(&wrong, &["fc.weight"]);
 
+    // All classes, and no more.
+    let all: serde_json::Value =
+        serde_json::from_str(&stdout(&with(&["--json", "--top", "2"]))).unwrap();
+    assert_eq!(all[0]["predictions"].as_array().unwrap().len(), 2);
     refused(&with(&["--top", "0"]), &["--top must be at least 1"]);
     refused(&with(&["--top", "3"]), &["--top 3", "2 classes"]);
     for option in [

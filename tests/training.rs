@@ -432,6 +432,36 @@ fn frozen_steps_run_in_turn_with_others() {
     assert_eq!(losses(&out).len(), 24);
 }
 
+/// A file without metadata is the network that the options name, its width too.
+#[test]
+fn bare_weights_are_evaluated_as_the_network_of_the_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, bare) = (dir.path().join("run"), dir.path().join("bare.safetensors"));
+    let narrow = TrainOptions {
+        model: Some("mlp".into()),
+        norm: Some(Norm::Batch),
+        width: Some(0.25),
+        ..TrainOptions::default()
+    };
+    run(TrainOptions {
+        steps: Some(2),
+        out: Some(out.clone()),
+        ..narrow.clone()
+    })
+    .unwrap();
+    let (tensors, _) = checkpoint::load(&out.join("model.safetensors")).unwrap();
+    checkpoint::save(&bare, &tensors, &Default::default()).unwrap();
+    let of = |path: &Path, options| evaluate_checkpoint(&support::gpu(), path, options, |_| ());
+    let of_run = of(&out, TrainOptions::default()).unwrap();
+    assert_eq!(of(&bare, narrow.clone()).unwrap(), of_run);
+    let wide = TrainOptions {
+        width: None,
+        ..narrow
+    };
+    let error = of(&bare, wide).unwrap_err().to_string();
+    assert!(error.contains("bare.safetensors"), "{error}");
+}
+
 /// `--init`: what fits is taken, a last layer for other classes is new, and what does not fit is an error that leaves no folder.
 #[test]
 fn a_run_begins_with_the_weights_of_another() {

@@ -47,14 +47,8 @@ pub fn check(dir: &Path, tell: impl Fn(usize, usize) + Sync) -> Result<Findings>
     let per_class = per_class(&data.train);
     let name = name_of(set, counts, per_class[0] == per_class[1]);
     let mut remarks = data.notices.clone();
-    if let Some(wanted) = set.counts
-        && counts != wanted
-        && remarks.is_empty()
-    {
-        let [train, test] = wanted;
-        remarks.push(format!(
-            "the official set has {train} training and {test} test images"
-        ));
+    if remarks.is_empty() {
+        remarks.extend(lack(set.counts, counts));
     }
     if per_class[0] == 0 {
         remarks.push("a class has no training image".into());
@@ -95,6 +89,14 @@ fn name_of(set: &Set, counts: [usize; 2], is_balanced: bool) -> &'static str {
         (true, Some(twin)) => twin.name,
         _ => set.name,
     }
+}
+
+/// What to remark of `counts` training and test images where the official set has `wanted`.
+fn lack(wanted: Option<[usize; 2]>, counts: [usize; 2]) -> Option<String> {
+    let [train, test] = wanted.filter(|&wanted| counts != wanted)?;
+    Some(format!(
+        "the official set has {train} training and {test} test images"
+    ))
 }
 
 fn per_class(images: &Images) -> [usize; 2] {
@@ -185,6 +187,15 @@ mod tests {
             "a class has no training image",
         ];
         assert_eq!(found.remarks, remarks);
+        let whole = Some([60_000, 10_000]);
+        for (counts, lacks) in [
+            ([60_000, 10_000], false),
+            ([60_000, 9_999], true),
+            ([59_999, 10_000], true),
+        ] {
+            assert_eq!(lack(whole, counts).is_some(), lacks, "{counts:?}");
+        }
+        assert_eq!(lack(None, [3, 1]), None);
         assert!(found.problems.is_empty());
     }
 }

@@ -238,6 +238,22 @@ mod tests {
         assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
     }
 
+    /// A number counts over all backends, and another backend that is named refuses it.
+    #[test]
+    fn a_number_of_another_backend_is_refused() {
+        let listed = list_adapters();
+        for (index, line) in listed.iter().enumerate() {
+            for backend in listed.iter().map(|l| l.backend.to_string()) {
+                let choice = AdapterChoice {
+                    adapter: Some(index.to_string()),
+                    backend: Some(backend.clone()),
+                };
+                let is_its_own = line.backend.to_string() == backend;
+                assert_eq!(choose(&choice).is_ok(), is_its_own, "{index} {backend}");
+            }
+        }
+    }
+
     /// What is listed is what the adapter says.
     #[test]
     fn a_summary_has_the_adapters_own_numbers() {

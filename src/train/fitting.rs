@@ -50,13 +50,7 @@ pub(super) fn with_advice(
             too_many = middle;
         }
     }
-    let mut parts = None;
-    for n in (accumulate + 1..=batch).filter(|n| batch.is_multiple_of(*n)) {
-        if batch / n <= largest && fits(batch / n, n)? {
-            parts = Some(n);
-            break;
-        }
-    }
+    let parts = fewest_parts(batch, accumulate, largest, fits)?;
     let advice = match (largest, parts) {
         (0, _) => "Not even one image at a time would have room".to_string(),
         (_, None) => format!("At most {largest} images fit at once: `batch_size` {largest}"),
@@ -70,6 +64,21 @@ pub(super) fn with_advice(
         Error::OutOfMemory(why) => Error::OutOfMemory(format!("{why}. {advice}")),
         other => other,
     })
+}
+
+/// The fewest equal parts of a batch, more than `accumulate`, that have at most `largest` images and fit.
+fn fewest_parts(
+    batch: usize,
+    accumulate: usize,
+    largest: usize,
+    fits: impl Fn(usize, usize) -> Result<bool>,
+) -> Result<Option<usize>> {
+    for n in (accumulate + 1..=batch).filter(|n| batch.is_multiple_of(*n)) {
+        if batch / n <= largest && fits(batch / n, n)? {
+            return Ok(Some(n));
+        }
+    }
+    Ok(None)
 }
 
 /// Device memory of programs of one store: they share arenas and states.
@@ -89,4 +98,28 @@ fn planned_bytes(gpu: &Gpu, graphs: &[Graph], kernels: Option<Variants>) -> Resu
         }
     }
     Ok(arenas + other + states.values().sum::<u64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewest_parts_that_fit_are_named() {
+        for (batch, accumulate, largest, wanted) in [
+            (12, 1, 4, Some(3)),
+            (12, 1, 5, Some(3)),
+            (12, 1, 3, Some(4)),
+            (12, 3, 4, Some(4)),
+            (12, 1, 0, None),
+        ] {
+            let found = fewest_parts(batch, accumulate, largest, |_, _| Ok(true)).unwrap();
+            assert_eq!(found, wanted, "{batch} {accumulate} {largest}");
+        }
+        // Parts of 6 images would have room but for what keeps the sums of two.
+        let found = fewest_parts(12, 1, 6, |images, parts| {
+            Ok(images * parts == 12 && images < 5)
+        });
+        assert_eq!(found.unwrap(), Some(3));
+    }
 }
