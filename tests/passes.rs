@@ -260,7 +260,21 @@ fn two_nodes_over_the_same_tensors_are_one_dispatch() {
     let values: Vec<f32> = (0..111).map(|i| i as f32 / 7.0 - 5.0).collect();
     let negated: Vec<f32> = values.iter().map(|v| 0.3 - v).collect();
     let inputs: [(&str, &[f32]); 3] = [("a", &values), ("b", &negated), ("factor", &[1.5])];
-    let [joined, apart] = [true, false].map(|join_pairs| {
+    let [joined, apart] = joined_and_apart(&g, &inputs);
+    assert_eq!(joined.0 + 1, apart.0);
+    for (name, expected) in &apart.1 {
+        assert_eq!(&joined.1[name], expected, "{name}");
+    }
+    let expected = 1.5 * values[9] + negated[9];
+    assert!((joined.1["both"][9] - expected).abs() < 1e-5);
+}
+
+/// Dispatches and outputs with pairs joined, and without.
+fn joined_and_apart(
+    g: &Graph,
+    inputs: &[(&str, &[f32])],
+) -> [(usize, BTreeMap<String, Vec<f32>>); 2] {
+    [true, false].map(|join_pairs| {
         let passes = Passes {
             join_pairs,
             ..Passes::ALL
@@ -270,16 +284,10 @@ fn two_nodes_over_the_same_tensors_are_one_dispatch() {
             ..support::compile_options()
         };
         let mut store = Store::new(&support::gpu(), 1);
-        let mut program = Program::compile(&g, &mut store, options).unwrap();
+        let mut program = Program::compile(g, &mut store, options).unwrap();
         let count = program.dispatch_count();
-        (count, program.run(&inputs).unwrap().values)
-    });
-    assert_eq!(joined.0 + 1, apart.0);
-    for (name, expected) in &apart.1 {
-        assert_eq!(&joined.1[name], expected, "{name}");
-    }
-    let expected = 1.5 * values[9] + negated[9];
-    assert!((joined.1["both"][9] - expected).abs() < 1e-5);
+        (count, program.run(inputs).unwrap().values)
+    })
 }
 
 /// Each kernel of sums has two results of its own here: of rows, of many short rows, of columns.
@@ -299,20 +307,7 @@ fn two_sums_over_the_same_tensor_are_one_dispatch() {
         g.output("of_squares", x.square().mean_to([1, mid, 1]));
         let value = |i: usize| (i * 37 % 101) as f32 / 50.0 - 0.7;
         let values: Vec<f32> = (0..outer * mid * inner).map(value).collect();
-        let [joined, apart] = [true, false].map(|join_pairs| {
-            let passes = Passes {
-                join_pairs,
-                ..Passes::ALL
-            };
-            let options = CompileOptions {
-                passes,
-                ..support::compile_options()
-            };
-            let mut store = Store::new(&support::gpu(), 1);
-            let mut program = Program::compile(&g, &mut store, options).unwrap();
-            let count = program.dispatch_count();
-            (count, program.run(&[("x", &values)]).unwrap().values)
-        });
+        let [joined, apart] = joined_and_apart(&g, &[("x", &values)]);
         let shape = [outer, mid, inner];
         assert!(joined.0 < apart.0, "{shape:?}: {} dispatches", joined.0);
         for m in 0..mid {
