@@ -165,6 +165,27 @@ fn killed_at_any_moment_it_goes_on_to_the_same_bits() {
 
 #[test]
 fn system_calls_that_fail_are_errors_and_lose_nothing() {
+    inject(&[
+        ("fsync", "error=EIO"),
+        ("rename", "error=ENOSPC"),
+        ("fdatasync", "error=EIO"),
+        ("mkdir", "error=EACCES"),
+        ("unlink", "error=EIO"),
+        ("write", "error=ENOSPC"),
+    ]);
+}
+
+#[test]
+fn kills_at_system_calls_lose_nothing() {
+    inject(&[
+        ("fsync", "signal=SIGKILL"),
+        ("rename", "signal=SIGKILL"),
+        ("write", "signal=SIGKILL"),
+    ]);
+}
+
+/// Runs with each of `faults`, a system call and what strace makes of it.
+fn inject(faults: &[(&str, &str)]) {
     // Not there, or not allowed to look into other processes.
     let strace = Command::new("strace")
         .args(["-f", "-o", "/dev/null", "true"])
@@ -173,19 +194,8 @@ fn system_calls_that_fail_are_errors_and_lose_nothing() {
         support::report("NOT RUN: strace is not there, or not allowed");
         return;
     }
-    let faults = [
-        ("fsync", "error=EIO"),
-        ("rename", "error=ENOSPC"),
-        ("fdatasync", "error=EIO"),
-        ("mkdir", "error=EACCES"),
-        ("unlink", "error=EIO"),
-        ("write", "error=ENOSPC"),
-        ("fsync", "signal=SIGKILL"),
-        ("rename", "signal=SIGKILL"),
-        ("write", "signal=SIGKILL"),
-    ];
     let (mut tried, mut failed) = (0, 0);
-    for (call, fault) in faults {
+    for &(call, fault) in faults {
         for i in 0..cases(1) {
             // Writes are many: those of the driver come first.
             let when = if call == "write" { 40 + 13 * i } else { 1 + i };

@@ -10,9 +10,10 @@
 pub mod pictures;
 pub mod reference;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use decorr::Result;
 use decorr::gpu::{AdapterChoice, Gpu};
@@ -27,17 +28,31 @@ pub fn choice() -> AdapterChoice {
     }
 }
 
-/// The device of all tests, opened with WebGPU's default limits.
-/// `DECORR_ADAPTER` and `DECORR_BACKEND` choose another adapter.
+/// A device with WebGPU's default limits, the same for all of a test; `DECORR_ADAPTER` and `DECORR_BACKEND` choose another
+/// adapter. There are two, since a software adapter works on what is submitted to one device one after the other, and
+/// tests run side by side: a test gets the one that fewer use.
 pub fn gpu() -> Arc<Gpu> {
-    static GPU: OnceLock<Arc<Gpu>> = OnceLock::new();
-    let open = || {
-        let gpu = Gpu::open_with_default_limits(&choice());
-        let gpu = gpu.unwrap_or_else(|error| panic!("the tests need an adapter: {error}"));
-        report(&format!("adapter: {}", gpu.describe()));
-        gpu
+    static DEVICES: Mutex<Vec<Arc<Gpu>>> = Mutex::new(Vec::new());
+    thread_local! {
+        static OF_TEST: OnceCell<Arc<Gpu>> = const { OnceCell::new() };
+    }
+    let choose = || {
+        let mut devices = DEVICES.lock().unwrap();
+        let free = devices.iter().min_by_key(|gpu| Arc::strong_count(gpu));
+        match free {
+            Some(free) if Arc::strong_count(free) == 1 || devices.len() == 2 => Arc::clone(free),
+            _ => {
+                let gpu = Gpu::open_with_default_limits(&choice());
+                let gpu = gpu.unwrap_or_else(|error| panic!("the tests need an adapter: {error}"));
+                if devices.is_empty() {
+                    report(&format!("adapter: {}", gpu.describe()));
+                }
+                devices.push(Arc::clone(&gpu));
+                gpu
+            }
+        }
     };
-    Arc::clone(GPU.get_or_init(open))
+    OF_TEST.with(|gpu| Arc::clone(gpu.get_or_init(choose)))
 }
 
 /// Kernels of the adapter's own kind, or those that `DECORR_KERNELS` names, as `--kernels` does: `direct`,
