@@ -211,6 +211,7 @@ fn live_steps_are_those_of_a_run() {
         norm: Some(norm),
         block: Some(16),
         batch_size: Some(24),
+        accumulate: Some(2),
         lr: Some(0.05),
         freeze_iter: Some(1),
         seed: Some(7),

@@ -71,7 +71,7 @@ impl Live {
                 None => Store::new(gpu, config.seed),
             };
             config.choose_kernels(&mut store)?;
-            let part = ImageInput::of(&data, images, config.batch_size);
+            let part = ImageInput::of(&data, images, config.batch_size / config.accumulate);
             let modes = model.modes(u64::MAX, FreezeCounter::new(config.freeze_iter));
             let stepper = Stepper::new(&mut store, Recipe::new(&model, &config), &part, &modes)?;
             runs.push(LiveRun {
