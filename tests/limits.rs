@@ -286,6 +286,8 @@ fn inputs_of_a_step_are_checked() {
     };
     assert!(text(&[("x", &[1.0])], &mut program).contains("3 values, not 1"));
     assert!(text(&[], &mut program).contains("x is missing"));
+    let twice = [("x", &[1.0; 3][..]), ("x", &[2.0; 3])];
+    assert!(text(&twice, &mut program).contains("x is given twice"));
     assert!(text(&[("z", &[1.0; 3])], &mut program).contains("no input is called z"));
     assert_eq!(
         program.run(&[("x", &[-1.0, 0.0, 2.0])]).unwrap().values["y"],

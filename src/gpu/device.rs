@@ -277,8 +277,8 @@ impl Gpu {
     /// A buffer of `size_bytes`, rounded up to 16.
     ///
     /// # Errors
-    /// [`Error::Limit`] beyond the device's limits, [`Error::OutOfMemory`] if there is no room, [`Error::Bug`] if wgpu refuses
-    /// this `usage`.
+    /// [`Error::Limit`] beyond the device's limits, [`Error::OutOfMemory`] if there is no room, [`Error::Config`] if wgpu
+    /// refuses this `usage`.
     pub fn buffer(
         &self,
         label: &str,
@@ -302,6 +302,7 @@ impl Gpu {
         let made = self.watch(|| self.device.create_buffer(&descriptor));
         made.map_err(|error| match error {
             Error::OutOfMemory(why) => Error::OutOfMemory(format!("{label}, {size} bytes: {why}")),
+            Error::Bug(why) => Error::Config(format!("{label}, for {usage:?}: {why}")),
             other => other,
         })
     }

@@ -176,6 +176,12 @@ impl Program {
                 Error::graph("step", message)
             })?;
             input.check(name, placed.len)?;
+            if inputs[..located.len()]
+                .iter()
+                .any(|(other, _)| *other == name)
+            {
+                return Err(Error::graph("step", format!("input {name} is given twice")));
+            }
             located.push((placed, input));
         }
         let is_given = |name: &str| inputs.iter().any(|(other, _)| *other == name);
