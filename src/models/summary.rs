@@ -7,6 +7,9 @@ use crate::Result;
 use crate::graph::{Graph, Kind, Node};
 use crate::nn::Mode;
 
+/// Images with which every layer multiplies D into its weights, rather than into the patches of few images.
+const MANY: usize = 4097;
+
 /// A network in one form with one norm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -19,7 +22,7 @@ pub struct Summary {
     pub norm: &'static str,
     /// Learned values.
     pub parameters: u64,
-    /// Twice the multiply-adds of the convolutions and products that evaluating one more image takes:
+    /// Twice the multiply-adds of the convolutions and products that evaluating one more image of a large batch takes:
     /// what is done once a batch, D times the weights, is not counted.
     pub flops: u64,
 }
@@ -53,14 +56,14 @@ pub fn summaries(form: Option<Form>, norm: Option<Norm>) -> Result<Vec<Summary>>
 }
 
 fn summary(model: &Model) -> Result<Summary> {
-    let [one, two] = [evaluation(model, 1)?, evaluation(model, 2)?];
-    let parameters = one.parameters().into_iter();
+    let [many, one_more] = [evaluation(model, MANY)?, evaluation(model, MANY + 1)?];
+    let parameters = many.parameters().into_iter();
     Ok(Summary {
         name: model.network.name,
         form: model.form.map_or("mnist", Form::name),
         norm: model.norm.name(),
         parameters: parameters.map(|p| p.len() as u64).sum(),
-        flops: flops(&two).saturating_sub(flops(&one)),
+        flops: flops(&one_more).saturating_sub(flops(&many)),
     })
 }
 
