@@ -64,11 +64,13 @@ fn main() -> Result<()> {
 
     // To predict, network and file are enough.
     let (values, labels) = pictures(6, 3);
-    let logits = Predictor::open(&gpu, network(), &path)?.predict(&values)?;
-    for (row, label) in logits.chunks(CLASSES.len()).zip(labels) {
-        let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-        let guess = CLASSES[best.unwrap_or(0)];
-        println!("{} stripes look {guess}", CLASSES[usize::from(label)]);
+    let predictions = Predictor::open(&gpu, network(), &path)?.predictions(&values)?;
+    for (prediction, label) in predictions.iter().zip(labels) {
+        let label = CLASSES[usize::from(label)];
+        for guess in prediction.top(1) {
+            let (looks, sure) = (CLASSES[guess.index], guess.probability);
+            println!("{label} stripes look {looks} ({sure:.2})");
+        }
     }
     std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))
 }

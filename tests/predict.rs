@@ -492,6 +492,17 @@ fn files_of_trainers_and_of_commands_are_of_one_format() {
     assert_eq!(own.class_names()[9], "Ankle boot");
     let of_run = logits_of(Trained::open(&gpu, &run).unwrap());
     assert_eq!(own.predict(&values).unwrap(), of_run);
+    let said = own.predictions(&values).unwrap();
+    assert_eq!(said.len(), of_run.len() / 10);
+    for (said, logits) in said.iter().zip(of_run.chunks(10)) {
+        let [first, second] = &said.top(2)[..] else {
+            panic!("{said:?}");
+        };
+        assert!(logits.iter().all(|v| *v <= logits[first.index]), "{first}");
+        assert!(logits[second.index] <= logits[first.index] && second.index != first.index);
+        assert_eq!(first.class.as_ref(), Some(&own.class_names()[first.index]));
+        assert_eq!(said.logits, logits);
+    }
 
     let images = |n: usize| {
         let bytes: Vec<u8> = (1..=n).flat_map(pixels).collect();

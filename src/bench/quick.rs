@@ -304,13 +304,13 @@ fn paper_runs(report: &Report) -> Result<Vec<PaperRun>> {
     Ok(runs)
 }
 
-/// What the measurements mean.
 /// Hours of the norm that takes longest.
 fn slowest(runs: &[PaperRun], experiment: &str) -> f64 {
     let runs = runs.iter().filter(|run| run.experiment == experiment);
     runs.map(|run| run.hours).fold(0.0, f64::max)
 }
 
+/// What the measurements mean.
 fn words(report: &Report, batch_size: usize, runs: &[PaperRun]) -> Vec<String> {
     let mut words = vec![kernels_in_words(report)];
     let cnn = |norm, block| report.measurement(&step_name("cnn", batch_size, norm, block));

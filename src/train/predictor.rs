@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::checkpoint;
 use super::graphs::{ImageInput, classes_of, prediction_step};
 use super::interface::Interface;
+use super::prediction::Prediction;
 use crate::gpu::Gpu;
 use crate::nn::Layer;
 use crate::program::{CompileOptions, Program, Store};
@@ -60,6 +61,17 @@ impl Predictor {
     /// [`Error::Shape`] if the values are no whole images; what the device reported.
     pub fn predict(&mut self, images: &[f32]) -> Result<Vec<f32>> {
         self.forward.predict(&mut self.store, images)
+    }
+
+    /// What the network says of each of `images`, which are as in [`Predictor::predict`]: the most probable classes by
+    /// [`Prediction::top`], with their names if they are known.
+    ///
+    /// # Errors
+    /// As [`Predictor::predict`].
+    pub fn predictions(&mut self, images: &[f32]) -> Result<Vec<Prediction>> {
+        let logits = self.predict(images)?;
+        let names = self.interface.class_names.clone().into();
+        Ok(Prediction::of_rows(&logits, self.classes, &names))
     }
 
     /// The network for `count` images as a program, for [`Program::record`] on the buffers of a host: its input `images`

@@ -4,11 +4,8 @@
 mod pictures;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
 
 use super::checkpoint::{self, HostTensor, Tensors};
 use super::config::TrainConfig;
@@ -16,6 +13,7 @@ use super::fold;
 use super::graphs::normalised;
 use super::interface::Interface;
 use super::options::TrainOptions;
+use super::prediction::Prediction;
 use super::predictor::Forward;
 use crate::data::{self, Transform};
 use crate::gpu::{AdapterChoice, Gpu};
@@ -334,9 +332,8 @@ impl Trained {
             let message = format!("an image has {} values, not {len}", other.len());
             return Err(Error::shape("predict", message));
         }
-        let mut predictions = Vec::with_capacity(inputs.len());
         if inputs.is_empty() {
-            return Ok(predictions);
+            return Ok(Vec::new());
         }
         let (mut store, mut forward) = match self.on_device.take() {
             Some(there) => there,
@@ -344,17 +341,16 @@ impl Trained {
         };
         let logits = forward.predict(&mut store, &inputs.concat());
         self.on_device = Some((store, forward));
-        for logits in logits?.chunks_exact(self.model.classes.max(1)) {
-            if logits.iter().any(|v| !v.is_finite()) {
-                let message = "gives no numbers for an image: it is damaged, or did not learn";
-                return Err(Error::checkpoint(&self.path, message));
-            }
-            predictions.push(Prediction {
-                logits: logits.to_vec(),
-                class_names: Arc::clone(&self.class_names),
-            });
+        let logits = logits?;
+        if logits.iter().any(|v| !v.is_finite()) {
+            let message = "gives no numbers for an image: it is damaged, or did not learn";
+            return Err(Error::checkpoint(&self.path, message));
         }
-        Ok(predictions)
+        Ok(Prediction::of_rows(
+            &logits,
+            self.model.classes,
+            &self.class_names,
+        ))
     }
 
     /// The network with its weights on a device, compiled for `count` pictures at once or as many as fit.
@@ -384,71 +380,6 @@ fn transform(interface: &Interface, config: &TrainConfig) -> Transform {
         mean: interface.mean.clone(),
         std: interface.std.clone(),
         crops: config.data == data::FOLDER,
-    }
-}
-
-/// What a network says of a picture.
-#[derive(Clone, Debug)]
-pub struct Prediction {
-    /// Of each class.
-    pub logits: Vec<f32>,
-    class_names: Arc<[String]>,
-}
-
-/// A class, and how probable it is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Guess {
-    /// Its name, if it is known.
-    pub class: Option<String>,
-    /// Its number, from 0.
-    pub index: usize,
-    /// In [0, 1].
-    #[serde(serialize_with = "short")]
-    pub probability: f64,
-}
-
-/// Seven digits, which is what there is of an f32.
-fn short<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f32(*value as f32)
-}
-
-impl Prediction {
-    /// Softmax of the logits: of each class, how probable it is. (Whatever loss the network was trained with.)
-    pub fn probabilities(&self) -> Vec<f64> {
-        let most = self
-            .logits
-            .iter()
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max);
-        let exp = |v: &f32| (f64::from(*v) - f64::from(most)).exp();
-        let sum: f64 = self.logits.iter().map(exp).sum();
-        self.logits.iter().map(|v| exp(v) / sum).collect()
-    }
-
-    /// The `k` most probable classes, the most probable one first; of equal ones that with the smaller number. All if there
-    /// are no more.
-    pub fn top(&self, k: usize) -> Vec<Guess> {
-        let probabilities = self.probabilities();
-        let mut order: Vec<usize> = (0..self.logits.len()).collect();
-        order.sort_by(|&a, &b| self.logits[b].total_cmp(&self.logits[a]));
-        let guess = |index: usize| Guess {
-            class: self.class_names.get(index).cloned(),
-            index,
-            probability: probabilities[index],
-        };
-        order.into_iter().take(k).map(guess).collect()
-    }
-}
-
-impl fmt::Display for Guess {
-    /// `tabby .83`, or of a class without a name `class 281 .83`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.class {
-            Some(name) => write!(f, "{name} ")?,
-            None => write!(f, "class {} ", self.index)?,
-        }
-        let digits = format!("{:.2}", self.probability);
-        f.write_str(digits.strip_prefix('0').unwrap_or(&digits))
     }
 }
 
