@@ -194,7 +194,7 @@ mod tests {
     fn two_shapes_broadcast_to_the_larger_of_each_size() {
         type Row = (&'static [usize], &'static [usize], Option<&'static [usize]>);
         let table: [Row; 8] = [
-            (&[2, 1], &[1, 3], None),
+            (&[2, 1], &[1, 3], Some(&[2, 3])),
             (&[2, 1], &[2, 3], Some(&[2, 3])),
             (&[1, 3], &[2, 3], Some(&[2, 3])),
             (&[1], &[2, 3], Some(&[2, 3])),

@@ -1039,30 +1039,3 @@ fn a_scene_is_used_again_for_other_options() {
             .contains("does not serve")
     );
 }
-
-/// Of an image in grey a block is one channel, whatever is said, and figures say so.
-#[test]
-fn figures_of_grey_images_have_blocks_of_one_channel() {
-    let grey = Picture {
-        channels: 1,
-        height: 12,
-        width: 16,
-        data: (0..192).map(|i| (i * 37 % 101) as f32 / 100.0).collect(),
-    };
-    let sheets = |block: usize| {
-        let options = SceneOptions {
-            block,
-            ..SceneOptions::default()
-        };
-        let of_colours = Fig2Options {
-            kernel_size: 3,
-            block,
-            statistics: STATISTICS,
-        };
-        let fig3 = fig3(&gpu(), &grey, options).unwrap();
-        let fig2 = fig2(&gpu(), [Ok(grey.clone())], None, of_colours).unwrap();
-        assert_eq!(fig2.report.block, 1);
-        (fig2.sheet, fig3.sheet)
-    };
-    assert!(sheets(3) == sheets(1));
-}

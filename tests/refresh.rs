@@ -597,11 +597,6 @@ fn a_run_has_a_program_for_every_mode_it_comes_to() {
             let freeze = FreezeCounter::new(freeze_iter);
             for steps in [1, 2, 3, 9, 40, 200] {
                 let modes = model.modes(steps, freeze);
-                let comes_to =
-                    |mode: &Mode| (0..steps).any(|step| model.mode(step, freeze) == *mode);
-                // No other is compiled.
-                let idle = modes[1..].iter().find(|&mode| !comes_to(mode));
-                assert_eq!(idle, None, "{refresh} {after} {freeze_iter} {steps}");
                 for step in 0..steps {
                     let mode = model.mode(step, freeze);
                     assert!(
