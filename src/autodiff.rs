@@ -89,3 +89,34 @@ fn accumulate<'g>(grads: &mut [Option<Tensor<'g>>], tensor: Tensor<'g>, grad: Te
     let total = &mut grads[tensor.id().index()];
     *total = Some(total.map_or(grad, |other| other + grad));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Graph;
+
+    /// A gradient is in the scope of what it is the gradient of: traces sort kernels by it.
+    #[test]
+    fn gradients_are_named_after_what_they_are_of() {
+        for (scope, wanted) in [(None, "grad"), (Some("fc"), "grad.fc")] {
+            let g = Graph::new();
+            let x = g.input("x", [2, 3]);
+            let product = || x.square().matmul_t(x);
+            let y = match scope {
+                Some(scope) => g.scope(scope, product),
+                None => product(),
+            };
+            let first = g.list().nodes().len();
+            gradients_from(&[(y, y)], &[x]);
+            let list = g.list();
+            let made = &list.nodes()[first..];
+            assert!(!made.is_empty());
+            for node in made {
+                let (scope, _) = node.name.rsplit_once('.').unwrap_or_default();
+                assert!(scope == wanted || scope.is_empty(), "{}", node.name);
+            }
+            let inside = made.iter().filter(|node| node.name.starts_with("grad."));
+            assert!(inside.count() >= 3, "{made:?}");
+        }
+    }
+}

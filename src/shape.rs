@@ -184,6 +184,31 @@ mod tests {
         assert_eq!(of([2, 1, 4, 1]), None);
         assert_eq!(of([1, 2, 1, 1]), None);
         assert_eq!(Shape::from([3]).broadcast_to(&domain), None);
+        // A size that is neither kept nor 1, beside one that is kept.
+        assert_eq!(of([2, 3, 4, 3]), None);
+        assert_eq!(of([2, 2, 4, 5]), None);
+    }
+
+    /// Of single numbers the one with more dimensions decides, on either side.
+    #[test]
+    fn two_shapes_broadcast_to_the_larger_of_each_size() {
+        type Row = (&'static [usize], &'static [usize], Option<&'static [usize]>);
+        let table: [Row; 8] = [
+            (&[2, 1], &[1, 3], Some(&[2, 3])),
+            (&[2, 1], &[2, 3], Some(&[2, 3])),
+            (&[1, 3], &[2, 3], Some(&[2, 3])),
+            (&[1], &[2, 3], Some(&[2, 3])),
+            (&[1], &[1, 1], Some(&[1, 1])),
+            (&[1], &[1], Some(&[1])),
+            (&[], &[1], Some(&[1])),
+            (&[3], &[2, 3], None),
+        ];
+        for (a, b, wanted) in table {
+            let wanted = wanted.map(|dims| Shape::from(dims.to_vec()));
+            let [a, b] = [a, b].map(|dims| Shape::from(dims.to_vec()));
+            assert_eq!(a.broadcast_with(&b), wanted, "{a} {b}");
+            assert_eq!(b.broadcast_with(&a), wanted, "{b} {a}");
+        }
     }
 
     #[test]

@@ -220,6 +220,7 @@ fn inputs_that_do_not_fit_are_refused_before_anything_is_recorded() {
     let (program, _store) = program(&gpu);
     let host = buffer_of(&gpu, &X, BufferUsages::COPY_SRC);
     let mute = buffer_of(&gpu, &X, BufferUsages::STORAGE);
+    let wide = buffer_of(&gpu, &[0.0; 6], BufferUsages::COPY_SRC);
     let w = ("w", Input::Values(&[1.0]));
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut refused = |inputs: &[(&str, Input<'_>)], wanted: &str| {
@@ -230,7 +231,7 @@ fn inputs_that_do_not_fit_are_refused_before_anything_is_recorded() {
     refused(&[w, w], "input w is given twice");
     refused(&[w, ("x", Input::Buffer(&host, 4))], "from 4 of 20");
     refused(&[w, ("x", Input::Buffer(&host, u64::MAX - 3))], "of 20");
-    refused(&[w, ("x", Input::Buffer(&host, 2))], "from 2");
+    refused(&[w, ("x", Input::Buffer(&wide, 2))], "from 2 of 24");
     refused(&[w, ("x", Input::Buffer(&mute, 0))], "COPY_SRC");
     refused(&[w, ("x", Input::Values(&X[1..]))], "5 values, not 4");
     refused(&[w, ("z", Input::Values(&X))], "no input is called z");
@@ -300,6 +301,26 @@ fn inputs_of_bytes_are_uploaded_recorded_or_on_the_device() {
         assert!(error.contains(&wanted), "{error}");
     }
     assert_eq!(heard.load(Ordering::SeqCst), 0);
+}
+
+/// Upload buffers are used in turn: what a whole word left there is not the end of three bytes that follow.
+#[test]
+fn the_last_word_of_bytes_is_filled_up_with_zeros() {
+    let (gpu, _) = counting_host();
+    let g = Graph::new();
+    g.output("y", g.input("x", [1]).reshape([1, 1]));
+    let mut store = Store::new(&gpu, 1);
+    let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+    for (input, wanted) in [
+        (Input::Values(&[1.0]), 0x3f80_0000),
+        (Input::Bytes(&[0, 0, 0x80]), 0x0080_0000),
+    ] {
+        for _ in 0..8 {
+            program.step_with(&[("x", input)]).unwrap();
+            let y = program.finish().unwrap()[0].values["y"][0];
+            assert_eq!(y.to_bits(), wanted);
+        }
+    }
 }
 
 /// The host is told by its own callback; decorr's calls end in an error.

@@ -4,9 +4,13 @@ mod support;
 
 use decorr::autodiff::gradients;
 use decorr::graph::{Graph, Init, Tensor};
-use decorr::nn::{self, Conv2d, Layer, Linear, Mode};
-use decorr::ops::{Conv2dGeometry, CovGrad, Pool2d, Transpose, Window};
+use decorr::nn::{
+    self, BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Layer,
+    Linear, Mode,
+};
+use decorr::ops::{Conv2dGeometry, CovGrad, MatMul, Padding2d, Pool2d, Tiles, Transpose, Window};
 use decorr::optim::{Optimizer, Sgd};
+use decorr::program::{Program, Store};
 
 #[test]
 fn an_error_names_the_line_of_the_caller_and_the_scope() {
@@ -134,6 +138,26 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
         padding: 0,
         dilation: 1,
     };
+    const SYMMETRIC: MatMul = MatMul {
+        transpose: Transpose { a: false, b: false },
+        alpha: 1.0,
+        diag: 0.0,
+        symmetric: true,
+        b_is_symmetric: false,
+    };
+    const BY_SYMMETRIC: MatMul = MatMul {
+        symmetric: false,
+        b_is_symmetric: true,
+        ..SYMMETRIC
+    };
+    // Two tiles of 3 x 5 numbers, with so many channels.
+    fn tiles(channels: usize) -> Tiles {
+        Tiles {
+            count: 2,
+            columns: 2,
+            ..Tiles::picture(channels, [3, 5], [6, 5])
+        }
+    }
     const SPREAD: Window = Window {
         dilation: 2,
         ..WINDOW
@@ -191,6 +215,38 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
             |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), Some(x(g, &[4])), Transpose::default()),
             |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), Some(x(g, &[2])), Transpose::default()),
         ),
+        // Matrices and batches of one are not the same.
+        (
+            "matmul",
+            |g| x(g, &[1, 2, 3]).matmul(y(g, &[1, 3, 4])),
+            |g| x(g, &[2, 3]).matmul(y(g, &[1, 3, 4])),
+        ),
+        (
+            "matmul",
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 2]), None, SYMMETRIC),
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), None, SYMMETRIC),
+        ),
+        (
+            "matmul",
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 3]), None, BY_SYMMETRIC),
+            |g| x(g, &[2, 3]).matmul_with(y(g, &[3, 4]), None, BY_SYMMETRIC),
+        ),
+        // The last number that is painted is there; each tile has a range, or all have one.
+        (
+            "paint",
+            |g| x(g, &[30]).paint(y(g, &[1, 2]), tiles(1)),
+            |g| x(g, &[29]).paint(y(g, &[1, 2]), tiles(1)),
+        ),
+        (
+            "paint",
+            |g| x(g, &[90]).paint(y(g, &[2, 2]), tiles(3)),
+            |g| x(g, &[90]).paint(y(g, &[3, 2]), tiles(3)),
+        ),
+        (
+            "paint",
+            |g| x(g, &[90]).paint(y(g, &[1, 2]), tiles(3)),
+            |g| x(g, &[90]).paint(y(g, &[1, 2]), tiles(2)),
+        ),
         (
             "conv2d",
             |g| x(g, &[1, 4, 3, 3]).conv2d(y(g, &[2, 2, 3, 3]), None, geometry(2)),
@@ -210,6 +266,11 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
             "concat",
             |g| g.concat(&[x(g, &[1, 2, 3]), y(g, &[1, 4, 3])], 1),
             |g| g.concat(&[x(g, &[1, 2, 3]), y(g, &[1, 4, 2])], 1),
+        ),
+        (
+            "concat",
+            |g| g.concat(&[x(g, &[1, 2]), y(g, &[3, 2])], 0),
+            |g| g.concat(&[x(g, &[1, 2]), y(g, &[3, 2, 1])], 0),
         ),
         (
             "kth_value",
@@ -300,6 +361,133 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
         };
         assert!(error.to_string().contains(name), "row {i}: {error}");
     }
+}
+
+/// Where a copy of a copy is one copy, what the first left out stays out.
+#[test]
+fn what_is_cut_away_does_not_come_back() {
+    let g = Graph::new();
+    let x = g.input("x", [3, 4]);
+    fn padded(x: Tensor<'_>, before: [i64; 2], size: [usize; 2]) -> Tensor<'_> {
+        x.pad2d(Padding2d {
+            before,
+            size,
+            spacing: [1, 1],
+        })
+    }
+    let rows = |x: Tensor<'_>, name: &str| g.output(name, x);
+    rows(padded(x.slice(1, 0, 1, 2), [0, 0], [3, 4]), "columns after");
+    rows(
+        padded(padded(x, [0, 0], [3, 2]), [0, 0], [3, 4]),
+        "last cut",
+    );
+    rows(
+        padded(padded(x, [0, -2], [3, 2]), [0, 2], [3, 4]),
+        "first cut",
+    );
+    rows(padded(x.slice(0, 1, 1, 2), [1, 0], [3, 4]), "rows before");
+    rows(padded(x, [0, 1], [3, 4]), "shifted");
+    rows(padded(x, [-1, 0], [3, 4]), "up");
+    let values: Vec<f32> = (1..13).map(|i| i as f32).collect();
+    let found = support::run(&g, &[("x", &values)]).unwrap();
+    for (name, wanted) in [
+        ("columns after", [1, 2, 0, 0, 5, 6, 0, 0, 9, 10, 0, 0]),
+        ("last cut", [1, 2, 0, 0, 5, 6, 0, 0, 9, 10, 0, 0]),
+        ("first cut", [0, 0, 3, 4, 0, 0, 7, 8, 0, 0, 11, 12]),
+        ("rows before", [0, 0, 0, 0, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ("shifted", [0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11]),
+        ("up", [5, 6, 7, 8, 9, 10, 11, 12, 0, 0, 0, 0]),
+    ] {
+        assert_eq!(found[name], wanted.map(|v| v as f32), "{name}");
+    }
+}
+
+/// Each size by its own name: it would divide by zero further down.
+#[test]
+fn layers_refuse_sizes_of_zero() {
+    let options = DeconvOptions::default();
+    let conv = DeconvConv2d::new(4, 4, 3);
+    let linear = DeconvLinear::new(4, 4);
+    let channel = ChannelDeconv::new(4, 2);
+    let layers: Vec<(&str, &str, Box<dyn Layer>)> = vec![
+        (
+            "conv2d",
+            "in_channels",
+            Box::new(DeconvConv2d::new(0, 4, 3)),
+        ),
+        (
+            "conv2d",
+            "out_channels",
+            Box::new(DeconvConv2d::new(4, 0, 3)),
+        ),
+        (
+            "conv2d",
+            "kernel_size",
+            Box::new(DeconvConv2d::new(4, 4, 0)),
+        ),
+        ("conv2d", "stride", Box::new(conv.stride(0))),
+        ("conv2d", "dilation", Box::new(conv.dilation(0))),
+        (
+            "conv2d",
+            "sampling_stride",
+            Box::new(conv.options(options.sampling_stride(0))),
+        ),
+        ("conv2d", "block", Box::new(conv.options(options.block(0)))),
+        ("linear", "in_features", Box::new(DeconvLinear::new(0, 4))),
+        ("linear", "out_features", Box::new(DeconvLinear::new(4, 0))),
+        (
+            "linear",
+            "block",
+            Box::new(linear.options(options.block(0))),
+        ),
+        ("channel", "channels", Box::new(ChannelDeconv::new(0, 2))),
+        (
+            "channel",
+            "sampling_stride",
+            Box::new(channel.options(options.sampling_stride(0))),
+        ),
+    ];
+    for (kind, size, layer) in layers {
+        let g = Graph::new();
+        let channels = if size.starts_with("in_") || size == "channels" {
+            0
+        } else {
+            4
+        };
+        let x = match kind {
+            "linear" => g.input("x", [2, channels]),
+            _ => g.input("x", [2, channels, 5, 5]),
+        };
+        layer.forward(x, Mode::Train);
+        let error = g.check().unwrap_err().to_string();
+        assert!(error.contains(&format!("{size} is 0")), "{kind}: {error}");
+    }
+}
+
+/// Batches of which statistics have nothing to divide by, or nothing to leave out.
+#[test]
+fn the_least_batches_have_finite_statistics() {
+    let one = {
+        let g = Graph::new();
+        let y = BatchNorm::new(3).forward(g.input("x", [1, 3]), Mode::Train);
+        g.output("y", y);
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
+        program.run(&[("x", &[1.0, -2.0, 3.0])]).unwrap();
+        store.read("running_var").unwrap()
+    };
+    // Nothing varies: nine tenths of the first variance, which is 1.
+    assert!(one.iter().all(|v| (v - 0.9).abs() < 1e-6), "{one:?}");
+    // Every second pixel in both directions would be every fourth of a single row: all are taken.
+    let [all, sampled] = [1, 2].map(|stride| {
+        let g = Graph::new();
+        let options = DeconvOptions::default().block(2).sampling_stride(stride);
+        let layer = ChannelDeconv::new(2, 2).options(options);
+        g.output("y", layer.forward(g.input("x", [3, 2, 1, 7]), Mode::Train));
+        let values: Vec<f32> = (0..42).map(|i| (i * 37 % 23) as f32 / 9.0).collect();
+        support::run(&g, &[("x", &values)]).unwrap()["y"].clone()
+    });
+    assert_eq!(all, sampled);
 }
 
 /// Of a layer, so that `describe` and messages say whose they are.

@@ -9,7 +9,8 @@ use decorr::Error;
 use decorr::gpu::Gpu;
 use decorr::graph::{Graph, Init};
 use decorr::nn::{BatchNorm, Layer, Mode};
-use decorr::program::{CompileOptions, Program, Store};
+use decorr::passes::Passes;
+use decorr::program::{CompileOptions, Memory, Program, Store};
 use decorr::train::{Event, Norm, Start, TrainConfig, TrainOptions, train, training_step};
 
 fn compile(g: &Graph) -> Result<Program, Error> {
@@ -98,6 +99,89 @@ fn what_a_program_says_of_itself_is_what_it_has() {
         }
     }
     assert_eq!(lines.len(), program.dispatch_count() + 3, "{text}");
+    // The parameters of kernels, at least a vector each, are known once they are compiled.
+    let planned = Program::plan(&g, program.gpu(), CompileOptions::default()).unwrap();
+    let parameters = of.other - planned.other;
+    let least = 16 * program.dispatch_count() as u64;
+    assert!((least..1 << 16).contains(&parameters), "{parameters}");
+    assert_eq!(
+        Memory {
+            other: of.other,
+            ..planned
+        },
+        of
+    );
+}
+
+/// What passes put together does the work of all its parts.
+#[test]
+fn joined_kernels_count_the_work_of_all() {
+    let cost = |g: &Graph, passes: Passes| {
+        let options = CompileOptions {
+            passes,
+            ..CompileOptions::default()
+        };
+        let program = Program::compile(g, &mut Store::new(&support::gpu(), 1), options).unwrap();
+        (program.dispatch_count(), program.cost(), program.describe())
+    };
+    // A difference and a sum of the same numbers.
+    let g = Graph::new();
+    let (a, b) = (g.input("a", [640]), g.input("b", [640]));
+    g.output("sum", a + b);
+    g.output("difference", a - b);
+    let (joined, of_pair, _) = cost(&g, Passes::ALL);
+    assert_eq!(joined, 1);
+    assert_eq!((of_pair.flops, of_pair.bytes), (2 * 640, 4 * 640 * 4));
+    // Three states, each read and written.
+    let g = Graph::new();
+    for name in ["u", "v", "w"] {
+        let state = g.parameter(name, [64], Init::Constant(1.0));
+        state.assign(state * 0.5);
+    }
+    let (joined, of_updates, text) = cost(&g, Passes::ALL);
+    assert_eq!(joined, 1, "{text}");
+    assert_eq!((of_updates.flops, of_updates.bytes), (3 * 64, 2 * 3 * 256));
+    assert!(
+        text.contains(" and 2 more (") && text.contains("[192]"),
+        "{text}"
+    );
+}
+
+/// Programs find their inputs, outputs and states by name.
+#[test]
+fn a_name_is_of_one_tensor() {
+    for (twice, wanted) in [
+        ("input", "two inputs are called x"),
+        ("output", "two outputs are called y"),
+    ] {
+        let g = Graph::new();
+        let x = g.input("x", [3]);
+        let other = g.input(if twice == "input" { "x" } else { "z" }, [3]);
+        g.output("y", x + other);
+        if twice == "output" {
+            g.output("y", x);
+        }
+        let text = compile(&g).unwrap_err().to_string();
+        assert!(text.contains(wanted), "{text}");
+    }
+    let mut store = Store::new(&support::gpu(), 1);
+    let mut with = |len: usize| {
+        let g = Graph::new();
+        let w = g.parameter("w", [len], Init::Constant(0.0));
+        g.output("y", w.relu());
+        Program::compile(&g, &mut store, CompileOptions::default())
+    };
+    with(2).unwrap();
+    let text = with(3).unwrap_err().to_string();
+    assert!(
+        text.contains("w is [2] in the store, [3] in the graph"),
+        "{text}"
+    );
+    for values in [&[1.0][..], &[1.0; 3]] {
+        let text = store.write("w", values).unwrap_err().to_string();
+        let wanted = format!("{} values for w [2]", values.len());
+        assert!(text.contains(&wanted), "{text}");
+    }
 }
 
 #[test]
@@ -107,7 +191,7 @@ fn a_tensor_beyond_the_binding_limit_is_named() {
     let huge = x.reshape([1, 1 << 13]) * x.reshape([1 << 13, 1]);
     g.output("total", huge.named("everything").sum_to([1]));
     let options = CompileOptions {
-        passes: decorr::passes::Passes::NONE,
+        passes: Passes::NONE,
         ..CompileOptions::default()
     };
     let error = Program::compile(&g, &mut Store::new(&support::gpu(), 1), options).unwrap_err();

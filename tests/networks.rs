@@ -757,6 +757,19 @@ fn first_weights_and_widths() {
         let graph = step_graph(&model, [2, 3, 224, 224], Mode::Train);
         let list = graph.list();
         let mut convolutions = 0;
+        let biases = list
+            .states()
+            .iter()
+            .filter(|(name, _)| name.ends_with(".bias"));
+        for (name, &id) in biases {
+            let is_zero = |init: &Init| matches!(init, Init::Constant(value) if *value == 0.0);
+            let Kind::State(state) = &list.node(id).kind else {
+                panic!("{name} is no state");
+            };
+            // A ResNet's last layer alone has PyTorch's own.
+            let is_own = name == "fc.bias";
+            assert_ne!(is_zero(&state.init), is_own, "{name}: {:?}", state.init);
+        }
         for &id in list.states().values() {
             let node = list.node(id);
             let (Kind::State(state), &[o, i, k, _]) = (&node.kind, node.shape.dims()) else {
@@ -860,6 +873,14 @@ fn images_that_do_not_fit_are_refused_with_advice() {
     refuse("vgg16", None, 200, &["224"]);
     refuse("densenet121", None, 4, &["densenet121", "4 x 4"]);
     refuse("cnn", None, 4, &["cnn", "4 x 4"]);
+    // Of the sides that fit, each in its direction, but not square.
+    let mut model = Model::new("vgg11", Norm::None, 10).unwrap();
+    (model.form, model.width) = (Some(Form::Imagenet), 1.0 / 16.0);
+    for (h, w, fits) in [(224, 224, true), (448, 448, true), (448, 224, false)] {
+        let g = Graph::new();
+        model.forward(g.input("images", [1, 3, h, w]), Mode::Eval);
+        assert_eq!(g.check().is_ok(), fits, "{h} x {w}");
+    }
 }
 
 #[test]
@@ -868,6 +889,9 @@ fn the_form_goes_by_the_images_unless_it_is_chosen() {
     assert_eq!(model.form(32, 32), Form::Cifar);
     assert_eq!(model.form(64, 64), Form::Cifar);
     assert_eq!(model.form(224, 224), Form::Imagenet);
+    // By the longer side.
+    assert_eq!(model.form(65, 20), Form::Imagenet);
+    assert_eq!(model.form(20, 65), Form::Imagenet);
     model.form = Some(Form::Cifar);
     assert_eq!(model.form(224, 224), Form::Cifar);
     let cnn = Model::new("cnn", Norm::Deconv, 10).unwrap();

@@ -203,14 +203,8 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         if let Some(path) = path
             && blocks[0] != blocks[1]
         {
-            let kind = |channels| if channels == 1 { "grey" } else { "colour" };
-            let message = format!(
-                "is in {} and those before in {}: they have no covariance together. Give them apart, or take each \
-                 channel alone (--block 1)",
-                kind(read.channels),
-                kind(first)
-            );
-            return Err(Error::data(path, message));
+            let channels = [read.channels, first];
+            return Err(Error::data(path, no_covariance(channels)));
         }
         Ok(read)
     });
@@ -231,6 +225,15 @@ pub(crate) fn fig2(args: &Fig2Args, adapter: &AdapterArgs) -> Result<()> {
         }
         say!("{}", line_of_fig2(report));
     })
+}
+
+/// Why a picture of so many channels does not go with others of so many.
+fn no_covariance(channels: [usize; 2]) -> String {
+    let [this, others] = channels.map(|n| if n == 1 { "grey" } else { "colour" });
+    format!(
+        "is in {this} and those before in {others}: they have no covariance together. Give them apart, or take each \
+         channel alone (--block 1)"
+    )
 }
 
 fn line_of_fig2(report: &Fig2Report) -> String {
@@ -262,7 +265,9 @@ pub(crate) fn fig3(args: &Fig3Args, adapter: &AdapterArgs) -> Result<()> {
     spare(args.image.as_slice(), &args.output.out, &figure.files())?;
     let names = figure.write(&args.output.out)?;
     let report = &figure.numbers.report;
-    tell(&args.output, report, &names, || print_report(report))
+    tell(&args.output, report, &names, || {
+        say!("{}", table_of_fig3(report));
+    })
 }
 
 pub(crate) fn fig9(args: &Fig9Args, adapter: &AdapterArgs) -> Result<()> {
@@ -306,17 +311,17 @@ fn line_of_fig9(r: &Fig9Report) -> String {
 }
 
 fn print_channels(report: &Fig9Report) {
-    say!(
-        "{:<8} {:>10} {:>10} {:>12} {:>12}",
-        "channel",
-        "Hoyer",
-        "after",
-        "kurtosis",
-        "after"
-    );
+    say!("{}", heading_of_channels());
     for (i, pair) in report.channels.iter().enumerate() {
         say!("{}", line_of_channel(i, pair));
     }
+}
+
+fn heading_of_channels() -> String {
+    format!(
+        "{:<8} {:>10} {:>10} {:>12} {:>12}",
+        "channel", "Hoyer", "after", "kurtosis", "after"
+    )
 }
 
 /// Of the channel with this number, from 0.
@@ -358,17 +363,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     let gpu = adapter.open()?;
     let mut rows = Vec::new();
     if !args.json {
-        say!(
-            "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "image",
-            "k",
-            "kurtosis",
-            "after",
-            "Hoyer",
-            "after",
-            "max |r|",
-            "after"
-        );
+        say!("{}", heading_of_rows());
     }
     let mut failed = 0;
     for path in &paths {
@@ -401,7 +396,7 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
                 report,
             };
             if !args.json {
-                print_row(&row);
+                say!("{}", text_of_row(&row));
             }
             rows.push(row);
         }
@@ -418,11 +413,20 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     }
 }
 
-fn print_row(row: &Row) {
-    say!("{}", line_of_row(row));
-    if let Some(notice) = row.report.notice {
-        say!("  ({notice})");
+/// The row, and below it what is to be known of its numbers.
+fn text_of_row(row: &Row) -> String {
+    let line = line_of_row(row);
+    match row.report.notice {
+        Some(notice) => format!("{line}\n  ({notice})"),
+        None => line,
     }
+}
+
+fn heading_of_rows() -> String {
+    format!(
+        "{:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "image", "k", "kurtosis", "after", "Hoyer", "after", "max |r|", "after"
+    )
 }
 
 fn line_of_row(row: &Row) -> String {
@@ -494,14 +498,17 @@ fn tell(
     Ok(())
 }
 
-fn print_report(report: &Fig3Report) {
-    if let Some(notice) = report.notice {
-        say!("{notice}");
-    }
-    say!("{:<34} {:>10} {:>10}", "", "before", "after");
-    for (name, before, after) in report.rows() {
-        say!("{name:<34} {before:>10} {after:>10}");
-    }
+/// The table of both sides, and before it what is to be known of its numbers.
+fn table_of_fig3(report: &Fig3Report) -> String {
+    let heading = [("", "before".to_string(), "after".to_string())];
+    let rows = heading.into_iter().chain(report.rows());
+    let rows = rows.map(|(name, before, after)| format!("{name:<34} {before:>10} {after:>10}"));
+    let notice = report.notice.map(String::from);
+    notice
+        .into_iter()
+        .chain(rows)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Undefined figures, of constant images, are null.
@@ -616,5 +623,117 @@ mod tests {
             "input of conv2: 64 channels of 9 x 8; mean Hoyer 0.2500 before, 0.5000 after; 40 of the 60 that are not \
              constant are sparser after by Hoyer's measure"
         );
+    }
+
+    /// Headings are over what the lines have there, and what is to be known of the numbers is said with them.
+    #[test]
+    fn tables_have_headings_and_notices() {
+        assert_eq!(
+            heading_of_rows(),
+            "image                          k  kurtosis     after     Hoyer     after   max |r|     after"
+        );
+        assert_eq!(
+            heading_of_channels(),
+            "channel       Hoyer      after     kurtosis        after"
+        );
+        let side = |at: f64| Measures {
+            sparsity: Sparsity {
+                excess_kurtosis: at + 0.1,
+                hoyer: at + 0.2,
+                near_zero: at + 0.3,
+            },
+            max_correlation: at + 0.4,
+        };
+        for notice in [None, Some("mind")] {
+            let report = Fig3Report {
+                before: side(0.0),
+                after: side(0.5),
+                notice,
+            };
+            let table = table_of_fig3(&report);
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let lines: Vec<String> = table.lines().map(words).collect();
+            let wanted = [
+                "before after",
+                "excess kurtosis 0.100 0.600",
+                "Hoyer's sparsity 0.2000 0.7000",
+                "share of |x| under 0.1 sigma 0.3000 0.8000",
+                "largest |correlation| in patches 0.4000 0.9000",
+            ];
+            let said: Vec<&str> = notice.into_iter().chain(wanted).collect();
+            assert_eq!(lines, said);
+            let row = Row {
+                image: "a.png".into(),
+                path: "b/a.png".into(),
+                kernel_size: 3,
+                report,
+            };
+            let line = line_of_row(&row);
+            let said = match notice {
+                Some(_) => format!("{line}\n  (mind)"),
+                None => line,
+            };
+            assert_eq!(text_of_row(&row), said);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_picture_that_it_is_of() {
+        let text = no_covariance([1, 3]);
+        assert!(
+            text.starts_with("is in grey and those before in colour:"),
+            "{text}"
+        );
+        let text = no_covariance([3, 1]);
+        assert!(
+            text.starts_with("is in colour and those before in grey:"),
+            "{text}"
+        );
+        let path = Path::new("b/a.png");
+        let shape = || Error::Shape {
+            op: "fig2".into(),
+            message: "too small".into(),
+        };
+        let limit = || Error::Limit("too large".into());
+        for error in [shape(), limit()] {
+            let text = of_file(Some(path), error).to_string();
+            assert!(text.contains("b/a.png: too "), "{text}");
+        }
+        // The bundled picture has no name that would help.
+        assert!(!of_file(None, limit()).to_string().contains("png"));
+    }
+
+    #[test]
+    fn folders_are_their_pictures_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["z.png", "a.jpg", ".b.png", "c.txt", "m.PNG"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("d.png")).unwrap();
+        let given = [PathBuf::from("last.png"), dir.path().into(), "a.png".into()];
+        let inside = ["a.jpg", "m.PNG", "z.png"].map(|name| dir.path().join(name));
+        let mut wanted = vec![PathBuf::from("last.png")];
+        wanted.extend(inside);
+        wanted.push("a.png".into());
+        assert_eq!(files_of(&given).unwrap(), wanted);
+    }
+
+    /// By whatever name it is reached.
+    #[test]
+    fn what_is_looked_at_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = dir.path().join("a_input.png");
+        std::fs::write(&picture, b"").unwrap();
+        let names = ["b.png", "a_input.png"].map(String::from);
+        let other = dir.path().join("x").join("..").join("a_input.png");
+        std::fs::create_dir(dir.path().join("x")).unwrap();
+        for looked_at in [picture, other] {
+            let text = spare(&[looked_at], dir.path(), &names)
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains("a_input.png would be written over"), "{text}");
+        }
+        spare(&[dir.path().join("c.png")], dir.path(), &names).unwrap();
+        spare(&[], dir.path(), &names).unwrap();
     }
 }

@@ -144,4 +144,44 @@ mod tests {
             (Some("cnn"), Some(Norm::Batch))
         );
     }
+
+    #[test]
+    fn what_is_said_of_an_adapter_reaches_its_choice() {
+        let args = AdapterArgs {
+            adapter: Some("a".into()),
+            backend: Some("vulkan".into()),
+        };
+        let choice = args.choice();
+        assert_eq!(
+            (choice.adapter.as_deref(), choice.backend.as_deref()),
+            (Some("a"), Some("vulkan"))
+        );
+    }
+
+    #[test]
+    fn what_is_said_of_d_reaches_the_figures() {
+        let args = StatisticsArgs {
+            eps: 0.5,
+            n_iter: 7,
+            sampling_stride: 2,
+        };
+        let options = args.options();
+        assert_eq!(
+            (options.eps, options.n_iter, options.sampling_stride),
+            (0.5, 7, 2)
+        );
+    }
+
+    /// The bundled picture is 512 x 512, and is scaled as any other.
+    #[test]
+    fn pictures_are_scaled_to_the_side_that_is_said() {
+        let photograph = Path::new("tests/photographs/rocket.jpg");
+        for path in [None, Some(photograph)] {
+            let whole = picture(path, None, None).unwrap();
+            let small = picture(path, Some(32), None).unwrap();
+            let longer = whole.width.max(whole.height);
+            assert!(longer > 32 && small.width.max(small.height) == 32);
+            assert_eq!(small.height, (whole.height * 32 + longer / 2) / longer);
+        }
+    }
 }

@@ -637,6 +637,48 @@ mod tests {
         let judged = "So this adapter is good for trying layers out, and for one of the paper's experiments on CIFAR in a \
                       night; ImageNet takes weeks.";
         assert_eq!(words[4..], [judged]);
+        // Without the large product the small one says it, without any of its kind nothing does.
+        let mut less = report;
+        for (without, wanted) in [
+            (LARGE_PRODUCT, "; products reach 75 %, convolutions"),
+            (SMALL_PRODUCT, "; convolutions and their gradients 20 to"),
+        ] {
+            less.measurements.retain(|f| f.name != without);
+            let text = kernels_in_words(&less);
+            assert!(text.contains(wanted), "{text}");
+        }
+    }
+
+    /// A step that was timed counts as it was; all others are estimated, those of the same network too.
+    #[test]
+    fn runs_are_measured_where_their_step_was_timed() {
+        let name = step_name("vgg11", 128, Norm::Batch, None);
+        let report = Report {
+            measurements: vec![Measurement {
+                name,
+                ms: 36.0,
+                ..Measurement::default()
+            }],
+            ..Report::default()
+        };
+        let runs = paper_runs(&report).unwrap();
+        let norms = compared_norms().count();
+        assert_eq!(runs.len(), 2 * norms);
+        for (i, run) in runs.iter().enumerate() {
+            assert_eq!(run.measured, i == 0, "{run:?}");
+            let (experiment, images) = match i < norms {
+                true => ("cifar10-vgg11", 50_000),
+                false => ("imagenet-resnet18", 1_281_167),
+            };
+            assert_eq!(run.experiment, experiment);
+            // Images that do not fill a batch are left out of each epoch.
+            let steps = run.epochs * (images / run.batch_size as u64);
+            let hours = steps as f64 * run.ms_per_step / 1e3 / 3600.0;
+            assert!((run.hours / hours - 1.0).abs() < 1e-9, "{run:?}");
+        }
+        let first = &runs[0];
+        assert_eq!((first.norm.as_str(), first.ms_per_step), ("batch", 36.0));
+        assert_eq!(first.batch_size, 128);
     }
 
     #[test]

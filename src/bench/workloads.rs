@@ -320,3 +320,37 @@ fn step_inputs(network: &str, batch_size: usize) -> Result<Vec<(String, Vec<f32>
         ("lr".into(), vec![1e-3]),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D is computed in the first step of a cycle alone; the others take what it keeps.
+    #[test]
+    fn a_cycle_refreshes_in_its_first_step() {
+        let cycle = cycle("cnn", 2, 16).unwrap();
+        assert!(
+            cycle.name.ends_with("deconv 16 refresh 8"),
+            "{}",
+            cycle.name
+        );
+        let counts: Vec<usize> = cycle.cycle.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [1, 7]);
+        let exact = step_graph("cnn", None, 2, Norm::Deconv, Some(16)).unwrap();
+        let [of_first, of_others, of_exact] =
+            [&cycle.cycle[0].0, &cycle.cycle[1].0, &exact].map(|graph| {
+                let list = graph.checked().unwrap();
+                let kept = list
+                    .states()
+                    .keys()
+                    .filter(|s| s.ends_with(".refresh_deconv"));
+                let computed = list.nodes().iter().filter(|n| n.name.ends_with(".cov"));
+                (kept.count(), computed.count())
+            });
+        // A first convolution refreshes in every step.
+        let layers = of_exact.1;
+        assert_eq!(of_exact, (0, 4));
+        assert_eq!(of_first, (layers - 1, layers));
+        assert_eq!(of_others, (layers - 1, 1));
+    }
+}

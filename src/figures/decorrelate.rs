@@ -223,6 +223,18 @@ fn repeated(x: Tensor<'_>, pad: usize) -> Tensor<'_> {
     })
 }
 
+/// Rows of pixels of a strip of an image of `c` channels that is `w` wide, taken by every `stride`-th patch of k x k: whole
+/// strides, as many as keep what is computed of a strip within [`STRIP_LEN`], or one.
+fn rows_per_strip(c: usize, w: usize, k: usize, stride: usize) -> usize {
+    let mut rows_per_strip = STRIP_LEN / (w.div_ceil(stride) * c * k * k) * stride;
+    if k > LARGEST_AT_ONCE {
+        // Cosines along rows are taken of every pixel.
+        let rows = (STRIP_LEN / (w * c * k)).saturating_sub(k - 1);
+        rows_per_strip = rows_per_strip.min(rows / stride * stride);
+    }
+    rows_per_strip.max(stride)
+}
+
 /// Each `block` channels of `x` [1, C, H, W] as an image of their own.
 fn in_blocks(x: Tensor<'_>, block: usize) -> Tensor<'_> {
     let [_, c, h, w] = x.dims();
@@ -271,13 +283,7 @@ impl<'g> Patches<'g> {
         let [c, h, w] = self.image_size();
         let blocks = c / block;
         let sampled = |n: usize| n.div_ceil(stride);
-        let mut rows_per_strip = STRIP_LEN / (sampled(w) * c * k * k) * stride;
-        if k > LARGEST_AT_ONCE {
-            // Cosines along rows are taken of every pixel.
-            let rows = (STRIP_LEN / (w * c * k)).saturating_sub(k - 1);
-            rows_per_strip = rows_per_strip.min(rows / stride * stride);
-        }
-        let rows_per_strip = rows_per_strip.max(stride);
+        let rows_per_strip = rows_per_strip(c, w, k, stride);
         let strip = |first: usize| {
             let rows = rows_per_strip.min(h - first);
             let pixels = sampled(rows) * sampled(w);
@@ -415,6 +421,34 @@ pub(super) fn whiten<'g>(of: Moments<'g>, layout: &PatchForm, n_iter: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A strip that ended within a stride would shift the patches of the next one.
+    #[test]
+    fn strips_are_whole_strides_within_their_length() {
+        for (c, w, k, stride) in [
+            (3, 4000, 3, 1),
+            (3, 4000, 3, 7),
+            (3, 4001, 7, 2),
+            (1, 9999, 9, 1),
+            (3, 6000, 15, 4),
+            (512, 14, 3, 3),
+        ] {
+            let rows = rows_per_strip(c, w, k, stride);
+            assert_eq!(rows % stride, 0, "{c} {w} {k} {stride}: {rows}");
+            let fits = |rows: usize| {
+                let patches = rows / stride * w.div_ceil(stride) * c * k * k;
+                // Of patches larger than 7 x 7 also the cosines along each row of pixels, those around the strip included.
+                let along_rows = if k > 7 { (rows + k - 1) * w * c * k } else { 0 };
+                patches.max(along_rows) <= STRIP_LEN
+            };
+            assert!(
+                fits(rows) && !fits(rows + stride),
+                "{c} {w} {k} {stride}: {rows}"
+            );
+        }
+        // One that is too wide is taken by single strides.
+        assert_eq!(rows_per_strip(3, 1 << 22, 3, 4), 4);
+    }
 
     /// Both ends of each range, and what lies next to them.
     #[test]

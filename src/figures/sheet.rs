@@ -285,11 +285,16 @@ fn bar_values(end: f32) -> [(f64, f32); 5] {
 
 fn bar_labels(root: &Area<'_>, [x, y]: [u32; 2], height: u32, end: f32) -> Drawn {
     for (share, value) in bar_values(end) {
-        let down = (share * f64::from(height)) as u32;
-        let down = down.saturating_sub(8).min(height.saturating_sub(14));
+        let down = label_top(share, height);
         write(root, &short(value), [x, y + down], 15.0)?;
     }
     Ok(())
+}
+
+/// Where a label begins that stands so far down a bar: it is 14 pixels high and lies beside the bar as a whole.
+fn label_top(share: f64, height: u32) -> u32 {
+    let down = (share * f64::from(height)) as u32;
+    down.saturating_sub(8).min(height.saturating_sub(14))
 }
 
 /// A number for a scale: three decimals, or two digits and an exponent.
@@ -412,6 +417,9 @@ mod tests {
         assert_eq!(words, ["2.000", "1.000", "0", "-1.000", "-2.000"]);
         let shares: Vec<f64> = bar_values(2.0).iter().map(|(share, _)| *share).collect();
         assert!(shares.windows(2).all(|two| two[0] < two[1]), "{shares:?}");
+        let tops: Vec<u32> = shares.iter().map(|&share| label_top(share, 200)).collect();
+        assert_eq!(tops, [0, 42, 92, 142, 186]);
+        assert_eq!(label_top(1.0, 9), 0);
     }
 
     #[test]

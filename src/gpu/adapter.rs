@@ -215,6 +215,37 @@ mod tests {
     fn unknown_backend_lists_the_known() {
         let error = parse_backend("cuda").unwrap_err().to_string();
         assert!(error.contains("vulkan") && error.contains("cuda"));
+        for name in ["Vulkan", "VK", "vulkan"] {
+            assert_eq!(parse_backend(name).ok(), Some(Backends::VULKAN), "{name}");
+        }
+        assert_eq!(parse_backend("METAL").ok(), Some(Backends::METAL));
+        assert_eq!(parse_backend("Dx12").ok(), Some(Backends::DX12));
+    }
+
+    /// With what was asked for, and the numbers and names that would do.
+    #[test]
+    fn an_adapter_that_is_not_there_is_named_beside_those_that_are() {
+        let listed = list_adapters();
+        let first = &listed[0];
+        let choice = |backend: Option<String>| AdapterChoice {
+            adapter: Some("no such gpu".into()),
+            backend,
+        };
+        let text = |choice| choose(&choice).unwrap_err().to_string();
+        let there = format!("; there are\n  0: {} ({})", first.name, first.backend);
+        let plain = text(choice(None));
+        let wanted = format!("no adapter is called \"no such gpu\"{there}");
+        assert!(plain.contains(&wanted), "{plain}");
+        let of_backend = text(choice(Some(first.backend.to_string())));
+        let wanted = format!("\"no such gpu\" on backend {}{there}", first.backend);
+        assert!(of_backend.contains(&wanted), "{of_backend}");
+        // A part of the name is enough, in any case of letters.
+        let part = first.name[..first.name.len() / 2].to_uppercase();
+        let found = choose(&AdapterChoice {
+            adapter: Some(part),
+            backend: None,
+        });
+        assert!(found.is_ok());
     }
 
     /// From the first choice to the last.

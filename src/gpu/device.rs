@@ -484,6 +484,28 @@ mod tests {
         assert_eq!(asked.required_limits, default);
     }
 
+    /// Drivers are told apart by name, then version; buffers by the limit that they are beyond.
+    #[test]
+    fn a_device_says_its_own_names_and_limits() {
+        let gpu = Gpu::open_with_default_limits(&AdapterChoice::default()).unwrap();
+        let (info, text) = (&gpu.info, gpu.describe());
+        assert!(!info.driver.is_empty() && info.driver != info.driver_info);
+        let wanted = format!("{} {})", info.driver, info.driver_info);
+        assert!(
+            text.starts_with(&info.name) && text.ends_with(&wanted),
+            "{text}"
+        );
+        let most = gpu.limits().max_buffer_size;
+        let error = gpu.buffer("big", most + 1, wgpu::BufferUsages::STORAGE);
+        let text = error.unwrap_err().to_string();
+        let size = (most + 1).next_multiple_of(16);
+        let wanted = format!(
+            "big needs a buffer of {size} bytes; {} allows {most}",
+            info.name
+        );
+        assert!(text.contains(&wanted), "{text}");
+    }
+
     /// Whatever is asked of it then, and however wgpu words that.
     #[test]
     fn a_lost_device_is_said_to_be_lost() {

@@ -79,4 +79,13 @@ mod tests {
         wanted.sort_unstable();
         assert_eq!(arrows, wanted, "{text}");
     }
+
+    /// A quote would end the label.
+    #[test]
+    fn names_with_quotes_are_labels_still() {
+        let g = Graph::new();
+        g.output("y", g.input("a \"b\"", [2]).relu());
+        let text = g.checked().unwrap().to_dot();
+        assert!(text.contains("label=\"a 'b'\\ninput [2]\"]"), "{text}");
+    }
 }

@@ -354,4 +354,51 @@ mod tests {
         let error = g.check().unwrap_err().to_string();
         assert!(error.contains("2 dimensions and not 4"), "{error}");
     }
+
+    #[test]
+    fn what_is_shared_within_shared_ends_with_the_outer_one() {
+        let g = Graph::new();
+        let made = || g.parameter("w", [2], Init::Constant(1.0));
+        let first = made();
+        let again = g.shared(|| {
+            g.shared(made);
+            made()
+        });
+        assert_eq!(first.id(), again.id());
+        g.check().unwrap();
+        made();
+        let error = g.check().unwrap_err().to_string();
+        assert!(error.contains("w") && error.contains("g.shared"), "{error}");
+    }
+
+    /// One too few, and one too many.
+    #[test]
+    fn first_values_are_as_many_as_the_shape_has() {
+        for (count, is_right) in [(5, false), (6, true), (7, false)] {
+            let g = Graph::new();
+            g.parameter("w", [2, 3], Init::Values(vec![0.0; count].into()));
+            let found = g.check();
+            assert_eq!(found.is_ok(), is_right, "{count}: {found:?}");
+            if let Err(error) = found {
+                let wanted = format!("{count} values for w [2, 3]");
+                assert!(error.to_string().contains(&wanted), "{error}");
+            }
+        }
+    }
+
+    /// As an op's input, as a state's next value, as an output: a pass that takes one for the only use of three loses two.
+    #[test]
+    fn every_use_is_counted() {
+        let g = Graph::new();
+        let x = g.input("x", [2]);
+        let w = g.parameter("w", [2], Init::Constant(0.0));
+        let sum = x + x;
+        w.assign(sum);
+        g.output("sum", sum);
+        g.output("sum again", sum);
+        let _ = sum.relu();
+        let counts = g.list().use_counts();
+        let count = |of: Tensor<'_>| counts[of.id().index()];
+        assert_eq!((count(x), count(w), count(sum)), (2, 0, 4));
+    }
 }

@@ -298,3 +298,22 @@ pub fn signed_word(value: i64) -> Result<u32> {
         .map(i32::cast_unsigned)
         .map_err(|_| Error::Limit(format!("{value} does not fit the shaders' 32-bit index")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In rows of about the same length: what lies past the end is run for nothing.
+    #[test]
+    fn workgroups_are_folded_into_as_few_rows_as_hold_them() {
+        for (count, wanted) in [
+            (0, [1, 1, 1]),
+            (7, [7, 1, 1]),
+            (65_535, [65_535, 1, 1]),
+            (65_536, [32_768, 2, 1]),
+            (131_071, [43_691, 3, 1]),
+        ] {
+            assert_eq!(fold_workgroups(count), wanted, "{count}");
+        }
+    }
+}

@@ -208,6 +208,10 @@ mod tests {
             Class::of(3, 1000, 27).to_string(),
             "m <= 16, n <= 4096, k <= 512"
         );
+        assert_eq!(
+            Class::of(257, 4097, 513).to_string(),
+            "m > 256, n > 4096, k > 512"
+        );
         assert_eq!(Class::of(1, 1, 1).number(), 0);
         assert_eq!(Class::of(17, 64, 512), Class::of(32, 1, 1));
         assert_ne!(Class::of(16, 64, 512), Class::of(16, 64, 513));

@@ -579,6 +579,13 @@ mod tests {
             assert_eq!(first.bindings[1], Slot::Scratch(0));
             assert_eq!(second.bindings[0], Slot::Scratch(0));
         }
+        // Four parts of a MiB numbers are the bound.
+        let large = Contraction::matrix(1024, 1024, 1 << 20, [1, 1024], [1024, 1]);
+        let variant = Variant {
+            wanted: 1 << 20,
+            ..Variant::of(Variants::Direct, 1024, 1024, 1 << 20)
+        };
+        assert_eq!(large.split(1, &variant).parts, 4);
         let square = Contraction::matrix(512, 512, 512, [512, 1], [512, 1]);
         let lowered = lower(&square, subgroup()).unwrap();
         let names = lowered.dispatches.iter().map(|d| d.kernel.entry);
@@ -597,5 +604,31 @@ mod tests {
         assert!(x <= 65_535 && y > 1 && z == 1 && x * y >= 40_000_000 / 64);
         let huge = Contraction::matrix(70_000, 70_000, 1, [1, 1], [70_000, 1]);
         assert!(matches!(lower(&huge, tiled()), Err(Error::Limit(_))));
+        // Every stride counts, and where each tensor begins.
+        let small = Contraction {
+            batch: 2,
+            ..Contraction::matrix(2, 2, 2, [2, 1], [2, 1])
+        };
+        small.check_addresses().unwrap();
+        let far = 1 << 32;
+        let changes: [fn(&mut Contraction, usize); 12] = [
+            |c, far| c.a_from = far,
+            |c, far| c.b_from = far,
+            |c, far| c.c_from = far,
+            |c, far| c.a_batch = far,
+            |c, far| c.b_batch = far,
+            |c, far| c.c_batch = far,
+            |c, far| c.a_m[2] = far,
+            |c, far| c.a_k[2] = far,
+            |c, far| c.b_k[2] = far,
+            |c, far| c.b_n[2] = far,
+            |c, far| c.c_m[2] = far,
+            |c, far| c.c_n[2] = far,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut other = small;
+            change(&mut other, far);
+            assert!(other.check_addresses().is_err(), "change {i}");
+        }
     }
 }

@@ -503,9 +503,25 @@ mod tests {
         cases
     }
 
+    /// Long enough that k is split: the parts of a region are added where the region is.
+    fn of_many_channels() -> Case {
+        let window = window(1, 1, 1);
+        case(
+            "im2col_matmul of many channels",
+            &[&[1, 70, 3, 2], &[630, 2]],
+            move |x| x[0].im2col_matmul(x[1], None, window, false),
+            |x| {
+                let patches = reference::im2col(&x[0], [3, 3], geometry(1, 1, 1, 1));
+                reference::matmul(&patches, &x[1], false, false)
+            },
+        )
+    }
+
     #[test]
     fn it_and_its_gradient_are_the_reference() {
-        check("im2col_matmul", &cases());
+        let mut cases = cases();
+        cases.push(of_many_channels());
+        check("im2col_matmul", &cases);
     }
 
     #[test]

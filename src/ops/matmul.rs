@@ -399,4 +399,19 @@ mod tests {
         let error = symmetric.output_shape(&[&shape(&[2, 3]), &shape(&[5, 3])]);
         assert!(error.is_err_and(|e| e.contains("2 x 5")));
     }
+
+    /// A multiply-add counts two; of a symmetric result half is computed.
+    #[test]
+    fn symmetric_products_cost_half() {
+        let shapes: [Shape; 3] = [[3, 5].into(), [5, 3].into(), [3, 3].into()];
+        let cost = |symmetric| {
+            let op = MatMul {
+                symmetric,
+                ..MatMul::default()
+            };
+            op.cost(&[&shapes[0], &shapes[1]], &shapes[2])
+        };
+        assert_eq!((cost(false).flops, cost(true).flops), (90, 45));
+        assert_eq!((cost(false).bytes, cost(true).bytes), (156, 156));
+    }
 }

@@ -317,6 +317,8 @@ fn add_parts(len: usize, splits: usize, parts: &[Slot], outputs: &[Slot]) -> Res
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::graph::pointwise::Argument;
     use crate::ops::gradients::{Case, case, check};
 
     fn cases() -> Vec<Case> {
@@ -352,5 +354,41 @@ mod tests {
     #[test]
     fn it_and_its_gradient_are_the_reference() {
         check("reduce_sum", &cases());
+    }
+
+    fn sum(to: [usize; 3], scale: f32, prologue: Pointwise) -> ReduceSum {
+        ReduceSum {
+            domain: [2, 3, 4].into(),
+            to: to.into(),
+            scale,
+            prologue,
+        }
+    }
+
+    /// Each number costs what is computed of it before it is added.
+    #[test]
+    fn a_sum_costs_its_summands() {
+        let x = Shape::from([2, 3, 4]);
+        let square = Pointwise::expression("{0} * {0}", 1);
+        let less = Pointwise::expression("{0} - {1}", 2);
+        let both = square.substitute(&[Argument::Inline(&less, vec![0, 1])], 2);
+        for (prologue, steps) in [(square, 1), (both, 2)] {
+            let sum = sum([1, 3, 1], 1.0, prologue);
+            let cost = sum.cost(&[&x, &x], &[1, 3, 1].into());
+            assert_eq!((cost.flops, cost.bytes), (24 * steps, 2 * 96 + 12));
+        }
+    }
+
+    #[test]
+    fn sums_of_one_kernel_have_one_result_and_one_factor() {
+        let one = |to, scale| sum(to, scale, Pointwise::identity());
+        let first = one([1, 3, 1], 0.5);
+        // Of other numbers, as their prologues say.
+        let other = sum([1, 3, 1], 0.5, Pointwise::expression("{0} * {0}", 1));
+        assert!(first.is_like(&other));
+        assert!(!first.is_like(&one([1, 3, 1], 1.0)));
+        assert!(!first.is_like(&one([1, 1, 4], 0.5)));
+        let domain = Shape::from([4, 3, 2]);
+        assert!(!first.is_like(&ReduceSum { domain, ..other }));
     }
 }

@@ -261,4 +261,21 @@ mod tests {
         assert_eq!(plan.arenas, [768, 768]);
         assert!(memory_plan(&[request(2000, 0, 0)], 256, 1024, true).is_err());
     }
+
+    #[test]
+    fn what_no_arena_holds_is_told_by_its_own_size() {
+        let lifetime = Lifetime { first: 0, last: 1 };
+        let requests = [32, 1024, 2000, 16].map(|size_bytes| Request {
+            size_bytes,
+            lifetime,
+        });
+        let text = memory_plan(&requests, 16, 1024, true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("2000 bytes") && text.contains("buffers of 1024"),
+            "{text}"
+        );
+        memory_plan(&requests[..2], 16, 1024, true).unwrap();
+    }
 }

@@ -498,7 +498,7 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
 
 #[cfg(test)]
 mod tests {
-    use decorr::figures::WhitenOptions;
+    use decorr::figures::{Fig3Report, Measures, Sparsity, WhitenOptions};
     use decorr::gpu::AdapterChoice;
 
     use super::*;
@@ -567,5 +567,55 @@ mod tests {
         );
         // Files have all pixels of the image.
         assert_eq!((fig3.blur, fig3.side), (1.5, None));
+    }
+
+    /// Numbers of the image before would stand beside the new one; an image that cannot be read changes nothing.
+    #[test]
+    fn another_image_begins_anew() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let grey = Picture {
+            channels: 1,
+            height: 2,
+            width: 2,
+            data: vec![0.5; 4],
+        };
+        let image = Opened {
+            name: "grey.png".into(),
+            path: None,
+            picture: grey,
+            of: None,
+        };
+        let mut tab = ImageTab::new(gpu, image);
+        // One channel is a block of its own, whatever is said.
+        let title = tab.title();
+        assert!(title.contains("grey.png (2 x 2), k 3, block 1,"), "{title}");
+        let side = Measures {
+            sparsity: Sparsity {
+                excess_kurtosis: 0.0,
+                hoyer: 0.0,
+                near_zero: 0.0,
+            },
+            max_correlation: 0.0,
+        };
+        tab.numbers = Some(Numbers {
+            report: Fig3Report {
+                before: side,
+                after: side,
+                notice: None,
+            },
+            histograms: [Vec::new(), Vec::new()],
+            cov_ends: [1.0; 2],
+        });
+        tab.submitted = Some(tab.options);
+        tab.waiting_since = Some(Instant::now());
+        tab.open(Path::new("tests/photographs/none.jpg"));
+        let error = tab.error.clone().unwrap_or_default();
+        assert!(error.contains("none.jpg"), "{error}");
+        assert!(tab.numbers.is_some() && tab.image.name == "grey.png");
+        tab.open(Path::new("tests/photographs/rocket.jpg"));
+        assert_eq!((tab.image.name.as_str(), &tab.error), ("rocket.jpg", &None));
+        assert!(tab.image.picture.channels == 3 && tab.image.path.is_some());
+        assert!(tab.numbers.is_none() && tab.submitted.is_none());
+        assert!(tab.waiting_since.is_none() && tab.scenes.is_empty());
     }
 }

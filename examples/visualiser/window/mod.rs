@@ -226,3 +226,25 @@ impl eframe::App for App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frame between says that files are being written.
+    #[test]
+    fn files_are_written_a_frame_after_that_is_said() {
+        let ctx = egui::Context::default();
+        let mut export = Export::Asked;
+        let due = [(); 3].map(|()| export.is_due(&ctx));
+        assert_eq!(due, [false, true, false]);
+        assert!(export == Export::None);
+    }
+
+    #[test]
+    fn a_folder_to_export_to_has_a_name() {
+        for (folder, has_name) in [("", false), ("  ", false), (" a", true), (".", true)] {
+            assert_eq!(named(Path::new(folder)).is_ok(), has_name, "{folder:?}");
+        }
+    }
+}

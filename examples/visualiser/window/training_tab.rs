@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use decorr::Result;
-use decorr::data::Pixels;
+use decorr::data::{Images, Pixels};
 use decorr::figures::{self, Fig9Options, Inspector, NETWORK_SIDE, Picture};
 use decorr::files::write_atomically;
 use decorr::gpu::Gpu;
@@ -314,17 +314,7 @@ impl Session {
 
     /// The test image as its file has it.
     fn picture(&self, image: usize) -> Result<Picture> {
-        let test = &self.live.data().test;
-        let data = match test.image(image)?.0 {
-            Pixels::Bytes(bytes) => bytes.iter().map(|&v| f32::from(v) / 255.0).collect(),
-            Pixels::Floats(values) => values,
-        };
-        Ok(Picture {
-            channels: test.channels,
-            height: test.height,
-            width: test.width,
-            data,
-        })
+        picture_of(&self.live.data().test, image)
     }
 
     /// Has the networks painted, if they or what is looked at changed.
@@ -358,6 +348,20 @@ impl Session {
         self.painted = Some(done);
         Ok(())
     }
+}
+
+/// One of the images as a picture.
+fn picture_of(images: &Images, image: usize) -> Result<Picture> {
+    let data = match images.image(image)?.0 {
+        Pixels::Bytes(bytes) => bytes.iter().map(|&v| f32::from(v) / 255.0).collect(),
+        Pixels::Floats(values) => values,
+    };
+    Ok(Picture {
+        channels: images.channels,
+        height: images.height,
+        width: images.width,
+        data,
+    })
 }
 
 /// Three to eight lines with a label in what is seen, at round numbers, whatever its size.
@@ -394,6 +398,8 @@ fn last_mean(values: &[f32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use decorr::gpu::AdapterChoice;
+
     use super::*;
 
     #[test]
@@ -438,5 +444,31 @@ mod tests {
         assert_eq!(last_mean(&[1.0, 2.0, 4.5]), "2.5000");
         let many: Vec<f32> = (0..25).map(|i| i as f32).collect();
         assert_eq!(last_mean(&many), "19.5000");
+    }
+
+    #[test]
+    fn an_image_is_shown_as_its_file_has_it() {
+        let bytes: Vec<u8> = vec![0, 51, 102, 153, 204, 255, 255, 0, 255, 0, 255, 0];
+        let of_bytes = Images::new(bytes, [1, 2, 3], vec![0, 1], 2).unwrap();
+        let floats = vec![0.5, 0.25];
+        let of_floats = Images::new(floats, [1, 1, 2], vec![0], 1).unwrap();
+        let picture = picture_of(&of_bytes, 0).unwrap();
+        assert_eq!((picture.channels, picture.height, picture.width), (1, 2, 3));
+        assert_eq!(picture.data, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        let second = picture_of(&of_bytes, 1).unwrap();
+        assert_eq!(second.data, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
+        assert_eq!(picture_of(&of_floats, 0).unwrap().data, [0.5, 0.25]);
+        assert!(picture_of(&of_bytes, 2).is_err());
+    }
+
+    #[test]
+    fn the_title_says_whether_it_trains() {
+        let gpu = Gpu::open(&AdapterChoice::default()).unwrap();
+        let mut tab = TrainingTab::new(gpu);
+        assert_eq!(tab.title(), "decorr: paused, seed 1, 0 steps");
+        (tab.runs, tab.seed) = (true, 5);
+        assert_eq!(tab.title(), "decorr: training, seed 5, 0 steps");
+        let speed = tab.speed();
+        assert!(speed.starts_with("0 ms a step of both on "), "{speed}");
     }
 }

@@ -442,5 +442,29 @@ mod tests {
         assert!(!runs_of_four([1, 1, 6], [0, 0, 1]));
         assert!(!runs_of_four([1, 1, 8], [0, 0, 2]));
         assert!(!runs_of_four([1, 1, 1], [0, 0, 0]));
+        // Of rows of 64; what begins, or goes on with the next matrix, within a vector has none.
+        let product = Contraction {
+            batch: 2,
+            a_batch: 64 * 64,
+            b_batch: 64 * 64,
+            ..Contraction::matrix(64, 64, 64, [64, 1], [64, 1])
+        };
+        for (from, batch, is_whole) in [
+            (0, 64 * 64, true),
+            (8, 64 * 64, true),
+            (2, 64 * 64, false),
+            (0, 64 * 64 + 2, false),
+        ] {
+            let [a, b] = product.operands([Slot::Input(0), Slot::Input(1)]);
+            for operand in [a, b] {
+                let lies = product.lies(&Operand {
+                    from,
+                    batch,
+                    ..operand
+                });
+                let is_loose = matches!(lies, Lies::Loose);
+                assert_eq!(is_loose, !is_whole, "from {from}, by {batch}");
+            }
+        }
     }
 }
