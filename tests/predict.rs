@@ -449,7 +449,7 @@ fn a_folder_is_its_model() {
     let file = run.join("model.safetensors").to_string_lossy().into_owned();
     let plain = dir
         .path()
-        .join("plain.safetensors")
+        .join("not/there/yet/plain.safetensors")
         .to_string_lossy()
         .into_owned();
     let of = |path: &str| stdout(&["eval", "--json", "--checkpoint", path]);
