@@ -213,7 +213,7 @@ mod tests {
         }
         let told = Mutex::new(Vec::new());
         let found = check(dir.path(), |done, all| {
-            told.lock().unwrap().push((done, all))
+            told.lock().unwrap().push((done, all));
         });
         let found = found.unwrap();
         let mut told = told.into_inner().unwrap();
