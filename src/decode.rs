@@ -94,6 +94,15 @@ type Check<'a> = &'a mut dyn FnMut([usize; 2], u64) -> Result<(), String>;
 /// WebP's decoder takes 21 bytes a pixel beside the result: 6.7 GB for 16 383 x 16 383 pixels.
 const OF_WEBP: u64 = 21;
 
+/// Bytes that the decoder of a format and a picture of `each` bytes a pixel take for a pixel.
+fn with_decoder(format: Option<ImageFormat>, each: u64) -> u64 {
+    match format {
+        Some(ImageFormat::WebP) => each + OF_WEBP,
+        Some(ImageFormat::Gif) => 2 * each,
+        _ => each,
+    }
+}
+
 fn other(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let explain = |e: ImageError| match e {
         ImageError::Unsupported(e) => {
@@ -107,12 +116,10 @@ fn other(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
     let mut decoder = reader.into_decoder().map_err(explain)?;
     let (width, height) = decoder.dimensions();
     let each = u64::from(decoder.color_type().bytes_per_pixel());
-    let own = match format {
-        Some(ImageFormat::WebP) => OF_WEBP,
-        Some(ImageFormat::Gif) => each,
-        _ => 0,
-    };
-    check([width as usize, height as usize], each + own)?;
+    check(
+        [width as usize, height as usize],
+        with_decoder(format, each),
+    )?;
     let orientation = match format {
         Some(ImageFormat::Png) => exif::of_png(bytes),
         _ => {
@@ -371,5 +378,17 @@ mod tests {
         !bytes
             .iter()
             .fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
+    }
+
+    #[test]
+    fn decoders_that_hold_more_than_the_picture_are_given_room() {
+        for (format, wanted) in [
+            (Some(ImageFormat::WebP), 25),
+            (Some(ImageFormat::Gif), 8),
+            (Some(ImageFormat::Png), 4),
+            (None, 4),
+        ] {
+            assert_eq!(with_decoder(format, 4), wanted, "{format:?}");
+        }
     }
 }

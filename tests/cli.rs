@@ -83,6 +83,10 @@ fn a_step_between_refreshes_is_described_where_there_is_one() {
     let of = |rest: &[&str]| decorr(&[&step[..], rest].concat());
     refusal(&of(&["deconv", "--between"]), &["--between", "--refresh"]);
     refusal(&of(&["batch", "--between"]), &["--between", "--refresh"]);
+    refusal(
+        &of(&["batch", "--accumulate", "2"]),
+        &["--accumulate 2 is not described: give --batch-size 2,"],
+    );
     let count = |text: &str| text.lines().filter(|l| l.contains("newton_schulz")).count();
     let refresh = stdout(&of(&["deconv", "--refresh", "8"]));
     let between = stdout(&of(&["deconv", "--refresh", "8", "--between"]));

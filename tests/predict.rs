@@ -408,8 +408,12 @@ fn the_command_says_what_is_on_pictures() {
     let bad = text("new/bad.png");
     refused(
         &[&predict[..], &[&bad, "--skip-bad", "--json"]].concat(),
-        &["none of which"],
+        &["bad.png", "is the first of 1 pictures, none of which"],
     );
+    // More than go through the network together, and after them bad ones alone.
+    let many = [&[a.as_str(); 32][..], &[bad.as_str(); 2]].concat();
+    let of_many = stdout(&[&predict[..], &many, &["--skip-bad"]].concat());
+    assert_eq!(of_many.lines().count(), 32);
     // What another program wrote of it: which network it is has to be said.
     let (tensors, _) = checkpoint::load(&at("run/model.safetensors")).unwrap();
     let bare = text("bare.safetensors");
@@ -445,7 +449,7 @@ fn a_folder_is_its_model() {
     let file = run.join("model.safetensors").to_string_lossy().into_owned();
     let plain = dir
         .path()
-        .join("plain.safetensors")
+        .join("not/there/yet/plain.safetensors")
         .to_string_lossy()
         .into_owned();
     let of = |path: &str| stdout(&["eval", "--json", "--checkpoint", path]);

@@ -233,9 +233,10 @@ fn live_steps_are_those_of_a_run() {
         run(of(run_live.norm, &out)).unwrap();
         let of_run: Vec<f32> = losses(&out).iter().map(|&v| v as f32).collect();
         assert_eq!(of_run, run_live.losses, "{name}");
-        let load = |path: &Path| checkpoint::load(path).unwrap().0;
-        let of_run = load(&out.join("model.safetensors"));
-        let of_live = load(&dir.path().join("live").join(name));
+        let load = |path: &Path| checkpoint::load(path).unwrap();
+        let (of_run, metadata) = load(&out.join("model.safetensors"));
+        let (of_live, of_live_metadata) = load(&dir.path().join("live").join(name));
+        assert_eq!(metadata, of_live_metadata, "{name}");
         assert_eq!(
             of_run.keys().collect::<Vec<_>>(),
             of_live.keys().collect::<Vec<_>>()
@@ -244,6 +245,9 @@ fn live_steps_are_those_of_a_run() {
             assert_eq!(tensor.data, of_live[key].data, "{name}: {key}");
         }
     }
+    // Done is what every run has done.
+    live.runs_mut()[1].losses.pop();
+    assert_eq!((live.submitted(), live.done()), (STEPS, STEPS - 1));
 }
 
 #[test]
@@ -524,7 +528,9 @@ fn a_run_begins_with_the_weights_of_another() {
         }
     })
     .unwrap();
+    let count = format!("begins with {} tensors of ", first.len() - 3);
     for said in [
+        count.as_str(),
         "New, since the number of classes is another: fc.bias; fc.weight",
         "New, since the file lacks them: conv2.bias",
         "Left out, since this network lacks them: a.weight",

@@ -94,30 +94,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
             Some(given)
         }
     };
-    let mut batch_sizes = args.batch_size.clone();
-    if batch_sizes.is_empty() {
-        batch_sizes.push(128);
-    }
-    if batch_sizes.contains(&0) {
-        return Err(Error::Config("--batch-size must be at least 1".into()));
-    }
-    if args
-        .quick
-        .is_some_and(|time| !(time > 0.0 && time.is_finite()))
-    {
-        return Err(Error::Config("--quick takes seconds above 0".into()));
-    }
-    let at_sizes = |name: &String| batch_sizes.iter().map(|&n| (name.clone(), n)).collect();
-    let options = Options {
-        networks: args
-            .network
-            .iter()
-            .flat_map::<Vec<_>, _>(at_sizes)
-            .collect(),
-        filter: args.filter.clone(),
-        rounds: args.rounds as usize,
-        variants,
-    };
+    let options = options(args, variants)?;
     if args.profile {
         return profile(&gpu, &options, |name, kernels| {
             print(format_args!("\n{name}"));
@@ -147,6 +124,34 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// What is measured, with these kernels.
+fn options(args: &BenchArgs, variants: Option<Variants>) -> Result<Options> {
+    let mut batch_sizes = args.batch_size.clone();
+    if batch_sizes.is_empty() {
+        batch_sizes.push(128);
+    }
+    if batch_sizes.contains(&0) {
+        return Err(Error::Config("--batch-size must be at least 1".into()));
+    }
+    if args
+        .quick
+        .is_some_and(|time| !(time > 0.0 && time.is_finite()))
+    {
+        return Err(Error::Config("--quick takes seconds above 0".into()));
+    }
+    let at_sizes = |name: &String| batch_sizes.iter().map(|&n| (name.clone(), n)).collect();
+    Ok(Options {
+        networks: args
+            .network
+            .iter()
+            .flat_map::<Vec<_>, _>(at_sizes)
+            .collect(),
+        filter: args.filter.clone(),
+        rounds: args.rounds as usize,
+        variants,
+    })
+}
+
 /// An earlier report, as --json printed it.
 fn read_report(path: &Path) -> Result<Report> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
@@ -174,5 +179,64 @@ fn print_report(report: &Report) {
     if let Some(comparison) = &report.comparison {
         print(format_args!("\nagainst the baseline"));
         print(comparison.table().trim_end_matches('\n'));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    fn of(line: &str) -> Result<Options> {
+        let line = ["bench"].into_iter().chain(line.split_whitespace());
+        options(&Line::parse_from(line).args, Some(Variants::Subgroup))
+    }
+
+    #[test]
+    fn what_is_measured_is_what_the_line_says() {
+        let all = of("--network vgg11 --network mlp --batch-size 7 --batch-size 9 --rounds 3 norm");
+        let all = all.unwrap();
+        let network = |name: &str, n| (name.to_string(), n);
+        let wanted = [("vgg11", 7), ("vgg11", 9), ("mlp", 7), ("mlp", 9)];
+        assert_eq!(all.networks, wanted.map(|(name, n)| network(name, n)));
+        assert_eq!((all.filter.as_str(), all.rounds), ("norm", 3));
+        assert_eq!(all.variants, Some(Variants::Subgroup));
+        let plain = of("").unwrap();
+        assert!(plain.networks.is_empty() && plain.filter.is_empty());
+        assert_eq!(plain.rounds, 5);
+        assert_eq!(of("--network mlp").unwrap().networks, [network("mlp", 128)]);
+        assert!(of("--quick").is_ok() && of("--quick=0.5").is_ok());
+        for (line, wanted) in [
+            (
+                "--network mlp --batch-size 8 --batch-size 0",
+                "--batch-size must be at least 1",
+            ),
+            ("--quick=0", "--quick takes seconds above 0"),
+            ("--quick=-1", "--quick takes seconds above 0"),
+            ("--quick=inf", "--quick takes seconds above 0"),
+            ("--quick=nan", "--quick takes seconds above 0"),
+        ] {
+            assert_eq!(of(line).err().unwrap().to_string(), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_report_is_read_if_it_has_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("before.json");
+        for text in ["{", "[]", "{}"] {
+            std::fs::write(&path, text).unwrap();
+            let error = read_report(&path).unwrap_err().to_string();
+            assert!(error.contains("before.json is not what"), "{error}");
+        }
+        let missing = read_report(&dir.path().join("none.json"));
+        assert!(missing.unwrap_err().to_string().contains("none.json"));
     }
 }

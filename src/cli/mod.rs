@@ -151,9 +151,14 @@ fn print(line: impl Display) {
 /// Prints a line to standard error, without what a terminal would take for commands: names of strangers' files are in it. One
 /// that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing. Options that the library names are flags.
 pub(crate) fn note(line: impl Display) {
-    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
-    let line = with_flags(&line.to_string()).replace(is_command, "?");
+    let line = harmless(&with_flags(&line.to_string()));
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// `text` with a question mark for each character that a terminal would take for a command.
+fn harmless(text: &str) -> String {
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    text.replace(is_command, "?")
 }
 
 /// What the library says, with flags of this program.
@@ -185,5 +190,21 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Profile(args) => profile::run(*args),
         Command::Tune(args) => tune::run(&args),
         Command::Data(command) => data::run(command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_text_and_no_command() {
+        for (text, wanted) in [
+            ("a\tb\nc", "a\tb\nc"),
+            ("\x1b[2J\r\x07", "?[2J??"),
+            ("\u{9b}1m caf\u{e9}", "?1m caf\u{e9}"),
+        ] {
+            assert_eq!(harmless(text), wanted);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use decorr::bench::{LayerTimes, StepTrace, times_by_op, trace_step};
 use decorr::files::{expect_ending, prepare_out, write_atomically};
+use decorr::models::Model;
 use decorr::program::Store;
 use decorr::{Error, Result};
 
@@ -46,14 +47,8 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
     let trace = trace_step(&mut store, &step.graph, &step.inputs(), |what| {
         note(what);
     })?;
-    let model = &step.model;
-    let about = [
-        ("model", model.network.name.to_string()),
-        ("norm", model.norm.name().to_string()),
-        ("block", model.deconv.block.to_string()),
-        ("batch size", step.config.batch_size.to_string()),
-    ];
-    let text = trace.to_json(&about).to_string();
+    let text = trace.to_json(&about(&step.model, step.config.batch_size));
+    let text = text.to_string();
     write_atomically(&out, text.as_bytes())?;
     summary(&trace).iter().for_each(print);
     print(format_args!(
@@ -63,6 +58,16 @@ pub(super) fn run(mut args: ProfileArgs) -> Result<()> {
         trace.kernels.len()
     ));
     Ok(())
+}
+
+/// What the trace says of its step.
+fn about(model: &Model, batch_size: usize) -> [(&'static str, String); 4] {
+    [
+        ("model", model.network.name.to_string()),
+        ("norm", model.norm.name().to_string()),
+        ("block", model.deconv.block.to_string()),
+        ("batch size", batch_size.to_string()),
+    ]
 }
 
 /// Refuses a file that could not be written, before any work; makes its folder.
@@ -116,6 +121,22 @@ mod tests {
     use decorr::program::KernelTime;
 
     use super::*;
+
+    #[test]
+    fn a_trace_says_which_step_it_is_of() {
+        let mut model = Model::new("vgg11", decorr::models::Norm::Deconv, 10).unwrap();
+        (model.deconv.block, model.deconv.n_iter) = (16, 7);
+        let wanted = [
+            ("model", "vgg11"),
+            ("norm", "deconv"),
+            ("block", "16"),
+            ("batch size", "12"),
+        ];
+        assert_eq!(
+            about(&model, 12),
+            wanted.map(|(key, value)| (key, value.to_string()))
+        );
+    }
 
     /// Seventeen layers with a kernel a phase, of n, 2 n and 4 n ms, and a ms between one kernel and the next.
     #[test]

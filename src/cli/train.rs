@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use decorr::gpu::Gpu;
 use decorr::graph::op::Variants;
 use decorr::train::{Event, Outcome, Progress, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
@@ -61,13 +60,21 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     if let Some(variants) = variants {
         config.set_kernels(variants);
     }
-    tell_before(&gpu, &config);
+    let software = gpu.is_software().then(|| gpu.name());
+    let whole = data::whole_set(&config.data);
+    before(software, &config, whole.as_deref())
+        .iter()
+        .for_each(note);
     let stop = stop_on_signal();
     let display = Display::new(config.log_every);
-    let summary = train(&gpu, &config, start, &stop, |event| display.show(event));
+    let outcome = train(&gpu, &config, start, &stop, |event| display.show(event));
     display.bar.finish_and_clear();
-    tell_after(&config, &summary);
-    report(&config, &summary?);
+    let latest = || {
+        let saved = Saved::latest(&config.out).ok()?;
+        Some((saved.step, saved.path))
+    };
+    after(&config, &outcome, latest).iter().for_each(note);
+    report(&config, &outcome?);
     Ok(())
 }
 
@@ -112,59 +119,64 @@ fn resumed(options: TrainOptions) -> Result<(TrainOptions, Start)> {
     ))
 }
 
-/// What the user should know of the run before it begins.
-fn tell_before(gpu: &Gpu, config: &TrainConfig) {
-    if gpu.is_software()
+/// What the user should know of the run before it begins. `software` is the adapter's name, if it is the CPU; `whole` is where
+/// all of the data set is, if the run without a folder takes the built-in part of it.
+fn before(software: Option<&str>, config: &TrainConfig, whole: Option<&Path>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(name) = software
         && config
             .kernels
             .is_some_and(|variants| !variants.are_direct())
     {
-        note(format_args!(
-            "this run takes kernels for GPUs, which are slow on {}; --kernels direct takes others",
-            gpu.name()
+        lines.push(format!(
+            "this run takes kernels for GPUs, which are slow on {name}; --kernels direct takes others"
         ));
     }
     if config.options.data_dir.is_none()
-        && let Some(dir) = data::whole_set(&config.data)
+        && let Some(dir) = whole
     {
         let dir = dir.display();
-        note(format_args!(
+        lines.push(format!(
             "using the built-in subset of {}; the whole is here too: --data-dir {dir}",
             config.data
         ));
     }
-    note(config.summary());
+    lines.push(config.summary());
+    lines
 }
 
-/// What is saved of a run that ended early, and how it goes on.
-fn tell_after(config: &TrainConfig, summary: &Result<Outcome>) {
+/// What is saved of a run that ended early, and how it goes on; `saved` gives its last checkpoint.
+fn after(
+    config: &TrainConfig,
+    outcome: &Result<Outcome>,
+    saved: impl FnOnce() -> Option<(u64, PathBuf)>,
+) -> Option<String> {
     let out = config.out.display();
-    match summary {
+    match outcome {
         Err(Error::Io { .. } | Error::OutOfMemory(_) | Error::DeviceLost(_)) => {
-            if let Ok(saved) = Saved::latest(&config.out) {
-                note(format_args!(
-                    "step {} is saved whole in {}; `decorr train --resume --out {out}` goes on from there",
-                    saved.step,
-                    saved.path.display()
-                ));
-            }
+            let (step, path) = saved()?;
+            Some(format!(
+                "step {step} is saved whole in {}; `decorr train --resume --out {out}` goes on from there",
+                path.display()
+            ))
         }
-        Ok(summary) if summary.interrupted => note(format_args!(
+        Ok(outcome) if outcome.interrupted => Some(format!(
             "stopped after step {}; all is saved; `decorr train --resume --out {out}` goes on",
-            summary.steps
+            outcome.steps
         )),
-        _ => {}
+        _ => None,
     }
 }
 
-fn report(config: &TrainConfig, summary: &Outcome) {
-    if summary.skipped > 0 {
-        note(format_args!(
-            "skipped {} times an image that could not be read",
-            summary.skipped
-        ));
-    }
-    print(sum(summary));
+/// How often an image was left out, if one was.
+fn skipped(of: &Outcome) -> Option<String> {
+    let count = of.skipped;
+    (count > 0).then(|| format!("skipped {count} times an image that could not be read"))
+}
+
+fn report(config: &TrainConfig, outcome: &Outcome) {
+    skipped(outcome).iter().for_each(note);
+    print(sum(outcome));
     print(format_args!(
         "wrote {}/model.safetensors, metrics.jsonl, config.toml and curves.png",
         config.out.display()
@@ -294,22 +306,104 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn each_number_of_a_run_stands_behind_its_name() {
-        let test = Evaluation {
-            loss: 1.25,
-            top1: 0.5,
-            images: 8,
-        };
-        let outcome = Outcome {
+    const TEST: Evaluation = Evaluation {
+        loss: 1.25,
+        top1: 0.5,
+        images: 8,
+    };
+
+    fn outcome() -> Outcome {
+        Outcome {
             steps: 40,
             train_loss: 0.75,
-            test,
+            test: TEST,
             seconds: 5.0,
             interrupted: false,
-            skipped: 3,
+            skipped: 0,
             checkpoint: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_said_before_a_run_is_of_its_kernels_and_its_data() {
+        let line =
+            |adapter: Option<&str>, kernels: Option<&str>, dir: Option<&str>, whole: bool| {
+                let options = TrainOptions {
+                    kernels: kernels.map(str::to_string),
+                    data_dir: dir.map(PathBuf::from),
+                    ..TrainOptions::default()
+                };
+                let config = TrainConfig::resolve(options).unwrap();
+                let lines = before(adapter, &config, whole.then_some(Path::new("all")));
+                assert_eq!(lines.last(), Some(&config.summary()));
+                lines[..lines.len() - 1].join("|")
+            };
+        let slow =
+            "this run takes kernels for GPUs, which are slow on cpu; --kernels direct takes others";
+        let part =
+            "using the built-in subset of fashion-mnist; the whole is here too: --data-dir all";
+        let both = format!("{slow}|{part}");
+        for (adapter, kernels, dir, whole, wanted) in [
+            (Some("cpu"), Some("tiled"), None, true, both.as_str()),
+            (Some("cpu"), Some("tiled"), None, false, slow),
+            (Some("cpu"), Some("direct"), None, true, part),
+            (Some("cpu"), None, Some("here"), true, ""),
+            (None, Some("tiled"), Some("here"), true, ""),
+            (None, Some("tiled"), None, true, part),
+        ] {
+            assert_eq!(line(adapter, kernels, dir, whole), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_said_after_a_run_is_how_it_goes_on() {
+        let options = TrainOptions {
+            out: Some("there".into()),
+            ..TrainOptions::default()
         };
+        let config = TrainConfig::resolve(options).unwrap();
+        let stopped = Outcome {
+            interrupted: true,
+            ..outcome()
+        };
+        let broken = || std::io::Error::other("broken");
+        let goes_on = "`decorr train --resume --out there` goes on";
+        let kept = format!("step 7 is saved whole in c/step-7; {goes_on} from there");
+        for (outcome, wanted) in [
+            (Ok(outcome()), None),
+            (
+                Ok(stopped),
+                Some(format!("stopped after step 40; all is saved; {goes_on}")),
+            ),
+            (Err(Error::io("a", broken())), Some(kept.clone())),
+            (Err(Error::OutOfMemory("all".into())), Some(kept.clone())),
+            (Err(Error::DeviceLost("gone".into())), Some(kept)),
+            (Err(Error::Diverged("nan".into())), None),
+            (Err(Error::Config("no".into())), None),
+        ] {
+            let saved = || Some((7, PathBuf::from("c/step-7")));
+            assert_eq!(after(&config, &outcome, saved), wanted);
+            if outcome.is_err() {
+                assert_eq!(after(&config, &outcome, || None), None);
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_were_left_out_are_counted_from_the_first_on() {
+        let said = |skipped| {
+            super::skipped(&Outcome {
+                skipped,
+                ..outcome()
+            })
+        };
+        let wanted = |n: u64| Some(format!("skipped {n} times an image that could not be read"));
+        assert_eq!([said(0), said(1), said(2)], [None, wanted(1), wanted(2)]);
+    }
+
+    #[test]
+    fn each_number_of_a_run_stands_behind_its_name() {
+        let (test, outcome) = (TEST, outcome());
         let wanted = "40 steps in 5.0 s (125.0 ms a step): train loss 0.7500, test loss 1.2500, test top1 0.5000";
         assert_eq!(sum(&outcome), wanted);
         let mut progress = Progress {

@@ -198,4 +198,32 @@ mod tests {
         assert_eq!(lack(None, [3, 1]), None);
         assert!(found.problems.is_empty());
     }
+
+    #[test]
+    fn every_picture_is_counted_once_it_is_decoded() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("train/a/1.ppm", &b"P6 1 1 255\n123"[..]),
+            ("train/a/2.ppm", b"no picture"),
+            ("val/a/3.ppm", b"P6 1 1 255\n123"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let told = Mutex::new(Vec::new());
+        let found = check(dir.path(), |done, all| {
+            told.lock().unwrap().push((done, all));
+        });
+        let found = found.unwrap();
+        let mut told = told.into_inner().unwrap();
+        told.sort_unstable();
+        assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
+        assert_eq!(
+            (found.name, found.counts, found.classes),
+            ("folder", [2, 1], 1)
+        );
+        assert_eq!(found.problems.len(), 1);
+        assert!(found.problems[0].contains("2.ppm"), "{:?}", found.problems);
+    }
 }

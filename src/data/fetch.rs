@@ -512,4 +512,31 @@ mod tests {
             assert!(!dir.path().join("elsewhere/x").exists());
         }
     }
+
+    /// Names that begin with `./`, as `tar c .` writes them, are within the folder.
+    #[test]
+    fn archives_of_a_folder_are_unpacked_with_their_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (kind, name, text) in [
+            (tar::EntryType::Directory, "./", ""),
+            (tar::EntryType::Directory, "./below/", ""),
+            (tar::EntryType::Regular, "./below/a.bin", "a"),
+            (tar::EntryType::Regular, "further/below/b.bin", "bb"),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(text.len() as u64);
+            header.set_mode(0o755);
+            header.set_cksum();
+            archive.append(&header, text.as_bytes()).unwrap();
+        }
+        let path = dir.path().join("set.tar.gz");
+        fs::write(&path, archive.into_inner().unwrap().finish().unwrap()).unwrap();
+        unpack(&path, dir.path()).unwrap();
+        for (name, wanted) in [("below/a.bin", "a"), ("further/below/b.bin", "bb")] {
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), wanted);
+        }
+    }
 }

@@ -495,4 +495,52 @@ mod tests {
         assert!(loader.next_batch().unwrap().is_some());
         drop(loader);
     }
+
+    /// Bad pictures of full batches are replaced by the next good one of the epoch's order, which begins anew at its end.
+    #[cfg(feature = "pictures")]
+    #[test]
+    fn the_next_good_picture_takes_the_place_of_a_bad_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let labels_of = |good: &[usize]| {
+            let path = |i: usize| {
+                let path = dir.path().join(format!("{i}.ppm"));
+                let is_good = good.contains(&i);
+                let text: &[u8] = if is_good { b"P6 1 1 255\n123" } else { b"P6" };
+                std::fs::write(&path, text).unwrap();
+                path
+            };
+            let images = Images {
+                name: "test".into(),
+                channels: 3,
+                height: 1,
+                width: 1,
+                classes: 5,
+                source: Source::Files((0..5).map(path).collect()),
+                labels: (0..5).collect(),
+            };
+            let config = LoaderConfig {
+                batch_size: 5,
+                drop_last: true,
+                skip_bad: true,
+                ..LoaderConfig::default()
+            };
+            let batch = Loader::new(Arc::new(images), config)?.next_batch()?;
+            let batch = batch.expect("a batch");
+            assert_eq!((batch.len, batch.skipped.len()), (5, 5 - good.len()));
+            Ok(batch.labels)
+        };
+        let labels: Result<Vec<_>> = [&[0, 1, 2, 3, 4][..], &[1, 3], &[0], &[4]]
+            .map(labels_of)
+            .into_iter()
+            .collect();
+        let wanted = [
+            [0.0, 1.0, 2.0, 3.0, 4.0],
+            [1.0, 1.0, 3.0, 3.0, 1.0],
+            [0.0; 5],
+            [4.0; 5],
+        ];
+        assert_eq!(labels.unwrap(), wanted);
+        let error = labels_of(&[]).unwrap_err().to_string();
+        assert!(error.contains("no image can be read"), "{error}");
+    }
 }

@@ -365,3 +365,42 @@ fn not_found(set: &Set, wanted: &str, tried: &[PathBuf]) -> Error {
     );
     Error::data(place, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_of_two_sizes_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        for (split, [h, w]) in [("train", [4, 2]), ("t10k", [1, 3])] {
+            let images = [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, h, 0, 0, 0, w];
+            let images = [&images[..], &vec![9; usize::from(h * w)]].concat();
+            let file = |what: &str| dir.path().join(format!("{split}-{what}-ubyte"));
+            std::fs::write(file("images-idx3"), images).unwrap();
+            std::fs::write(file("labels-idx1"), [0, 0, 8, 1, 0, 0, 0, 1, 5]).unwrap();
+        }
+        let refused = open("mnist", Some(dir.path()), &DataOptions::default());
+        let error = refused.unwrap_err().to_string();
+        let wanted = "test images are (1, 1, 3), training images (1, 4, 2)";
+        assert!(error.ends_with(wanted), "{error}");
+    }
+
+    #[test]
+    fn the_shape_of_a_set_is_known_without_its_images() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["a", "b", "c"] {
+            std::fs::create_dir_all(dir.path().join("train").join(class)).unwrap();
+        }
+        let given = Some(dir.path());
+        for (name, dir, wanted) in [
+            ("mnist", None, ([1, 28, 28], 10)),
+            ("mnist", given, ([1, 28, 28], 10)),
+            ("cifar100", None, ([3, 32, 32], 100)),
+            ("folder", None, ([3, 48, 48], 1000)),
+            ("folder", given, ([3, 48, 48], 3)),
+        ] {
+            assert_eq!(shape(name, dir, 48).unwrap(), wanted, "{name}");
+        }
+    }
+}

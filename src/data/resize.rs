@@ -115,12 +115,13 @@ mod tests {
     #[test]
     fn random_parts_lie_inside_and_have_the_shapes_asked_for() {
         for (width, height) in [(500, 375), (1, 1), (1, 300), (2000, 3), (224, 224)] {
-            let mut areas = Vec::new();
+            let (mut areas, mut wide) = (Vec::new(), 0);
             for i in 0..500 {
                 let [x, y, w, h] = random_part(width, height, &mut random(1, 0, i));
                 assert!(x >= 0.0 && y >= 0.0 && w >= 1.0 && h >= 1.0);
                 assert!(x + w <= width.into() && y + h <= height.into());
                 areas.push(w * h / f64::from(width * height));
+                wide += usize::from(w > h);
                 if width.min(height) > 100 {
                     assert!((0.74..1.35).contains(&(w / h)), "{w} {h}");
                 }
@@ -129,6 +130,9 @@ mod tests {
                 areas.sort_by(f64::total_cmp);
                 assert!(areas[0] > 0.07 && areas[0] < 0.1, "{}", areas[0]);
                 assert!((0.35..0.6).contains(&areas[250]), "{}", areas[250]);
+                // As often wide as high where both have the same room.
+                let expected = if width == height { 200..300 } else { 200..400 };
+                assert!(expected.contains(&wide), "{wide}");
             }
         }
     }
@@ -153,6 +157,20 @@ mod tests {
             let mut planes = Vec::new();
             resize(&picture, part, (4, 4), &mut planes).unwrap();
             assert_eq!(planes, [[9; 16], [8; 16], [7; 16]].concat());
+        }
+    }
+
+    /// No part of 8 % or more has an allowed shape: the largest that has one lies in the middle.
+    #[test]
+    fn pictures_too_long_for_any_part_give_their_middle() {
+        for (width, height, wanted) in [
+            (2000, 3, [998.0, 0.0, 4.0, 3.0]),
+            (3, 2001, [0.0, 998.0, 3.0, 4.0]),
+        ] {
+            for i in 0..20 {
+                let part = random_part(width, height, &mut random(1, 0, i));
+                assert_eq!(part, wanted, "{width} x {height}");
+            }
         }
     }
 }

@@ -170,4 +170,31 @@ mod tests {
         ];
         assert_eq!(of_png(&after.concat()), Some(Orientation::Rotate180));
     }
+
+    /// Any number of bytes that fill up stand before a marker, and other segments before Exif.
+    #[test]
+    fn bytes_that_fill_up_are_passed_over() {
+        let data = [PREFIX, &exif(true, SHORT, 6)].concat();
+        let length = (data.len() as u16 + 2).to_be_bytes();
+        let other = [0xff, 0xe0, 0, 4, 0xff, 0xe1];
+        for fill in 0..5 {
+            for others in 0..2 {
+                let jpeg = [
+                    &[0xff, 0xd8][..],
+                    &other.repeat(others),
+                    &vec![0xff; fill],
+                    &[0xff, 0xe1],
+                    &length,
+                    &data,
+                    &[0xff, 0xda, 0, 2],
+                ]
+                .concat();
+                let found = of_jpeg(&jpeg);
+                assert_eq!(found, Some(Orientation::Rotate90), "{fill} {others}");
+            }
+        }
+        // Behind the beginning of the scans it is none.
+        let late = [&[0xff, 0xd8, 0xff, 0xda][..], &[0xff, 0xe1], &length, &data].concat();
+        assert_eq!(of_jpeg(&late), None);
+    }
 }

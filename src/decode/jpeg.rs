@@ -32,13 +32,17 @@ pub(super) fn decode(bytes: &[u8], check: Check<'_>) -> Result<Held, String> {
         // A segment of an application that nobody knows.
         *marker = 0xef;
     }
-    // Four components are zune-jpeg's: it makes RGB of them.
-    let is_small = survey.components() < 4 && survey.size.iter().any(|&side| side <= SMALL);
+    let is_small = is_small(survey.components(), survey.size);
     let image = match survey.is_interleaved && survey.is_common() && !is_small {
         true => by_zune(&bytes)?,
         false => by_jpeg_decoder(&bytes, &survey)?,
     };
     Ok((image, exif::of_jpeg(&bytes)))
+}
+
+/// Whether so few pixels are jpeg-decoder's. Four components are zune-jpeg's: it makes RGB of them.
+fn is_small(components: usize, size: [usize; 2]) -> bool {
+    components < 4 && size.iter().any(|&side| side <= SMALL)
 }
 
 fn by_zune(bytes: &[u8]) -> Result<DynamicImage, String> {
@@ -90,4 +94,23 @@ fn from_pixels(size: [usize; 2], pixels: Vec<u8>, is_grey: bool) -> Result<Dynam
         false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
     filled(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_small_if_one_side_is() {
+        for (components, size, wanted) in [
+            (1, [32, 500], true),
+            (3, [500, 32], true),
+            (3, [1, 1], true),
+            (1, [33, 33], false),
+            (3, [33, 500], false),
+            (4, [32, 32], false),
+        ] {
+            assert_eq!(is_small(components, size), wanted, "{components} {size:?}");
+        }
+    }
 }

@@ -634,3 +634,40 @@ fn refine_band(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adobe's word is its last byte, whatever its flags: 0 is colours as they are, 1 brightness and colours.
+    #[test]
+    fn jfif_overrules_adobe_in_colour_alone() {
+        use image::{DynamicImage, ImageFormat};
+        let grey = DynamicImage::new_luma8(9, 7);
+        let colour = DynamicImage::new_rgb8(9, 7);
+        for (image, has_jfif, flags, transform, is_overruled) in [
+            (&colour, true, [0; 4], 0, true),
+            (&colour, true, [1, 2, 3, 4], 0, true),
+            (&colour, true, [0; 4], 1, false),
+            (&colour, false, [0; 4], 0, false),
+            (&grey, true, [0; 4], 0, false),
+        ] {
+            let mut file = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut file, ImageFormat::Jpeg).unwrap();
+            let mut bytes = file.into_inner();
+            assert_eq!(bytes[2..11], *b"\xff\xe0\0\x10JFIF\0");
+            if !has_jfif {
+                bytes[6] = b'X';
+            }
+            let adobe = [&b"\xff\xee\0\x0eAdobe\0\x64"[..], &flags, &[transform]].concat();
+            bytes.splice(20..20, adobe);
+            let survey = survey(&bytes, &mut |size, each| {
+                assert_eq!((size, each), ([9, 7], 3));
+                Ok(())
+            });
+            let found = survey.unwrap().overruled();
+            let case = format!("{has_jfif} {flags:?} {transform}");
+            assert_eq!(found, is_overruled.then_some(20), "{case}");
+        }
+    }
+}

@@ -459,4 +459,31 @@ mod tests {
             assert!(text.contains("model.safetensors"), "{text}");
         }
     }
+
+    /// PyTorch's batch norms count their batches: here that is the number of steps.
+    #[test]
+    fn batch_norms_count_the_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let one = HostTensor {
+            shape: vec![1],
+            data: vec![1.0],
+        };
+        let names = ["a.bn.running_mean", "a.bn.running_var", "fc.weight"];
+        let tensors = Tensors::from(names.map(|name| (name.to_string(), one.clone())));
+        for (metadata, wanted) in [(&[("seconds", "7"), ("step", "12")][..], 12_i64), (&[], 0)] {
+            let entry = |(key, value): &(&str, &str)| (key.to_string(), value.to_string());
+            save(&path, &tensors, &metadata.iter().map(entry).collect()).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let all = file.tensors().into_iter();
+            let counts: Vec<_> = all
+                .filter(|(_, view)| view.dtype() != Dtype::F32)
+                .map(|(name, view)| (name, view.dtype(), view.data().to_vec()))
+                .collect();
+            let name = "a.bn.num_batches_tracked".to_string();
+            let wanted = (name, Dtype::I64, wanted.to_le_bytes().to_vec());
+            assert_eq!(counts, [wanted]);
+        }
+    }
 }

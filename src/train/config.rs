@@ -474,4 +474,33 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_checkpoint_says_all_of_its_run_but_its_folder_and_its_threads() {
+        let text = "out = 'there'\nworkers = 3\nlr = 0.25\nseed = 9\ndata-dir = 'here'";
+        let config = TrainConfig::resolve(toml::from_str(text).unwrap()).unwrap();
+        let interface = Interface {
+            shape: [1, 2, 3],
+            mean: vec![0.5],
+            std: vec![2.0],
+            class_names: vec!["a".into(), "b".into()],
+        };
+        let metadata = config.metadata(17, &interface).unwrap();
+        let mut wanted: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
+        assert!(wanted.remove("out").is_some() && wanted.remove("workers").is_some());
+        let found: toml::Table = toml::from_str(&metadata["config"]).unwrap();
+        assert_eq!(found, wanted);
+        let wanted = [
+            ("classes", "[\"a\",\"b\"]"),
+            ("input_shape", "[1,2,3]"),
+            ("mean", "[0.5]"),
+            ("std", "[2.0]"),
+            ("step", "17"),
+        ];
+        for (key, value) in wanted {
+            assert_eq!(metadata[key], value, "{key}");
+        }
+        // And `config` and the version.
+        assert_eq!(metadata.len(), wanted.len() + 2);
+    }
 }

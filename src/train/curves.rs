@@ -214,6 +214,9 @@ mod tests {
         let means = running_mean(&points);
         assert_eq!((means[0].1, means[1].1, means[19].1), (0.0, 0.5, 18.5));
         assert_eq!(running_mean(&points[..9]), points[..9]);
+        // Ten at most: 290 to 299.
+        let points: Vec<(f64, f64)> = (0..300).map(|i| (f64::from(i), f64::from(i))).collect();
+        assert_eq!(running_mean(&points)[299], (299.0, 294.5));
         assert!(running_mean(&[]).is_empty());
     }
 
@@ -364,5 +367,33 @@ mod tests {
         assert_eq!(bounds(&[curve(&[(0.5, 2.0)], &[])]), (1.0, [0.0, 3.0]));
         let (last, [low, high]) = bounds(&[]);
         assert!(last == 1.0 && low < high && low.is_finite() && high.is_finite());
+    }
+
+    /// Losses fall and accuracies rise: the names of the curves stand where these are not.
+    #[test]
+    fn names_stand_above_losses_and_below_accuracies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("curves.png");
+        // A little above the middle of the range that a constant has.
+        let record = |step| Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: Some(1.2),
+            top1: Some(1.2),
+            lr: None,
+            seconds: 0.0,
+        };
+        let records: Vec<Record> = (1..30).map(record).collect();
+        draw_curves(&path, "a run", &[("a run", &records)], Over::Steps).unwrap();
+        let image = image::open(&path).unwrap().into_rgb8();
+        let has = |left: u32, top: u32| {
+            let part = image::imageops::crop_imm(&image, left, top, SIZE.0 / 2, 100).to_image();
+            let RGBColor(r, g, b) = TEST;
+            part.pixels().any(|p| p.0 == [r, g, b])
+        };
+        let (right, bottom) = (SIZE.0 / 2, SIZE.1 - 150);
+        assert_eq!([has(0, 50), has(0, bottom)], [true, false]);
+        assert_eq!([has(right, 50), has(right, bottom)], [false, true]);
     }
 }

@@ -294,4 +294,40 @@ mod tests {
                 .contains("pads with zeros")
         );
     }
+
+    /// Each of three groups of outputs has its own mean and D, whatever thread folds it.
+    #[test]
+    fn groups_keep_to_their_own_statistics() {
+        let (groups, outputs) = (3, 12);
+        let mean: Vec<f32> = (0..groups)
+            .flat_map(|g| [g as f32, 2.0 - g as f32])
+            .collect();
+        let deconv = |g: usize| [g as f32 + 1.0, 1.0, 3.0, g as f32 - 4.0];
+        let all: Vec<f32> = (0..groups).flat_map(deconv).collect();
+        let weight: Vec<f32> = (0..outputs).flat_map(|o| [o as f32, 1.0]).collect();
+        let bias: Vec<f32> = (0..outputs).map(|o| 100.0 + o as f32).collect();
+        let (plain, shifted) = fold_layer(
+            &tensor(&[outputs, 2, 1, 1], &weight),
+            &tensor(&[outputs], &bias),
+            &tensor(&[groups, 2], &mean),
+            &tensor(&[groups, 2, 2], &all),
+        )
+        .unwrap();
+        for o in 0..outputs {
+            let g = o / 4;
+            let [d00, d01, d10, d11] = deconv(g);
+            let w = [o as f32 * d00 + d10, o as f32 * d01 + d11];
+            assert_eq!(plain.data[2 * o..][..2], w, "output {o}");
+            let shift = w[0] * g as f32 + w[1] * (2.0 - g as f32);
+            assert_eq!(shifted.data[o], 100.0 + o as f32 - shift, "output {o}");
+        }
+        // No number of outputs that three groups share.
+        let refused = fold_layer(
+            &tensor(&[4, 2, 1, 1], &weight[..8]),
+            &tensor(&[4], &bias[..4]),
+            &tensor(&[groups, 2], &mean),
+            &tensor(&[groups, 2, 2], &all),
+        );
+        assert!(refused.is_none());
+    }
 }

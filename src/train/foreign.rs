@@ -200,6 +200,14 @@ mod tests {
             ("classifier.6.bias".to_string(), tensor(&[10])),
         ]);
         assert_eq!(renamed(timm.clone().into()).unwrap(), todays);
+        for (old, new) in [
+            ("pre_logits.fc1.bias", "classifier.0.bias"),
+            ("pre_logits.fc2.weight", "classifier.3.weight"),
+            ("head.fc.weight", "classifier.6.weight"),
+            ("head.fc1.weight", "head.fc1.weight"),
+        ] {
+            assert_eq!(names(&[old]), [new]);
+        }
         let both = timm.into_iter().chain(todays);
         let text = renamed(both.collect()).unwrap_err();
         assert!(text.contains("twice: once as"), "{text}");

@@ -203,4 +203,71 @@ mod tests {
         let text = writer.write(&record(0)).unwrap_err().to_string();
         assert!(text.contains("/dev/full"), "{text}");
     }
+
+    /// Three whole lines, and what may stand behind them.
+    #[test]
+    fn what_is_wrong_with_a_log_is_said_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let text: String = (1..=3).map(|step| line(&record(step)).unwrap()).collect();
+        let read = |more: &str, step, log_every| {
+            std::fs::write(&path, format!("{text}{more}")).unwrap();
+            let (records, trouble) = read_up_to(&path, step, log_every).unwrap();
+            let name = format!("{} ", path.display());
+            let trouble = trouble.map(|trouble| trouble.strip_prefix(&name).unwrap().to_string());
+            (records.len(), trouble.unwrap_or_default())
+        };
+        let cut = "is cut back to the 3 whole lines before line 4";
+        let earlier = line(&record(2)).unwrap();
+        let torn = line(&record(4)).unwrap();
+        for (more, step, log_every, wanted) in [
+            ("", 3, 1, (3, "".to_string())),
+            ("", 2, 1, (2, String::new())),
+            ("x\n", 2, 1, (2, String::new())),
+            ("x\n", 3, 1, (3, cut.into())),
+            (earlier.as_str(), 3, 1, (3, cut.into())),
+            (
+                torn.trim_end(),
+                4,
+                1,
+                (
+                    3,
+                    format!("{cut} and has 3 of the 4 lines of the steps 1 to 4"),
+                ),
+            ),
+            (
+                "",
+                4,
+                1,
+                (3, "has 3 of the 4 lines of the steps 1 to 4".into()),
+            ),
+            // The first, the fourth and the eighth.
+            ("", 11, 4, (3, String::new())),
+            (
+                "",
+                12,
+                4,
+                (3, "has 3 of the 4 lines of the steps 1 to 12".into()),
+            ),
+        ] {
+            assert_eq!(
+                read(more, step, log_every),
+                wanted,
+                "{more} {step} {log_every}"
+            );
+        }
+        let missing = read_up_to(&dir.path().join("none"), 2, 1).unwrap();
+        assert!(
+            missing
+                .1
+                .unwrap()
+                .ends_with("none has 0 of the 2 lines of the steps 1 to 2")
+        );
+        // Whole but no record, the last line is no torn one.
+        for (more, wanted) in [("{}\n", "line 4: "), ("{}\n{", "line 4: ")] {
+            std::fs::write(&path, format!("{text}{more}")).unwrap();
+            let error = read_metrics(&path).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
 }

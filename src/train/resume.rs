@@ -179,3 +179,45 @@ fn list(out: &Path) -> Vec<(u64, PathBuf)> {
     files.sort();
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edited_config_is_told_of_but_not_its_folder_and_its_threads() {
+        let text = "out = 'there'\nworkers = 3\nlr = 0.25\nseed = 9";
+        let config = TrainConfig::resolve(toml::from_str(text).unwrap()).unwrap();
+        let saved = Saved {
+            path: PathBuf::new(),
+            step: 1,
+            seconds: 1.0,
+            options: TrainOptions {
+                out: None,
+                workers: None,
+                ..config.options.clone()
+            },
+            tensors: Tensors::new(),
+            class_names: None,
+            damaged: Vec::new(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        assert_eq!(saved.edited(&path), None);
+        let written = config.to_toml().unwrap();
+        let edited = |from: &str, to: &str| {
+            assert!(written.contains(from), "{written}");
+            fs::write(&path, written.replace(from, to)).unwrap();
+            saved.edited(&path)
+        };
+        assert_eq!(edited("seed = 9", "seed = 9"), None);
+        assert_eq!(edited("workers = 3", "workers = 5"), None);
+        assert_eq!(edited("there", "here"), None);
+        let goes_by =
+            "`resume` goes by the checkpoint and the command line, and writes the file anew";
+        let said = |what: &str| Some(format!("{} {what}; {goes_by}", path.display()));
+        let found = edited("seed = 9", "seed = 8\nsteps = 7");
+        assert_eq!(found, said("differs from the checkpoint in seed, steps"));
+        assert_eq!(edited("seed = 9", "seed"), said("is damaged"));
+    }
+}

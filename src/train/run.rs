@@ -411,18 +411,7 @@ impl Run<'_> {
             ),
             None => "No checkpoint had been written yet".to_string(),
         };
-        let model = self.config.model(0);
-        let (n_iter, is_deconv) = (model.deconv.n_iter, model.norm == Norm::Deconv);
-        let advice = match self.done {
-            // Weights and rate have no part in it yet.
-            0 | 1 if is_deconv => format!(
-                "D did not converge on the first batch: a smaller `n_iter` (it was {n_iter}) or a larger `eps` usually helps"
-            ),
-            _ => format!(
-                "A smaller `lr` (it was {}), or a larger `eps` with deconvolution, usually helps",
-                self.config.lr
-            ),
-        };
+        let advice = advice(self.config, self.done);
         Error::Diverged(format!("{what}: training stopped. {kept}. {advice}"))
     }
 
@@ -513,6 +502,22 @@ impl Run<'_> {
             skipped: self.skipped,
             checkpoint: self.checkpoint,
         })
+    }
+}
+
+/// What usually helps where `done` steps end in no numbers.
+fn advice(config: &TrainConfig, done: u64) -> String {
+    let model = config.model(0);
+    let (n_iter, is_deconv) = (model.deconv.n_iter, model.norm == Norm::Deconv);
+    match done {
+        // Weights and rate have no part in it yet.
+        0 | 1 if is_deconv => format!(
+            "D did not converge on the first batch: a smaller `n_iter` (it was {n_iter}) or a larger `eps` usually helps"
+        ),
+        _ => format!(
+            "A smaller `lr` (it was {}), or a larger `eps` with deconvolution, usually helps",
+            config.lr
+        ),
     }
 }
 
@@ -641,5 +646,20 @@ mod tests {
         assert_eq!(tested_at(&records[..3], 8, 70), None);
         assert_eq!((last_loss(&records), last_loss(&records[..2])), (2.0, 4.0));
         assert!(last_loss(&[]).is_nan());
+    }
+
+    #[test]
+    fn the_advice_is_about_d_where_the_rate_had_no_part_in_it() {
+        let of = |norm: &str, done| {
+            let text = format!("norm = '{norm}'\nlr = 0.375\nn-iter = 7\nfirst-n-iter = 9");
+            advice(&config(Path::new("out"), &text), done)
+        };
+        let rate =
+            "A smaller `lr` (it was 0.375), or a larger `eps` with deconvolution, usually helps";
+        let d = "D did not converge on the first batch: a smaller `n_iter` (it was 7) or a larger `eps` usually helps";
+        assert_eq!([0, 1, 2].map(|done| of("deconv", done)), [d, d, rate]);
+        for norm in ["batch", "channel", "none"] {
+            assert_eq!([0, 1].map(|done| of(norm, done)), [rate; 2], "{norm}");
+        }
     }
 }

@@ -581,4 +581,24 @@ mod tests {
         assert_eq!(block("model = 'cnn'\nnorm = 'channel'\nblock = 16"), 64);
         assert_eq!(block("model = 'cnn'\nnorm = 'batch'"), 64);
     }
+
+    #[test]
+    fn names_of_classes_are_those_of_the_file_if_there_is_one_for_each() {
+        let names = |text: &str, entries: &[(&str, &str)]| {
+            let entry = |(key, value): &(&str, &str)| (key.to_string(), value.to_string());
+            let metadata = entries.iter().map(entry).collect();
+            read(text, &metadata).class_names().join(" ")
+        };
+        let config = ("config", "model = 'cnn'\ndata = 'cifar10'");
+        let seven = ("classes", r#"["a","b","c","d","e","f","g"]"#);
+        assert_eq!(names("", &[config, seven]), "a b c d e f g");
+        let model = "model = 'cnn'\ndata = 'cifar10'";
+        assert_eq!(names(model, &[seven]), "a b c d e f g");
+        for of_file in [r#"["a","b","c","d","e","f"]"#, "[]"] {
+            assert_eq!(names("", &[config, ("classes", of_file)]), "", "{of_file}");
+        }
+        // Ten of CIFAR-10.
+        assert_eq!(names("", &[config]), "");
+        assert_eq!(names(model, &[]), "");
+    }
 }

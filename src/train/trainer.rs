@@ -495,9 +495,8 @@ mod tests {
     use crate::gpu::AdapterChoice;
     use crate::nn::{Flatten, Linear, Sequential};
 
-    /// However many results come at once: it is the first loss that is no loss, with the rate of its step.
-    #[test]
-    fn the_step_that_diverged_is_named() {
+    /// Of four steps an epoch; the rate is halved in each.
+    fn trainer(lr: f32) -> Trainer {
         let gpu = Gpu::open(&AdapterChoice {
             adapter: std::env::var("DECORR_ADAPTER").ok(),
             backend: std::env::var("DECORR_BACKEND").ok(),
@@ -514,10 +513,16 @@ mod tests {
         };
         let options = TrainerOptions::default()
             .batch_size(2)
-            .lr(1e30)
+            .lr(lr)
             .schedule(schedule)
             .loss(Loss::HalfSquaredError);
-        let mut trainer = Trainer::new(&gpu, model, set, options).unwrap();
+        Trainer::new(&gpu, model, set, options).unwrap()
+    }
+
+    /// However many results come at once: it is the first loss that is no loss, with the rate of its step.
+    #[test]
+    fn the_step_that_diverged_is_named() {
+        let mut trainer = trainer(1e30);
         for _ in 0..4 {
             trainer.submit(|_| {}).unwrap();
         }
@@ -525,5 +530,25 @@ mod tests {
         assert!(error.contains("loss of step 2 is"), "{error}");
         assert!(error.contains("(it was 5e29)"), "{error}");
         assert_eq!(trainer.done, 4);
+    }
+
+    /// Steps are counted on from the file's: what diverges later is named by its place in the whole training.
+    #[test]
+    fn a_loaded_trainer_counts_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let mut calm = trainer(0.01);
+        for _ in 0..3 {
+            calm.step().unwrap();
+        }
+        calm.save(&path).unwrap();
+        let mut wild = trainer(1e30);
+        wild.submit(|_| {}).unwrap();
+        wild.load(&path).unwrap();
+        assert_eq!((wild.submitted, wild.done), (3, 3));
+        wild.submit(|_| {}).unwrap();
+        let error = wild.step().unwrap_err().to_string();
+        assert!(error.contains("loss of step 5 is"), "{error}");
+        assert!(error.contains("(it was 6.25e28)"), "{error}");
     }
 }
