@@ -229,6 +229,7 @@ mod tests {
                 epoch: 0,
                 loss: Some(loss / step as f64),
                 top1: Some(1.0 - top1 / step as f64),
+                top5: None,
                 lr: None,
                 seconds: 0.0,
             };
@@ -255,6 +256,7 @@ mod tests {
             epoch: 0,
             loss: Some(1.0 / step as f64),
             top1: Some(0.5),
+            top5: None,
             lr: None,
             seconds: (step * step) as f64,
         };
@@ -293,6 +295,7 @@ mod tests {
                 epoch: 0,
                 loss: Some(place),
                 top1: Some(place),
+                top5: None,
                 lr: None,
                 seconds: 0.0,
             };
@@ -320,6 +323,7 @@ mod tests {
             epoch: 0,
             loss,
             top1: Some(0.5),
+            top5: None,
             lr: None,
             seconds: 0.0,
         };
