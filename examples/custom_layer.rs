@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let loss = (y - target).square().mean_to([1]);
     let parameters = g.parameters();
     let grads = gradients(loss, &parameters);
-    Optimizer::Adam(Adam::default()).update(&parameters, &grads, lr);
+    Optimizer::from(Adam::default()).update(&parameters, &grads, lr);
     g.output("loss", loss);
 
     let gpu = Gpu::best()?;

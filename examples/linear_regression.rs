@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         let loss = 0.5 * (prediction - target).square().mean_to([1]);
         let parameters = g.parameters();
         let grads = gradients(loss, &parameters);
-        Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
+        Optimizer::from(Sgd::default()).update(&parameters, &grads, lr);
         g.output("loss", loss);
 
         // Compiled once, replayed every step.

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// What a run writes into its folder.
-const RESULTS: [&str; 5] = [
+const RESULTS: [&str; 7] = [
     "config.toml",
     "model.safetensors",
     "metrics.jsonl",
     "curves.png",
     "checkpoints",
+    "best.safetensors",
+    "run.json",
 ];
 
 /// Makes `dir` and proves that it can be written to. Unless `force`, a folder is refused that holds another run, or any

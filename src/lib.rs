@@ -23,7 +23,7 @@
 //! let loss = 0.5 * (y - target).square().mean_to([1]);
 //! let parameters = g.parameters();
 //! let grads = gradients(loss, &parameters);
-//! Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
+//! Optimizer::from(Sgd::default()).update(&parameters, &grads, lr);
 //! g.output("loss", loss);
 //!
 //! let gpu = Gpu::best()?;

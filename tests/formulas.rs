@@ -51,7 +51,7 @@ fn a_whole_step_on_what_does_not_fit_ends_in_the_first_error() {
         let loss = nn::cross_entropy(y, g.input("labels", [n]), 0.1).mean_to([1]);
         let parameters = g.parameters();
         let grads = gradients(loss, &parameters);
-        let sgd = Optimizer::Sgd(Sgd::default());
+        let sgd = Optimizer::from(Sgd::default());
         sgd.update(&parameters, &grads, g.input("lr", [1]));
         g.output("loss", loss);
         let error = g.check().unwrap_err().to_string();

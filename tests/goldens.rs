@@ -615,7 +615,7 @@ fn optimizers(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
         .map(str::parse)
         .collect::<Result<_, _>>()?;
     let sgd = |momentum, weight_decay, nesterov| {
-        Optimizer::Sgd(Sgd {
+        Optimizer::from(Sgd {
             momentum,
             weight_decay,
             nesterov,
@@ -623,7 +623,7 @@ fn optimizers(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     };
     let adam = |weight_decay, decoupled| {
         let eps = case.number("adam_eps")?;
-        Ok::<_, Failure>(Optimizer::Adam(Adam {
+        Ok::<_, Failure>(Optimizer::from(Adam {
             betas: [betas[0], betas[1]],
             eps,
             weight_decay,
@@ -694,7 +694,7 @@ fn tiny_deconv_net(case: &Case, judge: &mut Judge<'_>) -> Result<(), Failure> {
     for (p, &grad) in parameters.iter().zip(&grads) {
         g.output(&p.name(), grad);
     }
-    let optimizer = Optimizer::Sgd(Sgd {
+    let optimizer = Optimizer::from(Sgd {
         momentum: case.number("sgd_momentum")?,
         weight_decay: case.number("weight_decay")?,
         nesterov: false,

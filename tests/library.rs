@@ -628,3 +628,41 @@ fn wrong_files_are_named_and_change_nothing() {
     trainer.save(file("again")).unwrap();
     assert!(std::fs::read(file("again")).unwrap() == whole);
 }
+
+/// Of 100 classes or more the evaluation has the five largest logits, too.
+#[test]
+fn many_classes_have_a_top5() {
+    const CLASSES: usize = 100;
+    let images = |count: usize, salt: usize| {
+        let values: Vec<f32> = (0..count * 6)
+            .map(|i| ((i * 31 + salt) % 17) as f32 / 8.0)
+            .collect();
+        let labels = (0..count)
+            .map(|i| ((i * 37 + salt) % CLASSES) as u16)
+            .collect();
+        Images::new(values, [6, 1, 1], labels, CLASSES).unwrap()
+    };
+    let test = images(230, 5);
+    let (labels, decorr::data::Source::Floats(values)) = (test.labels.clone(), test.source.clone())
+    else {
+        panic!("not floats");
+    };
+    let data = DataSet::new(images(40, 1), test, &[0.0; 6], &[1.0; 6]).unwrap();
+    let network = Sequential::new()
+        .add("flatten", Flatten)
+        .add("fc", Linear::new(6, CLASSES));
+    let options = TrainerOptions::default().batch_size(20);
+    let mut trainer = Trainer::new(&support::gpu(), network, data, options).unwrap();
+    let found = trainer.evaluate().unwrap();
+    let logits = trainer.predict(&values).unwrap();
+    let hits = |k: usize| {
+        let rows = logits.chunks(CLASSES).zip(&labels);
+        let hit = rows.filter(|(row, label)| {
+            let own = row[usize::from(**label)];
+            row.iter().filter(|v| **v > own).count() < k
+        });
+        hit.count() as f64 / 230.0
+    };
+    assert_eq!((found.top1, found.top5), (hits(1), Some(hits(5))));
+    assert!(hits(5) > hits(1) && hits(5) < 0.5, "{found:?}");
+}

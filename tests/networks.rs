@@ -513,7 +513,7 @@ fn narrow_models() -> Vec<(Model, [usize; 4])> {
 }
 
 fn step_graph(model: &Model, images: [usize; 4], mode: Mode) -> Graph {
-    let sgd = Optimizer::Sgd(Sgd::default());
+    let sgd = Optimizer::from(Sgd::default());
     training_step(model, CE, &sgd, images, mode).unwrap()
 }
 

@@ -13,9 +13,9 @@ use decorr::data::Augment;
 use decorr::graph::op::Variants;
 use decorr::models::Form;
 use decorr::nn::{Loss, Mode};
-use decorr::optim::Optimizer;
+use decorr::optim::Rule;
 use decorr::train::{
-    Event, Norm, Record, Split, Start, TrainConfig, TrainOptions, read_metrics, train,
+    Event, Norm, Record, Split, Start, TrainConfig, TrainOptions, checkpoint, read_metrics, train,
     training_step,
 };
 
@@ -224,6 +224,65 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
                 assert_ne!(left.model, base().model);
             }),
         ),
+        (
+            "stop-after",
+            &["--stop-after", "2", "--schedule", "cosine"],
+            Keeps(|left| {
+                let rates: Vec<f32> = left.records.iter().filter_map(|r| r.lr).collect();
+                // The second of four steps.
+                let second = 0.05 * (1.0 + std::f32::consts::FRAC_PI_4.cos()) / 2.0;
+                assert_eq!(rates.len(), 2);
+                assert!((rates[1] - second).abs() < 1e-7, "{rates:?}");
+                assert_eq!(left.test().step, 2);
+            }),
+        ),
+        (
+            "warmup-steps",
+            &["--warmup-steps", "4"],
+            Keeps(|left| {
+                let rates: Vec<f32> = left.records.iter().filter_map(|r| r.lr).collect();
+                assert_eq!(rates, [0.0125, 0.025, 0.0375, 0.05]);
+                assert_ne!(left.losses(), base().losses());
+            }),
+        ),
+        (
+            "clip-grad-norm",
+            &["--clip-grad-norm", "0.01"],
+            ChangesUpdates(&[]),
+        ),
+        (
+            "eval-every",
+            &["--eval-every", "3"],
+            Keeps(|left| {
+                let tests = left.records.iter().filter(|r| r.split == Split::Test);
+                assert_eq!(tests.map(|r| r.step).collect::<Vec<_>>(), [3, 4]);
+                assert_eq!(left.losses(), base().losses());
+                assert!(
+                    !left
+                        .out
+                        .join("checkpoints/step-00000003.safetensors")
+                        .exists()
+                );
+            }),
+        ),
+        (
+            "keep-best",
+            &["--keep-best", "--eval-every", "1"],
+            Keeps(|left| {
+                let tests: Vec<_> = left
+                    .records
+                    .iter()
+                    .filter(|r| r.split == Split::Test)
+                    .collect();
+                let best = tests
+                    .iter()
+                    .rev()
+                    .max_by(|a, b| a.top1.unwrap().total_cmp(&b.top1.unwrap()));
+                let (_, metadata) = checkpoint::load(&left.out.join("best.safetensors")).unwrap();
+                assert_eq!(metadata["step"], best.unwrap().step.to_string());
+                assert!(!base().out.join("best.safetensors").exists());
+            }),
+        ),
         ("batch-size", &["--batch-size", "8"], Changes(&[])),
         ("accumulate", &["--accumulate", "2"], Changes(&[])),
         ("optimizer", &["--optimizer", "adam"], ChangesUpdates(&[])),
@@ -391,8 +450,9 @@ fn every_option_does_what_it_says() {
 fn options_reach_losses_and_update_rules() {
     let smoothed = config(&["--label-smoothing", "0.25"]);
     assert_eq!(smoothed.loss, Loss::CrossEntropy { smoothing: 0.25 });
-    let Optimizer::Sgd(sgd) =
-        config(&["--nesterov", "--momentum", "0.75", "--weight-decay", "0.5"]).optimizer
+    let Rule::Sgd(sgd) = config(&["--nesterov", "--momentum", "0.75", "--weight-decay", "0.5"])
+        .optimizer
+        .rule
     else {
         panic!("not SGD");
     };
@@ -400,7 +460,9 @@ fn options_reach_losses_and_update_rules() {
         (sgd.nesterov, sgd.momentum, sgd.weight_decay),
         (true, 0.75, 0.5)
     );
-    let Optimizer::Adam(adam) = config(&["--optimizer", "adam", "--weight-decay", "0.5"]).optimizer
+    let Rule::Adam(adam) = config(&["--optimizer", "adam", "--weight-decay", "0.5"])
+        .optimizer
+        .rule
     else {
         panic!("not Adam");
     };

@@ -29,7 +29,7 @@ fn graph_with(norm: Norm, optimizer: &Optimizer) -> Graph {
 }
 
 fn sgd() -> Optimizer {
-    Optimizer::Sgd(Sgd {
+    Optimizer::from(Sgd {
         momentum: 0.9,
         weight_decay: 1e-3,
         nesterov: true,
@@ -335,9 +335,9 @@ fn joined_updates_are_the_updates() {
         join_updates: false,
         ..Passes::ALL
     };
-    let plain = Optimizer::Sgd(Sgd::default());
-    let adam = Optimizer::Adam(Adam::default());
-    let adam_w = Optimizer::Adam(Adam {
+    let plain = Optimizer::from(Sgd::default());
+    let adam = Optimizer::from(Adam::default());
+    let adam_w = Optimizer::from(Adam {
         weight_decay: 0.01,
         decoupled: true,
         ..Adam::default()
@@ -363,7 +363,7 @@ fn joined_updates_are_the_updates() {
 /// Where states are in buffers of their own already, or in lists of another program, they stay there.
 #[test]
 fn updates_are_joined_only_where_states_lie_side_by_side() {
-    let graphs = [sgd(), Optimizer::Adam(Adam::default())].map(|o| graph_with(Norm::Batch, &o));
+    let graphs = [sgd(), Optimizer::from(Adam::default())].map(|o| graph_with(Norm::Batch, &o));
     for (first, passes) in [
         (&graphs[1], Passes::ALL),
         (&graphs[0], Passes::NONE),

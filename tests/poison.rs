@@ -73,12 +73,12 @@ fn bits(
 /// With NaN in all memory before a step no bit changes: a network, its norm, its `refresh`.
 fn check(cases: &[(&str, Norm, usize)]) {
     let (mut count, mut states) = (0, 0);
-    let sgd = Optimizer::Sgd(Sgd {
+    let sgd = Optimizer::from(Sgd {
         momentum: 0.9,
         weight_decay: 1e-3,
         nesterov: true,
     });
-    let adam = Optimizer::Adam(Adam::default());
+    let adam = Optimizer::from(Adam::default());
     for &(name, norm, refresh) in cases {
         let mut model = Model::new(name, norm, 10).unwrap();
         model.width = 0.125;

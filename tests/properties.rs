@@ -338,11 +338,44 @@ fn adams_eps_is_added_to_the_root() {
     let values = vec![adam.eps, -adam.eps, 1.0];
     let grad = g.state("g", [3], Role::Statistic, Init::Values(values.into()));
     let lr = g.input("lr", [1]);
-    Optimizer::Adam(adam).update(&[w], &[grad], lr);
+    Optimizer::from(adam).update(&[w], &[grad], lr);
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
     program.run(&[("lr", &[0.25])]).unwrap();
     for (actual, expected) in store.read("w").unwrap().iter().zip([-0.125, 0.125, -0.25]) {
         assert!((actual - expected).abs() < 1e-3, "{actual}, not {expected}");
+    }
+}
+
+/// As `torch.nn.utils.clip_grad_norm_` of 3 and -4 and 12, whose norm is 13; a smaller one is left as it is.
+#[test]
+fn gradients_are_clipped_by_the_norm_of_all_of_them() {
+    use decorr::graph::{Init, Role};
+    use decorr::optim::{Optimizer, Sgd};
+    for (max_norm, factor) in [(6.5, 0.5), (13.5, 1.0), (0.013, 0.001)] {
+        let g = Graph::new();
+        let state = |name: &str, values: &[f32]| {
+            let init = Init::Values(values.to_vec().into());
+            g.state(name, [values.len()], Role::Statistic, init)
+        };
+        let grads = [state("a", &[3.0, -4.0]), state("b", &[12.0])];
+        let zero = Init::Constant(0.0);
+        let weights = [
+            g.parameter("v", [2], zero.clone()),
+            g.parameter("w", [1], zero),
+        ];
+        let sgd = Optimizer::from(Sgd::default()).clip_grad_norm(max_norm);
+        sgd.update(&weights, &grads, g.input("lr", [1]));
+        let mut store = Store::new(&support::gpu(), 1);
+        let mut program = Program::compile(&g, &mut store, support::compile_options()).unwrap();
+        program.run(&[("lr", &[1.0])]).unwrap();
+        let all = [store.read("v").unwrap(), store.read("w").unwrap()].concat();
+        for (actual, grad) in all.iter().zip([3.0, -4.0, 12.0]) {
+            let wanted = -grad * factor;
+            assert!(
+                (actual - wanted).abs() < 1e-5 * wanted.abs(),
+                "{max_norm}: {all:?}"
+            );
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use decorr::Result;
 use decorr::train::{
-    Event, Norm, OptimizerName, Outcome, Record, Saved, ScheduleName, Split, Start, TrainConfig,
-    TrainOptions, read_metrics, train,
+    Event, Norm, OptimizerName, Outcome, Record, RunInfo, Saved, ScheduleName, Split, Start,
+    TrainConfig, TrainOptions, checkpoint, read_metrics, train,
 };
 
 /// A small network with everything that has a memory: momenta, running statistics, a first layer
@@ -364,4 +364,51 @@ fn a_run_between_refreshes_goes_on_with_every_step() {
     };
     let summary = go(every, Start::Resume(Box::new(saved)), u64::MAX).unwrap();
     assert_eq!(summary.steps, 9);
+}
+
+/// `stop_after` ends a run before the schedule does; resumed it is the run that was never stopped.
+#[test]
+fn a_run_that_was_stopped_after_some_steps_goes_on_with_its_schedule() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str, stop_after| TrainOptions {
+        model: Some("linear".into()),
+        norm: Some(Norm::None),
+        block: None,
+        accumulate: None,
+        schedule: Some(ScheduleName::Cosine),
+        keep_best: Some(true),
+        eval_every: Some(2),
+        stop_after,
+        ..options(&dir.path().join(name))
+    };
+    go(of("whole", None), Start::New, u64::MAX).unwrap();
+    let out = dir.path().join("parts");
+    let outcome = go(of("parts", Some(5)), Start::New, u64::MAX).unwrap();
+    assert_eq!((outcome.steps, outcome.interrupted), (5, false));
+    let error = resume(&out).unwrap_err().to_string();
+    assert!(
+        error.contains("all its 5 steps; a larger `stop_after`"),
+        "{error}"
+    );
+    let first = RunInfo::read(&out).unwrap();
+    let saved = Saved::latest(&out).unwrap();
+    let options = TrainOptions {
+        stop_after: Some(100),
+        out: Some(out.clone()),
+        ..saved.options.clone()
+    };
+    go(options, Start::Resume(Box::new(saved)), u64::MAX).unwrap();
+    let info = RunInfo::read(&out).unwrap();
+    assert_eq!(
+        (info.steps, info.sessions, info.started),
+        (9, 2, first.started)
+    );
+    for name in ["model.safetensors", "best.safetensors"] {
+        let load = |run: &str| checkpoint::load(&dir.path().join(run).join(name)).unwrap();
+        let ((whole, at), (parts, parts_at)) = (load("whole"), load("parts"));
+        assert_eq!(at["step"], parts_at["step"], "{name}");
+        for (key, tensor) in &whole {
+            assert_eq!(tensor.data, parts[key].data, "{name}: {key}");
+        }
+    }
 }

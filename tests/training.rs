@@ -13,7 +13,7 @@ use decorr::nn::{DeconvLinear, DeconvOptions, Layer, Loss, Mode};
 use decorr::optim::{Optimizer, Sgd};
 use decorr::program::{CompileOptions, Program, Store};
 use decorr::train::{
-    Event, Live, LossName, Outcome, Split, Start, TrainConfig, TrainOptions, checkpoint,
+    Event, Live, LossName, Outcome, RunInfo, Split, Start, TrainConfig, TrainOptions, checkpoint,
     evaluate_checkpoint, read_metrics, train, training_step,
 };
 
@@ -120,7 +120,7 @@ fn linear_regression_on_deconvolved_inputs_is_solved_in_one_step_of_length_1() {
     let loss = 0.5 * (prediction - target).square().mean_to([1]);
     let parameters = g.parameters();
     let grads = gradients(loss, &parameters);
-    Optimizer::Sgd(Sgd::default()).update(&parameters, &grads, lr);
+    Optimizer::from(Sgd::default()).update(&parameters, &grads, lr);
     g.output("loss", loss);
     let mut store = Store::new(&support::gpu(), 1);
     let mut program = Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
@@ -266,9 +266,25 @@ fn a_run_leaves_its_files_and_its_checkpoint_evaluates_the_same() {
         "metrics.jsonl",
         "curves.png",
         "model.safetensors",
+        "run.json",
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
+    let info = RunInfo::read(&out).unwrap();
+    let gpu = support::gpu();
+    assert_eq!((info.adapter.as_str(), info.classes), (gpu.name(), 10));
+    assert_eq!((info.steps, info.sessions, info.finished), (90, 1, true));
+    assert_eq!(info.images, [5800, 1000]);
+    // Weights, and scale and shift of each norm, which makes biases unnecessary.
+    let layers = [(784, 128), (128, 128), (128, 128)];
+    let hidden: u64 = layers.iter().map(|(a, b)| a * b + 2 * b).sum();
+    assert_eq!(info.parameters, hidden + 129 * 10);
+    let ended = info.ended.unwrap();
+    assert!(info.started <= ended && ended.ends_with('Z'), "{ended}");
+    assert!(info.steps_per_second.unwrap() > 0.0);
+    assert!(info.device_bytes > 4 * info.parameters);
+    assert!(info.command_line[0].contains("training"));
+    assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
     let records = read_metrics(&out.join("metrics.jsonl")).unwrap();
     let tests: Vec<_> = records.iter().filter(|r| r.split == Split::Test).collect();
     assert_eq!(tests.len(), 2, "one test an epoch");

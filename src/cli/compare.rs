@@ -134,6 +134,7 @@ mod tests {
             epoch: 0,
             loss: Some(loss),
             top1: Some(top1),
+            top5: None,
             lr: None,
             seconds,
         };

@@ -38,7 +38,7 @@ pub(super) struct EvalArgs {
     /// Images per step [default: that of the training]
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Print one JSON object: loss, top1, images
+    /// Print one JSON object: loss, top1, with 100 classes or more top5, images
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -77,10 +77,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
 }
 
 fn line(found: &Evaluation) -> String {
-    format!(
-        "loss {:.4}, top1 {:.4} over {} images",
-        found.loss, found.top1, found.images
-    )
+    format!("{found} over {} images", found.images)
 }
 
 #[cfg(test)]
@@ -92,8 +89,15 @@ mod tests {
         let found = Evaluation {
             loss: 1.5,
             top1: 0.25,
+            top5: None,
             images: 40,
         };
         assert_eq!(line(&found), "loss 1.5000, top1 0.2500 over 40 images");
+        let of_many = Evaluation {
+            top5: Some(0.75),
+            ..found
+        };
+        let wanted = "loss 1.5000, top1 0.2500, top5 0.7500 over 40 images";
+        assert_eq!(line(&of_many), wanted);
     }
 }

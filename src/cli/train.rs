@@ -178,13 +178,13 @@ fn report(config: &TrainConfig, outcome: &Outcome) {
     skipped(outcome).iter().for_each(note);
     print(sum(outcome));
     print(format_args!(
-        "wrote {}/model.safetensors, metrics.jsonl, config.toml and curves.png",
+        "wrote {}/model.safetensors, metrics.jsonl, config.toml, run.json and curves.png",
         config.out.display()
     ));
 }
 
 fn sum(of: &Outcome) -> String {
-    format!(
+    let mut text = format!(
         "{} steps in {:.1} s ({:.1} ms a step): train loss {:.4}, test loss {:.4}, test top1 {:.4}",
         of.steps,
         of.seconds,
@@ -192,7 +192,11 @@ fn sum(of: &Outcome) -> String {
         of.train_loss,
         of.test.loss,
         of.test.top1
-    )
+    );
+    if let Some(top5) = of.test.top5 {
+        text += &format!(", test top5 {top5:.4}");
+    }
+    text
 }
 
 /// What the terminal shows of a run: a bar, and lines above it. Without a terminal the bar is silent, and logged steps are
@@ -258,10 +262,7 @@ fn line(event: &Event<'_>) -> String {
             p.images_per_second,
             duration(p.seconds_left)
         ),
-        Event::Test(step, test) => format!(
-            "step {step}: test loss {:.4}, top1 {:.4}",
-            test.loss, test.top1
-        ),
+        Event::Test(step, test) => format!("step {step}: test {test}"),
     }
 }
 
@@ -309,6 +310,7 @@ mod tests {
     const TEST: Evaluation = Evaluation {
         loss: 1.25,
         top1: 0.5,
+        top5: None,
         images: 8,
     };
 
@@ -406,6 +408,9 @@ mod tests {
         let (test, outcome) = (TEST, outcome());
         let wanted = "40 steps in 5.0 s (125.0 ms a step): train loss 0.7500, test loss 1.2500, test top1 0.5000";
         assert_eq!(sum(&outcome), wanted);
+        let mut of_many = outcome;
+        of_many.test.top5 = Some(0.875);
+        assert_eq!(sum(&of_many), format!("{wanted}, test top5 0.8750"));
         let mut progress = Progress {
             step: 1,
             total_steps: 23,

@@ -216,6 +216,11 @@ impl Gpu {
         )
     }
 
+    /// What wgpu knows of the adapter.
+    pub fn adapter_info(&self) -> &wgpu::AdapterInfo {
+        &self.info
+    }
+
     /// True for adapters that run on the CPU (lavapipe, `SwiftShader`, WARP).
     pub fn is_software(&self) -> bool {
         self.info.device_type == DeviceType::Cpu

@@ -10,7 +10,7 @@ use crate::data::{self, DataOptions, DataSet};
 use crate::graph::op::Variants;
 use crate::models::{DeconvSettings, Model, Norm};
 use crate::nn::Loss;
-use crate::optim::{Adam, Optimizer, Schedule, Sgd};
+use crate::optim::{Adam, Optimizer, Rule, Schedule, Sgd};
 use crate::passes::check_variant;
 use crate::program::Store;
 use crate::{Error, Result};
@@ -34,6 +34,10 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Most steps.
     pub steps: Option<u64>,
+    /// Step after which it stops, though the schedule goes on.
+    pub stop_after: Option<u64>,
+    /// Steps in which the learning rate rises.
+    pub warmup_steps: u64,
     /// Images of a step.
     pub batch_size: usize,
     /// Parts of a step, see [`super::accumulation_step`].
@@ -46,6 +50,10 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+    /// Steps between evaluations, beside those at the end of an epoch.
+    pub eval_every: Option<u64>,
+    /// Whether the best weights are kept.
+    pub keep_best: bool,
     /// See [`crate::nn::FreezeCounter`].
     pub freeze_iter: u64,
     /// Kernels, if the options name them: [`Store::set_variants`] is given those.
@@ -77,6 +85,8 @@ impl TrainConfig {
             log_every: Some(log_every),
             save_every: Some(save_every),
             freeze_iter: Some(freeze_iter),
+            warmup_steps: Some(warmup_steps),
+            keep_best: Some(keep_best),
             out: Some(out),
             ..
         } = o.clone()
@@ -94,12 +104,16 @@ impl TrainConfig {
             optimizer: optimizer(&o)?,
             epochs,
             steps: o.steps,
+            stop_after: o.stop_after,
+            warmup_steps,
             batch_size,
             accumulate,
             lr,
             seed,
             log_every,
             save_every,
+            eval_every: o.eval_every,
+            keep_best,
             freeze_iter,
             kernels: o.kernels.as_deref().map(str::parse).transpose()?,
             out,
@@ -190,10 +204,16 @@ impl TrainConfig {
         text
     }
 
-    /// Steps of the whole run.
+    /// Steps of the whole run, which the schedule is for.
     pub fn total_steps(&self, per_epoch: u64) -> u64 {
         let all = self.epochs.saturating_mul(per_epoch);
         self.steps.unwrap_or(all)
+    }
+
+    /// Steps that are done of it.
+    pub fn last_step(&self, per_epoch: u64) -> u64 {
+        let all = self.total_steps(per_epoch);
+        self.stop_after.map_or(all, |stop| stop.min(all))
     }
 
     /// The learning rate's schedule for a run of this length.
@@ -340,16 +360,20 @@ fn optimizer(o: &TrainOptions) -> Result<Optimizer> {
     rule(!nesterov || momentum > 0.0, || {
         "`nesterov` needs a `momentum` above 0".into()
     })?;
-    Ok(match optimizer {
-        OptimizerName::Sgd => Optimizer::Sgd(Sgd {
+    let rule = match optimizer {
+        OptimizerName::Sgd => Rule::Sgd(Sgd {
             momentum,
             weight_decay,
             nesterov,
         }),
-        OptimizerName::Adam => Optimizer::Adam(Adam {
+        OptimizerName::Adam => Rule::Adam(Adam {
             weight_decay,
             ..Adam::default()
         }),
+    };
+    Ok(Optimizer {
+        rule,
+        clip_grad_norm: o.clip_grad_norm,
     })
 }
 

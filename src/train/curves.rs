@@ -232,6 +232,7 @@ mod tests {
                 epoch: 0,
                 loss: Some(loss / step as f64),
                 top1: Some(1.0 - top1 / step as f64),
+                top5: None,
                 lr: None,
                 seconds: 0.0,
             };
@@ -258,6 +259,7 @@ mod tests {
             epoch: 0,
             loss: Some(1.0 / step as f64),
             top1: Some(0.5),
+            top5: None,
             lr: None,
             seconds: (step * step) as f64,
         };
@@ -296,6 +298,7 @@ mod tests {
                 epoch: 0,
                 loss: Some(place),
                 top1: Some(place),
+                top5: None,
                 lr: None,
                 seconds: 0.0,
             };
@@ -323,6 +326,7 @@ mod tests {
             epoch: 0,
             loss,
             top1: Some(0.5),
+            top5: None,
             lr: None,
             seconds: 0.0,
         };
@@ -381,6 +385,7 @@ mod tests {
             epoch: 0,
             loss: Some(1.2),
             top1: Some(1.2),
+            top5: None,
             lr: None,
             seconds: 0.0,
         };

@@ -1,10 +1,11 @@
 //! Loss and accuracy over a whole split, with running statistics.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::config::TrainConfig;
-use super::graphs::{ImageInput, evaluation_step};
+use super::graphs::{ImageInput, MANY_CLASSES, evaluation_step};
 use super::options::TrainOptions;
 use super::stepper::input_of;
 use super::trained::Trained;
@@ -21,8 +22,22 @@ pub struct Evaluation {
     pub loss: f64,
     /// Share of hits.
     pub top1: f64,
+    /// Share of images whose class is among the five largest logits, with 100 classes or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
     /// Number of images.
     pub images: usize,
+}
+
+impl fmt::Display for Evaluation {
+    /// `loss 0.3125, top1 0.9000`, and with many classes `, top5 0.9900`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "loss {:.4}, top1 {:.4}", self.loss, self.top1)?;
+        match self.top5 {
+            Some(top5) => write!(f, ", top5 {top5:.4}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A compiled evaluation step and the images to run it on.
@@ -68,7 +83,7 @@ impl Evaluator {
         let mut loader = self.data.test_loader(self.batch_size)?;
         // Steps are numbered over the program's life.
         let first = self.program.steps_done();
-        let (mut loss, mut hits, mut lens) = (0.0, 0.0, Vec::new());
+        let (mut loss, mut hits, mut hits5, mut lens) = (0.0, 0.0, 0.0, Vec::new());
         let mut add = |lens: &[usize], outputs: Outputs| {
             // Those of an evaluation that ended in an error come first.
             let number = outputs.step.checked_sub(first);
@@ -80,6 +95,7 @@ impl Evaluator {
             };
             loss += sum("losses");
             hits += sum("hits");
+            hits5 += sum("hits5");
         };
         while let Some(batch) = loader.next_batch()? {
             lens.push(batch.len);
@@ -109,6 +125,7 @@ impl Evaluator {
         Ok(Evaluation {
             loss: loss / count,
             top1: hits / count,
+            top5: (self.data.test.classes >= MANY_CLASSES).then_some(hits5 / count),
             images,
         })
     }

@@ -182,8 +182,11 @@ fn accumulated(w: Tensor<'_>) -> Tensor<'_> {
     w.graph().state(&name, w.shape(), Role::Scratch, init)
 }
 
+/// Of so many classes the share of images whose class is among the five largest logits is told, too.
+pub(super) const MANY_CLASSES: usize = 100;
+
 /// Evaluation with running statistics. Inputs: `images` and `labels`. Outputs, one a row: `losses`
-/// and `hits`, so that the rows that fill up the last batch can be left out.
+/// and `hits`, with 100 classes or more `hits5`, so that the rows that fill up the last batch can be left out.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] if the model does not fit the images.
@@ -196,6 +199,9 @@ pub fn evaluation_step(
     let (logits, labels) = forward(&g, model, images.into(), Mode::Eval);
     g.output("losses", losses(&loss, logits, labels));
     g.output("hits", logits.top_k_accuracy(labels, 1));
+    if logits.size(1) >= MANY_CLASSES {
+        g.output("hits5", logits.top_k_accuracy(labels, 5));
+    }
     g.check()?;
     Ok(g)
 }

@@ -216,6 +216,7 @@ impl LiveRun {
             epoch: 0,
             loss: loss.is_finite().then_some(f64::from(loss)),
             top1: Some(f64::from(top1)),
+            top5: None,
             lr: Some(lr),
             seconds: 0.0,
         };

@@ -32,6 +32,9 @@ pub struct Record {
     pub loss: Option<f64>,
     /// Share of hits.
     pub top1: Option<f64>,
+    /// Of an evaluation with 100 classes or more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub top5: Option<f64>,
     /// Learning rate of a training step.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lr: Option<f32>,
@@ -167,6 +170,7 @@ mod tests {
             epoch: 0,
             loss: Some(0.5),
             top1: Some(0.25),
+            top5: None,
             lr: Some(0.1),
             seconds: 1.5,
         }

@@ -188,6 +188,7 @@ options! {
     loss: LossName = Some(LossName::Ce), any, "Loss";
     epochs: u64 = Some(2), within(1..), "Passes over the training images";
     steps: u64 = None, within(1..), "Stop after this number of steps, whatever --epochs says; --schedule cosine then ends there too";
+    stop_after: u64 = None, within(1..), "Stop after this number of steps, as if interrupted: unlike --steps, it leaves the schedule as it is. --resume with a larger number goes on";
     batch_size: usize = Some(128), within(1..=1 << 20), "Images per step";
     accumulate: usize = Some(1), within(1..), "Process the images of a step in this number of parts, one after the other, if they do not fit in memory at once; statistics of batch norm and deconvolution are then those of each part";
     optimizer: OptimizerName = Some(OptimizerName::Sgd), any, "Update rule";
@@ -199,6 +200,8 @@ options! {
     schedule: ScheduleName = Some(ScheduleName::Constant), any, "How the learning rate changes";
     step_size: u64 = Some(30), within(1..), "Epochs between drops of --schedule step";
     gamma: f32 = Some(0.1), positive(), "Factor of a drop of --schedule step";
+    warmup_steps: u64 = Some(0), any, "In the first steps, this many, the learning rate rises linearly from 0 to that of the schedule";
+    clip_grad_norm: f32 = None, positive(), "Scale gradients down to this norm, over all parameters together, where theirs is larger; before weight decay";
     label_smoothing: f32 = Some(0.0), below_1(), "Share of the target that is spread over all classes, for --loss ce";
     block: usize = None, within(1..=1 << 20), "Channels or features that are decorrelated together. If it does not divide their number, the greatest common divisor is used (512 of 784: 16). Linear layers of a convolutional network always use 512, or a 32nd of the features with --form imagenet [default: 64; 512 for --model linear and mlp; 32 for --norm channel]";
     eps: f32 = None, positive(), "Added to the diagonal of covariances [default: 1e-5; 1e-2 for --norm channel]";
@@ -211,6 +214,9 @@ options! {
     freeze_iter: u64 = Some(100), any, "The first convolution uses the statistics of its images in the first N + 1 of every 10 N steps, and its running statistics in the others; 0: never the running ones";
     log_every: u64 = Some(10), within(1..), "Steps between lines of metrics.jsonl";
     save_every: u64 = Some(500), within(1..), "Steps between checkpoints, in addition to those at the end of each epoch";
+    eval_every: u64 = None, within(1..), "Steps between evaluations on the test images, in addition to those at the end of each epoch";
+    #[cfg_attr(feature = "cli", arg(num_args = 0..=1, default_missing_value = "true"))]
+    keep_best: bool = Some(false), any, "Keep the weights of the evaluation with the highest test accuracy as best.safetensors";
     kernels: String = None, any, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, for example tiled:128x128x8), or measured (the fastest tiles on this adapter, see `decorr tune`) [default: measured on a GPU; on a CPU adapter those that suit it]";
     seed: u64 = Some(1), any, "Decides the initial weights and the order of images";
     out: PathBuf = Some(PathBuf::from("runs/run")), any, "Folder for results";
@@ -296,6 +302,7 @@ mod tests {
             schedule = "constant"
             step-size = 30
             gamma = 0.1
+            warmup-steps = 0
             label-smoothing = 0.0
             n-iter = 5
             first-n-iter = 15
@@ -306,6 +313,7 @@ mod tests {
             freeze-iter = 100
             log-every = 10
             save-every = 500
+            keep-best = false
             seed = 1
             out = "runs/run"
         "#;
@@ -326,6 +334,9 @@ mod tests {
             ("dropout", "0.0 0.999", "-0.001 1.0 nan"),
             ("epochs", "1", "0"),
             ("steps", "1", "0"),
+            ("stop-after", "1", "0"),
+            ("eval-every", "1", "0"),
+            ("clip-grad-norm", "1e-9 1e9", "0.0 inf nan"),
             ("batch-size", "1 1048576", "0 1048577"),
             ("accumulate", "1", "0"),
             ("lr", "1e-9 1e9", "0.0 -0.1 inf nan"),

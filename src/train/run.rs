@@ -13,6 +13,7 @@ use super::init::Weights;
 use super::interface::Interface;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::resume::{self, Saved};
+use super::run_info::{RUN_INFO, RunInfo};
 use super::stepper::StepResult;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
 use crate::data::{DataSet, Loader};
@@ -24,6 +25,7 @@ use crate::program::Store;
 use crate::{Error, Result};
 
 const CHECKPOINT: &str = "model.safetensors";
+const BEST: &str = "best.safetensors";
 const CURVES: &str = "curves.png";
 const METRICS: &str = "metrics.jsonl";
 
@@ -116,7 +118,7 @@ pub fn train(
     let first = saved.as_ref().map_or(0, |s| s.step);
     let loader = set.train_loader(config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
-    let total_steps = config.total_steps(per_epoch);
+    let total_steps = config.last_step(per_epoch);
     if saved.is_some() {
         refuse_finished(config, first, total_steps)?;
     }
@@ -148,15 +150,18 @@ pub fn train(
             return Err(error);
         }
     };
-    tell(Event::Memory(
-        trainer.size_bytes() + evaluator.other_bytes(),
-        gpu.allocated_bytes()?,
-    ));
+    let planned = trainer.size_bytes() + evaluator.other_bytes();
+    let allocated = gpu.allocated_bytes()?;
+    tell(Event::Memory(planned, allocated));
     let records = match &mut saved {
         Some(saved) => restore(config, saved, model.deconv.refresh, &trainer, &mut tell)?,
         None => remove_earlier(&config.out)?,
     };
+    let device_bytes = allocated.unwrap_or(planned);
+    let before = saved.as_ref().map(|_| config.out.as_path());
     let run = Run {
+        info: RunInfo::begin(gpu, trainer.store(), &set, device_bytes, before),
+        best: best_of(&records).filter(|_| config.out.join(BEST).is_file()),
         metrics: MetricsWriter::over(&config.out.join(METRICS), &records)?,
         config,
         interface: Interface::of(&set),
@@ -174,6 +179,7 @@ pub fn train(
         skipped: 0,
     };
     write_config(config, saved.as_deref(), &mut tell)?;
+    run.info.write(&config.out)?;
     run.go_on(stop, &mut tell)
 }
 
@@ -198,10 +204,11 @@ fn refuse_finished(config: &TrainConfig, first: u64, total_steps: u64) -> Result
     if first < total_steps || !is_finished {
         return Ok(());
     }
-    let longer = match config.steps {
+    let longer = match (config.stop_after, config.steps) {
+        (Some(stop), _) if stop <= total_steps => "a larger `stop_after` with `resume` makes",
         // They win over epochs.
-        Some(_) => "a larger `steps` with `resume` makes",
-        None => "`epochs` or `steps` with `resume` make",
+        (_, Some(_)) => "a larger `steps` with `resume` makes",
+        (_, None) => "`epochs` or `steps` with `resume` make",
     };
     Err(Error::Config(format!(
         "{} has all its {total_steps} steps; {longer} it longer",
@@ -227,6 +234,7 @@ fn compile(
         .seed(config.seed)
         .lr(config.lr)
         .schedule(config.schedule(loader.batches_per_epoch() as u64))
+        .warmup_steps(config.warmup_steps)
         .optimizer(config.optimizer)
         .loss(config.loss)
         .modes(modes, move |step| model.mode(step, freeze));
@@ -279,7 +287,7 @@ fn restore(
 
 /// What an earlier run left in the folder must not be taken for this one's, which has no records yet.
 fn remove_earlier(out: &Path) -> Result<Vec<Record>> {
-    for name in [CHECKPOINT, CURVES] {
+    for name in [CHECKPOINT, CURVES, BEST, RUN_INFO] {
         remove_if_there(&out.join(name))?;
     }
     resume::remove_all(out)?;
@@ -316,7 +324,10 @@ struct Run<'a> {
     metrics: MetricsWriter,
     records: Vec<Record>,
     checkpoint: PathBuf,
+    info: RunInfo,
     saved_at: Option<u64>,
+    /// Highest accuracy of an evaluation, whose weights are in best.safetensors.
+    best: Option<f64>,
     /// After which step, and what came of it.
     tested: Option<(u64, Evaluation)>,
     total_steps: u64,
@@ -340,15 +351,22 @@ impl Run<'_> {
             })?;
             let submitted = self.trainer.steps();
             self.take(false, &clock, tell)?;
-            let save = submitted.is_multiple_of(self.config.save_every);
-            if ends_epoch || save || submitted == self.total_steps {
+            let is_due = |every: u64| submitted.is_multiple_of(every);
+            let save =
+                ends_epoch || submitted == self.total_steps || is_due(self.config.save_every);
+            let test = self.config.eval_every.is_some_and(is_due)
+                || ends_epoch
+                || submitted == self.total_steps;
+            if save || test {
                 self.take(true, &clock, tell)?;
                 self.train_seconds += clock.elapsed().as_secs_f64();
                 // Before saving: a network that gives no numbers is not to replace one that does.
-                if ends_epoch || submitted == self.total_steps {
+                if test {
                     self.test(tell)?;
                 }
-                self.save()?;
+                if save {
+                    self.save()?;
+                }
                 clock = Instant::now();
             }
         }
@@ -378,6 +396,7 @@ impl Run<'_> {
                     epoch: step / self.per_epoch,
                     loss: finite(loss),
                     top1: finite(top1),
+                    top5: None,
                     lr: Some(self.trainer.options().lr_at(step)),
                     seconds,
                 })?;
@@ -467,6 +486,7 @@ impl Run<'_> {
             epoch: self.done.saturating_sub(1) / self.per_epoch,
             loss: finite(evaluation.loss),
             top1: finite(evaluation.top1),
+            top5: evaluation.top5,
             lr: None,
             seconds: self.train_seconds,
         })?;
@@ -478,6 +498,12 @@ impl Run<'_> {
                 self.done, evaluation.loss
             );
             return Err(self.diverged(&what));
+        }
+        if self.config.keep_best && self.best.is_none_or(|best| evaluation.top1 > best) {
+            let tensors = checkpoint::from_store(self.trainer.store(), &checkpoint::MODEL)?;
+            let metadata = self.config.metadata(self.done, &self.interface)?;
+            checkpoint::save(&self.config.out.join(BEST), &tensors, &metadata)?;
+            self.best = Some(evaluation.top1);
         }
         Ok(evaluation)
     }
@@ -493,6 +519,8 @@ impl Run<'_> {
         };
         self.save()?;
         self.draw()?;
+        self.info.end(self.done, self.train_seconds, !interrupted);
+        self.info.write(&self.config.out)?;
         Ok(Outcome {
             steps: self.done,
             train_loss: self.last_loss,
@@ -529,9 +557,16 @@ fn tested_at(records: &[Record], step: u64, images: usize) -> Option<(u64, Evalu
     let evaluation = Evaluation {
         loss: logged.loss?,
         top1: logged.top1?,
+        top5: logged.top5,
         images,
     };
     Some((step, evaluation))
+}
+
+/// The highest accuracy that was logged.
+fn best_of(records: &[Record]) -> Option<f64> {
+    let tests = records.iter().filter(|r| r.split == Split::Test);
+    tests.filter_map(|r| r.top1).max_by(f64::total_cmp)
 }
 
 /// Of the last training step that was logged.
@@ -628,6 +663,7 @@ mod tests {
             epoch: 0,
             loss: Some(loss),
             top1: Some(loss / 8.0),
+            top5: None,
             lr: None,
             seconds: 0.0,
         };
@@ -640,6 +676,7 @@ mod tests {
         let evaluation = Evaluation {
             loss: 1.0,
             top1: 0.125,
+            top5: None,
             images: 70,
         };
         assert_eq!(tested_at(&records, 8, 70), Some((8, evaluation)));

@@ -33,6 +33,8 @@ pub struct TrainerOptions {
     pub lr: f32,
     /// Constant by default.
     pub schedule: Schedule,
+    /// Steps in which the learning rate rises to that of the schedule; 0 by default.
+    pub warmup_steps: u64,
     /// SGD with momentum 0.9 by default.
     pub optimizer: Optimizer,
     /// Softmax cross-entropy by default.
@@ -56,6 +58,7 @@ impl Default for TrainerOptions {
             seed: 1,
             lr: 0.01,
             schedule: Schedule::Constant,
+            warmup_steps: 0,
             optimizer: Sgd::default().momentum(0.9).into(),
             loss: Arc::new(Loss::default()),
             modes: Modes {
@@ -141,9 +144,20 @@ impl TrainerOptions {
         self
     }
 
+    /// In step n, from 0, of the first `steps` ones, the learning rate is (n + 1) / `steps` of that of the schedule.
+    #[must_use]
+    pub fn warmup_steps(mut self, steps: u64) -> Self {
+        self.warmup_steps = steps;
+        self
+    }
+
     /// The learning rate of step `step`, from 0.
     pub(super) fn lr_at(&self, step: u64) -> f32 {
-        self.schedule.lr(self.lr, step)
+        let lr = self.schedule.lr(self.lr, step);
+        match step < self.warmup_steps {
+            true => (f64::from(lr) * (step + 1) as f64 / self.warmup_steps as f64) as f32,
+            false => lr,
+        }
     }
 }
 
@@ -155,6 +169,7 @@ impl fmt::Debug for TrainerOptions {
             .field("seed", &self.seed)
             .field("lr", &self.lr)
             .field("schedule", &self.schedule)
+            .field("warmup_steps", &self.warmup_steps)
             .field("optimizer", &self.optimizer)
             .field("modes", &self.modes.all)
             .finish_non_exhaustive()
