@@ -185,7 +185,7 @@ fn every_op_file_is_a_module_and_checks_its_cases() {
             files += 1;
             let module = format!("\nmod {stem};\n");
             assert!(modules.contains(&module), "mod.rs lacks mod {stem};");
-            let check = format!("        check(\"{stem}\", &cases());\n");
+            let check = format!("        check(\"{stem}\", &cases");
             assert!(source.contains(&check), "{stem}.rs checks no cases");
             assert!(!names_in(&source).is_empty(), "{stem}.rs names no op");
         }
