@@ -13,6 +13,8 @@ mod graphs;
 mod init;
 mod interface;
 #[cfg(feature = "draw")]
+mod lines;
+#[cfg(feature = "draw")]
 mod live;
 mod metrics;
 mod options;
@@ -29,12 +31,14 @@ mod trainer;
 pub use crate::models::Norm;
 pub use config::TrainConfig;
 #[cfg(feature = "draw")]
-pub use curves::{Over, draw_curves, running_mean};
+pub use curves::draw_curves;
 pub use evaluate::{Evaluation, evaluate_checkpoint};
 pub use export::export;
 pub use graphs::{
     ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
 };
+#[cfg(feature = "draw")]
+pub use lines::{CurveOptions, Line, XAxis, YAxis, running_mean, smoothing, steps_per_epoch};
 #[cfg(feature = "draw")]
 pub use live::{Live, LiveRun};
 pub use metrics::{Record, Split, read_metrics};
