@@ -7,8 +7,10 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 
+use super::axis::{clipped, number, ticks, unscaled};
 use super::config::TrainConfig;
-use super::lines::{Curve, CurveOptions, Line, Point, YAxis, bounds, clipped, number, ticks};
+use super::curve_options::{CurveOptions, Line, YAxis};
+use super::lines::{Curve, Point, bounds};
 use super::metrics::Record;
 use crate::Result;
 use crate::drawing::{Drawn, SERIES, draw_png, draw_svg};
@@ -159,7 +161,7 @@ where
         .x_desc(options.x.name())
         .y_desc(panel.y.name())
         .x_label_formatter(&|x| number(*x))
-        .y_label_formatter(&|y| number(if options.log { 10f64.powf(*y) } else { *y }))
+        .y_label_formatter(&|y| number(unscaled(*y, options.log)))
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(WHITE)
@@ -266,7 +268,7 @@ fn middle(point: &Point) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::lines::XAxis;
+    use crate::train::curve_options::XAxis;
     use crate::train::metrics::Split;
 
     /// Each a name and its records.

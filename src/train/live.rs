@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::config::TrainConfig;
+use super::curve_options::{CurveOptions, Line};
 use super::curves::draw_curves;
 use super::graphs::ImageInput;
 use super::interface::Interface;
-use super::lines::{CurveOptions, Line};
 use super::metrics::{Record, Split};
 use super::options::TrainOptions;
 use super::stepper::{Recipe, Stepper};

@@ -1,7 +1,11 @@
 //! Training: configuration, the step's graph, the loop, and what is written.
 
+#[cfg(feature = "draw")]
+mod axis;
 pub mod checkpoint;
 mod config;
+#[cfg(feature = "draw")]
+mod curve_options;
 #[cfg(feature = "draw")]
 mod curves;
 mod evaluate;
@@ -31,6 +35,8 @@ mod trainer;
 pub use crate::models::Norm;
 pub use config::TrainConfig;
 #[cfg(feature = "draw")]
+pub use curve_options::{CurveOptions, Line, XAxis, YAxis};
+#[cfg(feature = "draw")]
 pub use curves::draw_curves;
 pub use evaluate::{Evaluation, evaluate_checkpoint};
 pub use export::export;
@@ -38,7 +44,7 @@ pub use graphs::{
     ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
 };
 #[cfg(feature = "draw")]
-pub use lines::{CurveOptions, Line, XAxis, YAxis, running_mean, smoothing, steps_per_epoch};
+pub use lines::{running_mean, smoothing, steps_per_epoch};
 #[cfg(feature = "draw")]
 pub use live::{Live, LiveRun};
 pub use metrics::{Record, Split, read_metrics};

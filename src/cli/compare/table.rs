@@ -108,7 +108,7 @@ impl Row {
         }
     }
 
-    /// For --json: means, and standard deviations of several runs as NAME_sd.
+    /// For --json: means, and standard deviations of several runs as `NAME_sd`.
     pub(super) fn json(&self) -> Value {
         let mut object = json!({
             "name": self.name, "runs": self.runs, "norm": self.norm,
