@@ -193,13 +193,18 @@ fn train_eval_and_describe() {
     let over_steps = image::open(picture).unwrap();
     assert!(over_steps.width() > 1000);
     let (picture, picture_text) = path(&dir, "seconds.png");
-    let over = ["--out", &picture_text, "--over", "seconds"];
+    let over = ["--out", &picture_text, "--x", "seconds"];
     stdout(&decorr(
         &[&["compare", &out_text, &again][..], &over].concat(),
     ));
     assert!(image::open(picture).unwrap() != over_steps);
     let table = stdout(&decorr(&["compare", &out_text, &again]));
-    assert_eq!(table.lines().count(), 3, "{table}");
+    assert_eq!(table.lines().count(), 4, "{table}");
+    // What it ran on is known by run.json, with which the length of an epoch is, too.
+    assert!(both[0]["adapter"].is_string() && both[0]["norm"].is_string());
+    let epochs = ["--out", &picture_text, "--x", "epoch"];
+    let said = decorr(&[&["compare", &out_text][..], &epochs].concat());
+    assert!(said.stderr.is_empty(), "{said:?}");
     refusal(
         &decorr(&["compare", dir.path().to_str().unwrap()]),
         &["metrics.jsonl"],
@@ -1371,4 +1376,172 @@ fn options_of_figures_change_what_they_print() {
         "--json",
     ]);
     assert_eq!(other["layer"], "features.6");
+}
+
+/// A folder as `decorr train` writes it: losses of the steps 1, 2, ..., and a test at the end.
+fn write_run(dir: &Path, config: &str, losses: &[&str]) -> String {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("config.toml"), config).unwrap();
+    let line = |split: &str, step: usize, loss: &str| {
+        let rest = format!("\"epoch\":0,\"loss\":{loss},\"top1\":0.5,\"seconds\":{step}.5");
+        format!("{{\"split\":\"{split}\",\"step\":{step},{rest}}}\n")
+    };
+    let train = losses
+        .iter()
+        .zip(1..)
+        .map(|(loss, step)| line("train", step, loss));
+    let test = line("test", losses.len(), losses.last().unwrap());
+    let text: String = train.chain([test]).collect();
+    std::fs::write(dir.join("metrics.jsonl"), text).unwrap();
+    dir.to_str().unwrap().into()
+}
+
+#[test]
+fn compare_makes_what_a_report_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |norm: &str, seed: u32| {
+        format!("data = \"mnist\"\nnorm = \"{norm}\"\nloss = \"ce\"\nlr = 0.1\nseed = {seed}\n")
+    };
+    let run = |name: &str, config: &str, losses: &[&str]| {
+        write_run(&dir.path().join(name), config, losses)
+    };
+    let a = run("deconv-s1", &config("deconv", 1), &["2.0", "1.0", "0.5"]);
+    let b = run("deconv-s2", &config("deconv", 2), &["2.0", "1.5", "1.0"]);
+    let wild = run("wild", &config("none", 1), &["2.0", "50.0", "123456789.0"]);
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+
+    let (svg, svg_text) = path(&dir, "all.svg");
+    let (csv, csv_text) = path(&dir, "all.csv");
+    let options = [
+        "--group-seeds",
+        "--smooth",
+        "1",
+        "--out",
+        &svg_text,
+        "--csv",
+        &csv_text,
+    ];
+    let output = decorr(&[&["compare", &a, &b, &wild][..], &options].concat());
+    let table = stdout(&output);
+    let lines: Vec<&str> = table.lines().collect();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        words(lines[1])[..8],
+        ["deconv", "2", "deconv", "0.1", "3", "0.7500", "±", "0.3536"]
+    );
+    assert_eq!(
+        words(lines[2])[..6],
+        ["wild", "1", "none", "0.1", "3", "1.23e8"]
+    );
+    assert!(table.contains("mean of the last 1 logged steps"), "{table}");
+    assert!(
+        table.contains("mean ± standard deviation over n runs"),
+        "{table}"
+    );
+    let notices = said(&output);
+    assert!(
+        notices.contains("wild leaves the axis of the loss"),
+        "{notices}"
+    );
+    assert!(notices.contains("at step 2"), "{notices}");
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert!(
+        picture.starts_with("<svg") && picture.contains("deconv (mean of 2, band: min to max)")
+    );
+    let text = std::fs::read_to_string(csv).unwrap();
+    assert_eq!(text.lines().count(), 1 + 3 * 4);
+    assert_eq!(text.lines().nth(1), Some("deconv-s1,train,1,0,1.5,2,0.5,,"));
+
+    // Each choice draws another picture.
+    let mut pictures = std::collections::BTreeSet::from([picture]);
+    for choice in [
+        &["--y", "loss"][..],
+        &["--y", "error"],
+        &["--y", "top1"],
+        &["--y", "loss", "--log"],
+        &["--y", "loss", "--x", "seconds"],
+        &["--y", "loss", "--x", "epoch"],
+        &["--y", "loss", "--smooth", "2"],
+        &["--y", "loss", "--names", "one,two"],
+        &["--y", "loss", "--title", "a title"],
+    ] {
+        let output = decorr(&[&["compare", &a, &b, "--out", &svg_text][..], choice].concat());
+        stdout(&output);
+        let is_about_epochs = said(&output).contains("no epoch is over");
+        assert_eq!(is_about_epochs, choice.contains(&"epoch"), "{choice:?}");
+        let is_new = pictures.insert(std::fs::read_to_string(&svg).unwrap());
+        assert!(is_new, "{choice:?}");
+    }
+
+    let markdown = stdout(&decorr(&[
+        "compare",
+        &a,
+        &b,
+        "--markdown",
+        "--names",
+        "x,y",
+    ]));
+    let lines: Vec<&str> = markdown.lines().collect();
+    assert!(
+        lines[1].starts_with("|---|") && lines[3].starts_with("| y | deconv | 0.1 |"),
+        "{markdown}"
+    );
+    assert_eq!(lines[4], "");
+
+    let other = run("other", "data = \"cifar10\"\nloss = \"l2\"\n", &["0.5"]);
+    let notices = said(&decorr(&["compare", &a, &other]));
+    assert!(
+        notices.contains("different losses") && notices.contains("different data sets"),
+        "{notices}"
+    );
+}
+
+#[test]
+fn compare_says_what_is_wrong_with_its_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str| write_run(&dir.path().join(name), "", &["2.0", "1.0", "0.5"]);
+    let (a, b) = (run("a"), run("b"));
+    let log = dir.path().join("a/metrics.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+
+    // A line that is not whole is left out at the end, and named elsewhere.
+    std::fs::write(&log, &text[..text.len() - 10]).unwrap();
+    let output = stdout(&decorr(&["compare", &a, "--json"]));
+    let value: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert!(
+        value[0]["test_loss"].is_null() && value[0]["steps"] == 3,
+        "{value}"
+    );
+    std::fs::write(&log, text.replacen("\"loss\":1.0", "\"lo", 1)).unwrap();
+    refusal(&decorr(&["compare", &a]), &["metrics.jsonl", "line 2"]);
+    std::fs::write(&log, text).unwrap();
+
+    let empty = dir.path().to_str().unwrap();
+    refusal(
+        &decorr(&["compare", empty]),
+        &["is no run", "metrics.jsonl", "decorr train"],
+    );
+    let (_, missing) = path(&dir, "missing");
+    refusal(&decorr(&["compare", &missing]), &["missing"]);
+    refusal(
+        &decorr(&["compare", &a, &b, "--names", "one"]),
+        &["--names has 1 for 2 runs"],
+    );
+    for (option, name) in [("--out", "c.pdf"), ("--csv", "c.txt")] {
+        let (file, name) = path(&dir, name);
+        refusal(
+            &decorr(&["compare", &a, option, &name]),
+            &["let it end with"],
+        );
+        assert!(!file.exists());
+    }
+    std::fs::write(dir.path().join("b/config.toml"), "lr = ").unwrap();
+    refusal(&decorr(&["compare", &b]), &["config.toml"]);
+    std::fs::write(dir.path().join("b/config.toml"), "").unwrap();
+    std::fs::write(dir.path().join("b/run.json"), "{").unwrap();
+    refusal(&decorr(&["compare", &b]), &["run.json"]);
 }

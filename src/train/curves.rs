@@ -3,65 +3,73 @@
 use std::path::Path;
 
 use image::RgbImage;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 
+use super::axis::{clipped, number, ticks, unscaled};
 use super::config::TrainConfig;
-use super::metrics::{Record, Split};
+use super::curve_options::{CurveOptions, Line, YAxis};
+use super::lines::{Curve, Point, bounds};
+use super::metrics::Record;
 use crate::Result;
-use crate::drawing::{Area, Drawn, SERIES, draw_png};
+use crate::drawing::{Drawn, SERIES, draw_png, draw_svg};
 use crate::files::write_atomically;
 
+/// Of a drawing with two panels, and with one.
 const SIZE: (u32, u32) = (1200, 480);
+const ONE_PANEL: (u32, u32) = (760, 480);
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
 
-/// What curves are drawn over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Over {
-    /// Training steps
-    Steps,
-    /// Seconds since training began
-    Seconds,
-}
-
-impl Over {
-    fn of(self, record: &Record) -> f64 {
-        match self {
-            Self::Steps => record.step as f64,
-            Self::Seconds => record.seconds,
-        }
-    }
-
-    fn axis(self) -> &'static str {
-        match self {
-            Self::Steps => "step",
-            Self::Seconds => "seconds",
-        }
-    }
-}
-
-/// Draws both panels: training steps thin with their running mean bold, tests as dots. Several
-/// runs, each a name and its records, have a colour each.
+/// Draws the panels: training steps thin with their running mean bold, tests as dots. Several lines have a colour each.
+/// Lines of several runs are the mean of these with a band from the least to the greatest; tests have a bar for it. The file is
+/// SVG if its name ends with .svg, or PNG.
+///
+/// A run whose loss diverged does not widen the axis: its line ends at the border. Returns sentences about that, and about all
+/// that could not be drawn.
 ///
 /// Needs the feature `draw`.
 ///
 /// # Errors
 /// [`crate::Error::Io`] with the path.
-pub fn draw_curves(path: &Path, title: &str, runs: &[(&str, &[Record])], over: Over) -> Result<()> {
-    let canvas = RgbImage::from_pixel(SIZE.0, SIZE.1, image::Rgb([255; 3]));
-    let bytes = draw_png(canvas, |root| {
-        let inner = root.titled(title, ("sans-serif", 24))?;
-        let (left, right) = inner.split_horizontally(SIZE.0 / 2);
-        panel(&left, "loss", runs, over, |r| r.loss)?;
-        panel(&right, "top-1 accuracy", runs, over, |r| r.top1)
-    })?;
-    write_atomically(path, &bytes)
+pub fn draw_curves(path: &Path, lines: &[Line<'_>], options: &CurveOptions) -> Result<Vec<String>> {
+    let panels = match options.y {
+        Some(y) => vec![Panel::new(lines, options, y)],
+        None => [YAxis::Loss, YAxis::Top1]
+            .map(|y| Panel::new(lines, options, y))
+            .into(),
+    };
+    let size = if panels.len() == 1 { ONE_PANEL } else { SIZE };
+    let is_svg = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("svg"));
+    let bytes = if is_svg {
+        draw_svg(size, |root| draw_panels(root, &panels, options))?
+    } else {
+        let canvas = RgbImage::from_pixel(size.0, size.1, image::Rgb([255; 3]));
+        draw_png(canvas, |root| draw_panels(root, &panels, options))?
+    };
+    write_atomically(path, &bytes)?;
+    Ok(panels
+        .iter()
+        .flat_map(|panel| panel.notices(options))
+        .collect())
 }
 
 /// The curves of a run by `config`, titled by it.
 pub(super) fn draw_run(path: &Path, config: &TrainConfig, records: &[Record]) -> Result<()> {
-    draw_curves(path, &title(config), &[("", records)], Over::Steps)
+    let line = Line {
+        name: "",
+        runs: vec![records],
+        steps_per_epoch: None,
+    };
+    let options = CurveOptions {
+        title: title(config),
+        ..CurveOptions::default()
+    };
+    // That a loss was no number has been said.
+    draw_curves(path, &[line], &options).map(drop)
 }
 
 fn title(config: &TrainConfig) -> String {
@@ -84,103 +92,130 @@ fn title(config: &TrainConfig) -> String {
     )
 }
 
-/// Points of one run in one panel.
-struct Curve<'a> {
-    name: &'a str,
-    train: Vec<(f64, f64)>,
-    test: Vec<(f64, f64)>,
-    colours: [RGBColor; 2],
+/// What one panel shows.
+struct Panel<'a> {
+    y: YAxis,
+    curves: Vec<Curve<'a>>,
+    /// How far the x axis goes, from 0.
+    last: f64,
+    /// The ends of the y axis.
+    axis: [f64; 2],
 }
 
-impl<'a> Curve<'a> {
-    /// One for each run: the finite of `value` of its records.
-    fn all(
-        runs: &[(&'a str, &[Record])],
-        over: Over,
-        value: impl Fn(&Record) -> Option<f64>,
-    ) -> Vec<Self> {
-        let alone = runs.len() == 1;
-        let curve = |(&(name, records), &colour): (&(&'a str, &[Record]), &RGBColor)| {
-            let points = |split: Split| -> Vec<(f64, f64)> {
-                let of = records.iter().filter(|r| r.split == split);
-                of.filter_map(|r| Some((over.of(r), value(r).filter(|v| v.is_finite())?)))
-                    .collect()
-            };
-            Self {
-                name: if alone { "train (running mean)" } else { name },
-                train: points(Split::Train),
-                test: points(Split::Test),
-                colours: if alone { [TRAIN, TEST] } else { [colour; 2] },
-            }
-        };
-        runs.iter().zip(SERIES.iter().cycle()).map(curve).collect()
+impl<'a> Panel<'a> {
+    fn new(lines: &[Line<'a>], options: &CurveOptions, y: YAxis) -> Self {
+        let curves: Vec<_> = lines
+            .iter()
+            .map(|line| Curve::of(line, options, y))
+            .collect();
+        let (last, axis) = bounds(&curves, options.log);
+        Self {
+            y,
+            curves,
+            last,
+            axis,
+        }
+    }
+
+    fn notices(&self, options: &CurveOptions) -> Vec<String> {
+        let of = |curve: &Curve<'_>| curve.notices(options, self.y, self.axis);
+        self.curves.iter().flat_map(of).collect()
     }
 }
 
-/// How far curves go to the right, and their least and largest values; some range where there is none.
-fn bounds(curves: &[Curve<'_>]) -> (f64, [f64; 2]) {
-    let all = || curves.iter().flat_map(|c| c.train.iter().chain(&c.test));
-    let last = all().map(|p| p.0).fold(1.0, f64::max);
-    let low = all().map(|p| p.1).fold(f64::INFINITY, f64::min).min(1e9);
-    let high = all().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
-    let high = high.max(-1e9);
-    match low < high {
-        true => (last, [low, high]),
-        false => (last, [low.min(0.0), low.max(0.0) + 1.0]),
-    }
+fn draw_panels<B: DrawingBackend>(
+    root: &DrawingArea<B, Shift>,
+    panels: &[Panel<'_>],
+    options: &CurveOptions,
+) -> Drawn
+where
+    B::ErrorType: 'static,
+{
+    let inner = root.titled(&options.title, ("sans-serif", 24))?;
+    let areas = inner.split_evenly((1, panels.len()));
+    areas
+        .iter()
+        .zip(panels)
+        .try_for_each(|(area, panel)| draw_panel(area, panel, options))
 }
 
-fn panel(
-    area: &Area<'_>,
-    name: &str,
-    runs: &[(&str, &[Record])],
-    over: Over,
-    value: impl Fn(&Record) -> Option<f64>,
-) -> Drawn {
-    let alone = runs.len() == 1;
-    let curves = Curve::all(runs, over, value);
-    let (last, [low, high]) = bounds(&curves);
-    let room = (high - low) * 0.05;
+fn draw_panel<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    panel: &Panel<'_>,
+    options: &CurveOptions,
+) -> Drawn
+where
+    B::ErrorType: 'static,
+{
+    let &Panel { last, axis, .. } = panel;
+    let alone = matches!(&panel.curves[..], [only] if only.runs == 1);
+    let x = Axis::new([0.0, last], false);
+    let y = Axis::new(axis, options.log);
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..last, low - room..high + room)?;
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
-        .x_desc(over.axis())
-        .y_desc(name)
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_desc(options.x.name())
+        .y_desc(panel.y.name())
+        .x_label_formatter(&|x| number(*x))
+        .y_label_formatter(&|y| number(unscaled(*y, options.log)))
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(WHITE)
         .draw()?;
-    for curve in &curves {
-        let [train, test] = curve.colours;
-        let steps = curve.train.iter().copied();
-        chart.draw_series(LineSeries::new(
-            steps,
-            train.mix(if alone { 0.35 } else { 0.2 }),
-        ))?;
-        let mean = running_mean(&curve.train);
-        chart
-            .draw_series(LineSeries::new(mean, train.stroke_width(2)))?
-            .label(curve.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], train.stroke_width(2)));
-        if alone {
-            chart.draw_series(LineSeries::new(curve.test.iter().copied(), test.mix(0.6)))?;
+    let within = |v: f64| v.clamp(axis[0], axis[1]);
+    for (curve, &colour) in panel.curves.iter().zip(SERIES.iter().cycle()) {
+        let [train, test] = if alone { [TRAIN, TEST] } else { [colour; 2] };
+        let (name, of) = match (alone, curve.runs) {
+            (true, _) => ("train (running mean)", String::new()),
+            (false, 1) => (curve.name, String::new()),
+            (false, runs) => (curve.name, format!(" (mean of {runs}, band: min to max)")),
+        };
+        if curve.runs > 1 {
+            let upper = curve.train.iter().map(|p| (p.x, within(p.high)));
+            let lower = curve.train.iter().rev().map(|p| (p.x, within(p.low)));
+            let band: Vec<_> = upper.chain(lower).collect();
+            chart.draw_series([Polygon::new(band, train.mix(0.2))])?;
         }
-        let dots = curve.test.iter().map(|&p| Circle::new(p, 4, test.filled()));
+        for part in clipped(&curve.raw, axis) {
+            let pale = train.mix(if alone { 0.35 } else { 0.2 });
+            chart.draw_series(LineSeries::new(part, pale))?;
+        }
+        let mean: Vec<_> = curve.train.iter().map(middle).collect();
+        for part in clipped(&mean, axis) {
+            chart.draw_series(LineSeries::new(part, train.stroke_width(2)))?;
+        }
+        // For the legend, of lines that are not there too.
+        chart
+            .draw_series(std::iter::empty::<Circle<(f64, f64), i32>>())?
+            .label(format!("{name}{of}"))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], train.stroke_width(2)));
+        let tests: Vec<_> = curve.test.iter().map(middle).collect();
+        if alone {
+            for part in clipped(&tests, axis) {
+                chart.draw_series(LineSeries::new(part, test.mix(0.6)))?;
+            }
+        }
+        if curve.runs > 1 {
+            let bar = |p: &Point| {
+                PathElement::new([(p.x, within(p.low)), (p.x, within(p.high))], test.filled())
+            };
+            chart.draw_series(curve.test.iter().map(bar))?;
+        }
+        let inside = tests.iter().filter(|p| (axis[0]..=axis[1]).contains(&p.1));
+        let dots = inside.map(|&p| Circle::new(p, 4, test.filled()));
         let dots = chart.draw_series(dots)?;
         if alone {
             dots.label("test")
                 .legend(move |(x, y)| Circle::new((x + 9, y), 4, test.filled()));
         }
     }
-    let corner = if name == "loss" {
-        SeriesLabelPosition::UpperRight
-    } else {
-        SeriesLabelPosition::LowerRight
+    let corner = match panel.y {
+        YAxis::Loss | YAxis::Error => SeriesLabelPosition::UpperRight,
+        YAxis::Top1 => SeriesLabelPosition::LowerRight,
     };
     chart
         .configure_series_labels()
@@ -192,32 +227,64 @@ fn panel(
     Ok(())
 }
 
-/// Each point's mean with those before it: a tenth of all, at most ten.
-pub fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let window = (points.len() / 10).clamp(1, 10);
-    (0..points.len())
-        .map(|i| {
-            let last = &points[(i + 1).saturating_sub(window)..=i];
-            let sum: f64 = last.iter().map(|p| p.1).sum();
-            (points[i].0, sum / last.len() as f64)
-        })
-        .collect()
+/// An axis with numbers at places of our own.
+struct Axis {
+    ends: [f64; 2],
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    fn new(ends: [f64; 2], log: bool) -> Self {
+        let ticks = ticks(ends, log);
+        Self { ends, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let share = (value - self.ends[0]) / (self.ends[1] - self.ends[0]);
+        (f64::from(from) + share * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        match hint.weight().allow_light_points() {
+            true => Vec::new(),
+            false => self.ticks.clone(),
+        }
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.ends[0]..self.ends[1]
+    }
+}
+
+fn middle(point: &Point) -> (f64, f64) {
+    (point.x, point.mean)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::curve_options::XAxis;
+    use crate::train::metrics::Split;
 
-    #[test]
-    fn the_running_mean_is_over_a_tenth() {
-        let points: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i), f64::from(i))).collect();
-        let means = running_mean(&points);
-        assert_eq!((means[0].1, means[1].1, means[19].1), (0.0, 0.5, 18.5));
-        assert_eq!(running_mean(&points[..9]), points[..9]);
-        // Ten at most: 290 to 299.
-        let points: Vec<(f64, f64)> = (0..300).map(|i| (f64::from(i), f64::from(i))).collect();
-        assert_eq!(running_mean(&points)[299], (299.0, 294.5));
-        assert!(running_mean(&[]).is_empty());
+    /// Each a name and its records.
+    fn draw(path: &Path, runs: &[(&str, &[Record])], x: XAxis) {
+        let line = |&(name, records)| Line {
+            name,
+            runs: vec![records],
+            steps_per_epoch: None,
+        };
+        let lines: Vec<_> = runs.iter().map(line).collect();
+        let options = CurveOptions {
+            title: "a run".into(),
+            x,
+            ..CurveOptions::default()
+        };
+        draw_curves(path, &lines, &options).unwrap();
     }
 
     /// The left panel is of losses alone, the right one of accuracies.
@@ -237,7 +304,7 @@ mod tests {
                 seconds: 0.0,
             };
             let records: Vec<Record> = (1..30).map(record).collect();
-            draw_curves(&path, "a run", &[("a run", &records)], Over::Steps).unwrap();
+            draw(&path, &[("a run", &records)], XAxis::Step);
             let image = image::open(&path).unwrap().into_rgb8();
             let half =
                 |x| image::imageops::crop_imm(&image, x, 40, SIZE.0 / 2, SIZE.1 - 40).to_image();
@@ -263,14 +330,11 @@ mod tests {
             lr: None,
             seconds: (step * step) as f64,
         };
-        let (first, last) = (record(3), record(9));
-        assert_eq!([&first, &last].map(|r| Over::Steps.of(r)), [3.0, 9.0]);
-        assert_eq!([&first, &last].map(|r| Over::Seconds.of(r)), [9.0, 81.0]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("curves.png");
         let records: Vec<Record> = (1..30).map(record).collect();
-        let mut pictures = [Over::Steps, Over::Seconds].map(|over| {
-            draw_curves(&path, "a run", &[("a run", &records)], over).unwrap();
+        let mut pictures = [XAxis::Step, XAxis::Seconds].map(|x| {
+            draw(&path, &[("a run", &records)], x);
             image::open(&path).unwrap().into_rgb8()
         });
         // The left panel without its axis: only where the curve lies.
@@ -307,7 +371,7 @@ mod tests {
         let all = [0.2, 0.5, 0.8].map(records);
         for count in 2..=3 {
             let runs: Vec<_> = all[..count].iter().map(|r| ("run", &r[..])).collect();
-            draw_curves(&path, "runs", &runs, Over::Steps).unwrap();
+            draw(&path, &runs, XAxis::Step);
             let image = image::open(&path).unwrap().into_rgb8();
             for (i, &RGBColor(r, g, b)) in SERIES.iter().take(3).enumerate() {
                 let has = image.pixels().any(|p| p.0 == [r, g, b]);
@@ -337,7 +401,7 @@ mod tests {
         many.push(record(Split::Test, 49, None));
         let several: [(&str, &[Record]); 3] = [("a", &one), ("b", &many), ("c", &[])];
         for runs in [&[("a run", &one[..])][..], &several, &[("none", &[])], &[]] {
-            draw_curves(&path, "a run", runs, Over::Steps).unwrap();
+            draw(&path, runs, XAxis::Step);
             let image = image::open(&path).unwrap();
             assert_eq!((image.width(), image.height()), SIZE);
         }
@@ -351,26 +415,6 @@ mod tests {
         };
         assert_eq!(title(1), "first: cnn, norm deconv, lr 0.25");
         assert_eq!(title(8), "first: cnn, norm deconv, refresh 8, lr 0.25");
-    }
-
-    /// All that is drawn lies inside, tests among it.
-    #[test]
-    fn bounds_are_those_of_all_points() {
-        let curve = |train: &[(f64, f64)], test: &[(f64, f64)]| Curve {
-            name: "",
-            train: train.to_vec(),
-            test: test.to_vec(),
-            colours: [TRAIN, TEST],
-        };
-        let both = [
-            curve(&[(1.0, 4.0), (7.0, 3.0)], &[(7.0, 9.0)]),
-            curve(&[(2.0, 5.0)], &[(8.0, 1.0)]),
-        ];
-        assert_eq!(bounds(&both), (8.0, [1.0, 9.0]));
-        assert_eq!(bounds(&both[..1]), (7.0, [3.0, 9.0]));
-        assert_eq!(bounds(&[curve(&[(0.5, 2.0)], &[])]), (1.0, [0.0, 3.0]));
-        let (last, [low, high]) = bounds(&[]);
-        assert!(last == 1.0 && low < high && low.is_finite() && high.is_finite());
     }
 
     /// Losses fall and accuracies rise: the names of the curves stand where these are not.
@@ -390,7 +434,7 @@ mod tests {
             seconds: 0.0,
         };
         let records: Vec<Record> = (1..30).map(record).collect();
-        draw_curves(&path, "a run", &[("a run", &records)], Over::Steps).unwrap();
+        draw(&path, &[("a run", &records)], XAxis::Step);
         let image = image::open(&path).unwrap().into_rgb8();
         let has = |left: u32, top: u32| {
             let part = image::imageops::crop_imm(&image, left, top, SIZE.0 / 2, 100).to_image();

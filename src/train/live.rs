@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::config::TrainConfig;
-use super::curves::{Over, draw_curves};
+use super::curve_options::{CurveOptions, Line};
+use super::curves::draw_curves;
 use super::graphs::ImageInput;
 use super::interface::Interface;
 use super::metrics::{Record, Split};
@@ -154,8 +155,17 @@ impl Live {
             names.push(name);
             curves.push((norm, run.records(self.lr)));
         }
-        let curves: Vec<_> = curves.iter().map(|(n, r)| (*n, r.as_slice())).collect();
-        draw_curves(&dir.join("curves.png"), "training", &curves, Over::Steps)?;
+        let lines = curves.iter().map(|(name, records)| Line {
+            name,
+            runs: vec![records],
+            steps_per_epoch: None,
+        });
+        let lines: Vec<_> = lines.collect();
+        let options = CurveOptions {
+            title: "training".into(),
+            ..CurveOptions::default()
+        };
+        draw_curves(&dir.join("curves.png"), &lines, &options)?;
         names.push("curves.png".into());
         Ok(names)
     }

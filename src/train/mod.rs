@@ -1,7 +1,11 @@
 //! Training: configuration, the step's graph, the loop, and what is written.
 
+#[cfg(feature = "draw")]
+mod axis;
 pub mod checkpoint;
 mod config;
+#[cfg(feature = "draw")]
+mod curve_options;
 #[cfg(feature = "draw")]
 mod curves;
 mod evaluate;
@@ -12,6 +16,8 @@ mod foreign;
 mod graphs;
 mod init;
 mod interface;
+#[cfg(feature = "draw")]
+mod lines;
 #[cfg(feature = "draw")]
 mod live;
 mod metrics;
@@ -29,12 +35,16 @@ mod trainer;
 pub use crate::models::Norm;
 pub use config::TrainConfig;
 #[cfg(feature = "draw")]
-pub use curves::{Over, draw_curves, running_mean};
+pub use curve_options::{CurveOptions, Line, XAxis, YAxis};
+#[cfg(feature = "draw")]
+pub use curves::draw_curves;
 pub use evaluate::{Evaluation, evaluate_checkpoint};
 pub use export::export;
 pub use graphs::{
     ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
 };
+#[cfg(feature = "draw")]
+pub use lines::{running_mean, smoothing, steps_per_epoch};
 #[cfg(feature = "draw")]
 pub use live::{Live, LiveRun};
 pub use metrics::{Record, Split, read_metrics};

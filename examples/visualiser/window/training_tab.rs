@@ -255,7 +255,7 @@ impl TrainingTab {
                 let points: Vec<(f64, f64)> = points
                     .map(|(i, &loss)| (i as f64 + 1.0, f64::from(loss)))
                     .collect();
-                let points = running_mean(&points).into_iter().map(|(x, y)| [x, y]);
+                let points = running_mean(&points, None).into_iter().map(|(x, y)| [x, y]);
                 let name = run.norm.name();
                 let line = Line::new(name, points.collect::<PlotPoints<'_>>());
                 plot.line(line.color(line_colour(i)));
