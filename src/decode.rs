@@ -184,6 +184,33 @@ mod tests {
         assert!(!differ, "{found:?} at {x}, {y} in place of {wanted:?}");
     }
 
+    /// A chunk of a WebP file, which is filled up to an even length.
+    fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        let mut chunk = [&name[..], &(data.len() as u32).to_le_bytes(), data].concat();
+        chunk.resize(chunk.len().next_multiple_of(2), 0);
+        chunk
+    }
+
+    #[test]
+    fn a_webp_is_turned_as_its_exif_says() {
+        let wide = RgbImage::from_fn(5, 3, |x, _| Rgb([if x == 0 { 200 } else { 10 }; 3]));
+        let plain = encoded(wide, ImageFormat::WebP);
+        // Orientation 6: its first column is to be the first row.
+        let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        for prefix in [&b""[..], b"Exif\0\0"] {
+            // Flag of Exif, and sizes less one.
+            let canvas = [8, 0, 0, 0, 4, 0, 0, 2, 0, 0];
+            let exif = chunk(b"EXIF", &[prefix, tiff].concat());
+            let chunks = [&chunk(b"VP8X", &canvas)[..], &plain[12..], &exif].concat();
+            let file = chunk(b"RIFF", &[&b"WEBP"[..], &chunks].concat());
+            let image = decoded(&file).unwrap();
+            assert_eq!(image.dimensions(), (3, 5), "{prefix:?}");
+            near(&image, 2, 0, [200; 3]);
+            near(&image, 2, 4, [10; 3]);
+        }
+        assert_eq!(decoded(&plain).unwrap().dimensions(), (5, 3));
+    }
+
     #[test]
     fn all_kinds_become_rgb() {
         let grey = GrayImage::from_pixel(9, 5, Luma([77]));

@@ -791,6 +791,31 @@ fn first_weights_and_widths() {
         }
         assert!(convolutions >= 8, "{name}: {convolutions}");
     }
+    // PyTorch's own in the other forms: uniform, biases too.
+    for (name, side) in [
+        ("vgg11", 32),
+        ("resnet18", 32),
+        ("densenet121", 32),
+        ("cnn", 28),
+    ] {
+        let mut model = Model::new(name, Norm::None, 10).unwrap();
+        let channels = if side == 28 { 1 } else { 3 };
+        model.form = (side == 32).then_some(Form::Cifar);
+        model.width = 0.25;
+        let graph = step_graph(&model, [2, channels, side, side], Mode::Train);
+        let list = graph.list();
+        let mut learned = 0;
+        for (name, &id) in list.states() {
+            let Kind::State(state) = &list.node(id).kind else {
+                panic!("{name} is no state");
+            };
+            let is_layer = name.ends_with(".weight") || name.ends_with(".bias");
+            learned += usize::from(is_layer);
+            let is_own = !matches!(state.init, Init::Normal(_) | Init::Constant(_));
+            assert!(!is_layer || is_own, "{name}: {:?}", state.init);
+        }
+        assert!(learned >= 8, "{name}: {learned}");
+    }
     for (width, channels) in [(0.22, 16), (0.18, 8), (0.2, 16), (1.3, 80), (0.01, 8)] {
         let mut model = Model::new("vgg11", Norm::None, 10).unwrap();
         (model.form, model.width) = (Some(Form::Cifar), width);

@@ -325,6 +325,15 @@ fn step_inputs(network: &str, batch_size: usize) -> Result<Vec<(String, Vec<f32>
 mod tests {
     use super::*;
 
+    #[test]
+    fn steps_are_compared_with_those_of_batch_norm() {
+        let against = |norm| step("mlp", 4, norm, None).unwrap().compared_with;
+        let batch = step("mlp", 4, Norm::Batch, None).unwrap().name;
+        assert_eq!(against(Norm::Batch), None);
+        assert_eq!(against(Norm::Deconv), Some(batch.clone()));
+        assert_eq!(against(Norm::None), Some(batch));
+    }
+
     /// D is computed in the first step of a cycle alone; the others take what it keeps.
     #[test]
     fn a_cycle_refreshes_in_its_first_step() {

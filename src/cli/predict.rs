@@ -53,7 +53,8 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     if args.top == Some(0) {
         return Err(Error::Config("--top must be at least 1".into()));
     }
-    let files = files_of(&args.images)?;
+    let (files, others) = files_of(&args.images)?;
+    others.iter().for_each(note);
     let gpu = args.adapter.open_to_run()?;
     let options = TrainOptions {
         data: args.data,
@@ -108,19 +109,42 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
     Ok(())
 }
 
-/// The pictures that `paths` name, those in folders among them.
-fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// The pictures that `paths` name, those in folders among them; what is said of other files there.
+fn files_of(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let (mut files, mut notices): (Vec<PathBuf>, Vec<String>) = (Vec::new(), Vec::new());
     for path in paths {
         if path.is_dir() {
             let (pictures, others) = pictures_below(path)?;
             files.extend(pictures);
-            others.iter().for_each(note);
+            notices.extend(others);
         } else {
             // A name that is mistyped is no bad picture.
             fs::metadata(path).map_err(|e| Error::io(path, e))?;
             files.push(path.clone());
         }
     }
-    Ok(files)
+    Ok((files, notices))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_folders_that_are_no_pictures_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["b.png", "a.JPG", "notes.txt", "table.csv"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let (files, notices) = files_of(&[root.to_path_buf(), root.join("notes.txt")]).unwrap();
+        let wanted = ["a.JPG", "b.png", "notes.txt"].map(|name| root.join(name));
+        assert_eq!(files, wanted);
+        let [said] = &notices[..] else {
+            panic!("{notices:?}");
+        };
+        assert!(said.contains("2 files are passed over"), "{said}");
+        let error = files_of(&[root.join("none.png")]).unwrap_err();
+        assert!(error.to_string().contains("none.png"), "{error}");
+    }
 }

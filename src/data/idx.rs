@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_label_is_the_last_class() {
+        assert!(open(&images(2), &labels(&[0, 9])).is_ok());
+        let text = message(open(&images(2), &labels(&[0, 10])));
+        assert!(
+            text.contains("label 10 at byte 9 is not below 10"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn truncated_file_names_the_byte() {
         let file = images(4);
         for cut in [0, 3, 9, 15, 17, file.len() - 1] {

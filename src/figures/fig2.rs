@@ -241,6 +241,15 @@ fn pooled(a: Pool, b: &Pool) -> Result<Pool> {
     })
 }
 
+/// What stands at the maps of the channels of a block; nothing where there is no room.
+fn names_of_channels(block: usize, is_of_layer: bool) -> Vec<String> {
+    match block {
+        3 if !is_of_layer => ["red", "green", "blue"].map(String::from).into(),
+        2..=16 => (1..=block).map(|c| c.to_string()).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// `number` is that of the convolution, if it is of a layer.
 fn page(
     store: &Store,
@@ -250,13 +259,9 @@ fn page(
     options: &Fig2Options,
     number: Option<usize>,
 ) -> Result<(Vec<NamedPicture>, Vec<u8>)> {
-    let (block, features) = (report.block, report.features);
-    let labels: Vec<String> = match (block, number) {
-        (1, _) => Vec::new(),
-        (3, None) => ["red", "green", "blue"].map(String::from).into(),
-        (2..=16, _) => (1..=block).map(|c| c.to_string()).collect(),
-        _ => Vec::new(),
-    };
+    let features = report.features;
+    let block = report.block;
+    let labels = names_of_channels(block, number.is_some());
     let mut files = Vec::new();
     let mut maps = Vec::new();
     for name in MAPS {
@@ -352,6 +357,21 @@ impl Fig2 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn channels_are_named_by_colour_or_counted_from_1() {
+        let names = |block, is_of_layer| names_of_channels(block, is_of_layer).join(" ");
+        assert_eq!(names(3, false), "red green blue");
+        assert_eq!(
+            (names(3, true), names(4, true)),
+            ("1 2 3".into(), "1 2 3 4".into())
+        );
+        assert!(names(16, true).ends_with(" 15 16"));
+        assert_eq!(
+            [names(1, true), names(1, false), names(17, true)],
+            ["", "", ""]
+        );
+    }
 
     #[test]
     fn the_caption_says_what_the_maps_are_of() {

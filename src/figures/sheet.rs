@@ -441,7 +441,11 @@ mod tests {
             image::load_from_memory(&page).unwrap().width()
         });
         assert!(both >= alone + panel.width());
+        let noted = Panel::new("", title, narrow());
+        assert!(noted.width() >= text_width(title, NOTE_POINTS));
+        assert_eq!(Panel::new("", "", narrow()).width(), 9);
     }
+
     #[test]
     fn numbers_on_scales_are_short() {
         for (value, wanted) in [

@@ -209,22 +209,40 @@ impl LiveRun {
 
     /// Its losses as a run's log has them, but without times.
     fn records(&self, lr: f32) -> Vec<Record> {
-        let steps = self.losses.iter().zip(&self.top1).zip(1..);
-        let record = |((&loss, &top1), step): ((&f32, &f32), u64)| Record {
-            split: Split::Train,
-            step,
-            epoch: 0,
-            loss: loss.is_finite().then_some(f64::from(loss)),
-            top1: Some(f64::from(top1)),
-            top5: None,
-            lr: Some(lr),
-            seconds: 0.0,
-        };
-        steps.map(record).collect()
+        records(&self.losses, &self.top1, lr)
     }
 
     /// As [`LiveRun::store`], to compile programs for.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+}
+
+/// Of steps from the first on, whose losses and shares of hits these are.
+fn records(losses: &[f32], top1: &[f32], lr: f32) -> Vec<Record> {
+    let steps = losses.iter().zip(top1).zip(1..);
+    let record = |((&loss, &top1), step): ((&f32, &f32), u64)| Record {
+        split: Split::Train,
+        step,
+        epoch: 0,
+        loss: loss.is_finite().then_some(f64::from(loss)),
+        top1: Some(f64::from(top1)),
+        top5: None,
+        lr: Some(lr),
+        seconds: 0.0,
+    };
+    steps.map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_from_1() {
+        let all = records(&[2.5, f32::NAN], &[0.25, 0.5], 0.125);
+        let of = |r: &Record| (r.step, r.loss, r.top1, r.lr);
+        assert_eq!(of(&all[0]), (1, Some(2.5), Some(0.25), Some(0.125)));
+        assert_eq!(of(&all[1]), (2, None, Some(0.5), Some(0.125)));
     }
 }

@@ -292,10 +292,7 @@ impl ImageTab {
         ui.horizontal(|ui| {
             if ui
                 .button("Open…")
-                .on_hover_text(format!(
-                    "{}, or drop a file",
-                    ui.ctx().format_shortcut(&OPEN)
-                ))
+                .on_hover_text(open_hint(ui.ctx()))
                 .clicked()
             {
                 self.ask_for_image();
@@ -494,6 +491,11 @@ fn histogram(ui: &mut egui::Ui, numbers: &Numbers) {
             }
         }
     });
+}
+
+/// How an image is opened without the button.
+pub(super) fn open_hint(ctx: &egui::Context) -> String {
+    format!("{}, or drop a file", ctx.format_shortcut(&OPEN))
 }
 
 #[cfg(test)]

@@ -216,10 +216,7 @@ impl eframe::App for App {
             Tab::Image => self.image.ui(ui, &mut self.painter),
             Tab::Training => self.training.ui(ui, &mut self.painter),
         }
-        let title = match self.tab {
-            Tab::Image => self.image.title(),
-            Tab::Training => self.training.title(),
-        };
+        let title = title_of(self.tab, &self.image, &self.training);
         if title != self.title {
             ctx.send_viewport_cmd(egui::ViewportCommand::Title(title.clone()));
             self.title = title;
@@ -227,9 +224,30 @@ impl eframe::App for App {
     }
 }
 
+/// Of the window while `tab` is shown.
+fn title_of(tab: Tab, image: &ImageTab, training: &TrainingTab) -> String {
+    match tab {
+        Tab::Image => image.title(),
+        Tab::Training => training.title(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_title_and_the_hints_are_those_of_what_is_shown() {
+        let gpu = Gpu::open(&decorr::gpu::AdapterChoice::default()).unwrap();
+        let image = ImageTab::new(Arc::clone(&gpu), Opened::read(None).unwrap());
+        let training = TrainingTab::new(gpu);
+        let title = |tab| title_of(tab, &image, &training);
+        assert_eq!(title(Tab::Image), image.title());
+        assert_eq!(title(Tab::Training), training.title());
+        assert_ne!(image.title(), training.title());
+        let hint = image_tab::open_hint(&egui::Context::default());
+        assert!(hint.contains("+O,"), "{hint}");
+    }
 
     /// The frame between says that files are being written.
     #[test]
