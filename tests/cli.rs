@@ -1380,7 +1380,7 @@ fn a_sweep_runs_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("sweep");
     let sweep = |more: &[&str], steps: &str| {
-        let mut args = vec!["sweep", "--vary", "lr=0.1,1e6", "--vary", "seed=1,2"];
+        let mut args = vec!["sweep", "--vary", "lr=0.001,1e6", "--vary", "seed=1,2"];
         args.extend(more);
         args.extend(["--out", out.to_str().unwrap(), "--", "--model", "linear"]);
         args.extend(["--norm", "none", "--loss", "l2", "--train-images", "64"]);
@@ -1390,7 +1390,7 @@ fn a_sweep_runs_what_is_missing() {
     };
     let said = stdout(&sweep(&[], "20"));
     for line in [
-        "lr-0.1_seed-1: 20 steps, test loss ",
+        "lr-0.001_seed-1: 20 steps, test loss ",
         "lr-1e6_seed-2: diverged: the loss of step ",
     ] {
         assert!(said.contains(line), "{said}");
@@ -1399,7 +1399,7 @@ fn a_sweep_runs_what_is_missing() {
     let rows: Vec<&str> = table.lines().collect();
     assert_eq!(rows.len(), 5, "{table}");
     assert!(
-        rows[2].starts_with("lr-0.1_seed-2,0.1,2,done,20,"),
+        rows[2].starts_with("lr-0.001_seed-2,0.001,2,done,20,"),
         "{table}"
     );
     assert!(
@@ -1414,11 +1414,11 @@ fn a_sweep_runs_what_is_missing() {
         file.modified().unwrap()
     };
     let before = (
-        model("lr-0.1_seed-1"),
-        written("lr-0.1_seed-2"),
+        model("lr-0.001_seed-1"),
+        written("lr-0.001_seed-2"),
         written("lr-1e6_seed-1"),
     );
-    fs::remove_dir_all(out.join("lr-0.1_seed-1")).unwrap();
+    fs::remove_dir_all(out.join("lr-0.001_seed-1")).unwrap();
     stdout(&sweep(&[], "20"));
     assert_eq!(
         fs::read_to_string(out.join("sweep.csv"))
@@ -1428,15 +1428,15 @@ fn a_sweep_runs_what_is_missing() {
         5
     );
     let after = (
-        model("lr-0.1_seed-1"),
-        written("lr-0.1_seed-2"),
+        model("lr-0.001_seed-1"),
+        written("lr-0.001_seed-2"),
         written("lr-1e6_seed-1"),
     );
     assert!(before == after, "a run was repeated, or has other bits");
 
     refusal(
         &sweep(&[], "19"),
-        &["lr-0.1_seed-1", "differs in stop-after"],
+        &["lr-0.001_seed-1", "differs in stop-after"],
     );
     refusal(&sweep(&["--vary", "nrom=batch"], "20"), &["nrom"]);
     let twice = decorr(&["sweep", "--vary", "lr=1", "--", "--out", "there"]);

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Deserialize;
+
 use super::config::TrainConfig;
 use super::options::TrainOptions;
 use super::resume::Saved;
@@ -69,6 +71,12 @@ pub fn combinations(base: &TrainOptions, vary: &[Vary], out: &Path) -> Result<Ve
         if let Some((i, value)) = (1..).zip(values).find(|(i, v)| values[*i..].contains(v)) {
             let message = format!("{name} has the value {value} twice, the first as number {i}");
             return Err(Error::Config(message));
+        }
+        for value in values {
+            let alone = toml::Table::from_iter([(name.clone(), value_of(value))]);
+            let fail = |e: toml::de::Error| format!("{name}={value}: {}", e.message());
+            let read = TrainOptions::deserialize(alone).map_err(fail);
+            read.map_err(Error::Config)?;
         }
         if all.len().saturating_mul(values.len()) > MOST {
             return Err(Error::Config(format!("these are more than {MOST} runs")));
@@ -277,7 +285,7 @@ mod tests {
         for (texts, wanted) in [
             (&["nrom=batch"][..], "nrom"),
             (&["norm=bath"], "bath"),
-            (&["lr=fast"], "lr"),
+            (&["lr=fast"], "lr=fast: invalid type"),
             (&["lr=0.1,-1"], "lr--1: `lr` -1 is not a positive number"),
             (&["lr=0.1,0.2", "lr=0.3"], "lr varies twice"),
             (
