@@ -1545,3 +1545,73 @@ fn compare_says_what_is_wrong_with_its_input() {
     std::fs::write(dir.path().join("b/run.json"), "{").unwrap();
     refusal(&decorr(&["compare", &b]), &["run.json"]);
 }
+
+/// Runs are made once, those that diverge are told of, and a folder of other options is refused.
+#[test]
+fn a_sweep_runs_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("sweep");
+    let sweep = |more: &[&str], steps: &str| {
+        let mut args = vec!["sweep", "--vary", "lr=0.001,1e6", "--vary", "seed=1,2"];
+        args.extend(more);
+        args.extend(["--out", out.to_str().unwrap(), "--", "--model", "linear"]);
+        args.extend(["--norm", "none", "--loss", "l2", "--train-images", "64"]);
+        args.extend(["--test-images", "16", "--batch-size", "16", "--epochs", "8"]);
+        args.extend(["--schedule", "cosine", "--stop-after", steps]);
+        decorr(&args)
+    };
+    let said = stdout(&sweep(&[], "20"));
+    for line in [
+        "lr-0.001_seed-1: 20 steps, test loss ",
+        "lr-1e6_seed-2: diverged: the loss of step ",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let table = std::fs::read_to_string(out.join("sweep.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 5, "{table}");
+    assert!(
+        rows[2].starts_with("lr-0.001_seed-2,0.001,2,done,20,"),
+        "{table}"
+    );
+    assert!(
+        rows[3].starts_with("lr-1e6_seed-1,1e6,1,diverged,"),
+        "{table}"
+    );
+
+    // Again: nothing is run but what is missing.
+    let model = |run: &str| std::fs::read(out.join(run).join("model.safetensors")).unwrap();
+    let written = |run: &str| {
+        let file = std::fs::metadata(out.join(run).join("run.json")).unwrap();
+        file.modified().unwrap()
+    };
+    let before = (
+        model("lr-0.001_seed-1"),
+        written("lr-0.001_seed-2"),
+        written("lr-1e6_seed-1"),
+    );
+    std::fs::remove_dir_all(out.join("lr-0.001_seed-1")).unwrap();
+    stdout(&sweep(&[], "20"));
+    assert_eq!(
+        std::fs::read_to_string(out.join("sweep.csv"))
+            .unwrap()
+            .lines()
+            .count(),
+        5
+    );
+    let after = (
+        model("lr-0.001_seed-1"),
+        written("lr-0.001_seed-2"),
+        written("lr-1e6_seed-1"),
+    );
+    assert!(before == after, "a run was repeated, or has other bits");
+
+    refusal(
+        &sweep(&[], "19"),
+        &["lr-0.001_seed-1", "differs in stop-after"],
+    );
+    refusal(&sweep(&["--vary", "nrom=batch"], "20"), &["nrom"]);
+    let twice = decorr(&["sweep", "--vary", "lr=1", "--", "--out", "there"]);
+    refusal(&twice, &["--out"]);
+    refusal(&decorr(&["sweep", "--vary", "lr"]), &["NAME=VALUE,VALUE"]);
+}

@@ -13,6 +13,7 @@ mod models;
 mod predict;
 mod profile;
 mod step;
+mod sweep;
 mod times;
 mod train;
 mod tune;
@@ -44,6 +45,11 @@ pub(crate) struct Cli {
 enum Command {
     /// Train a network and write checkpoint, metrics and curves.
     Train(Box<train::TrainArgs>),
+    /// Train several networks: every combination of values of some options.
+    ///
+    /// Each run is one of `decorr train` with a folder of its own. Finished runs are not run again, interrupted ones go on.
+    #[command(after_long_help = sweep::EXAMPLES)]
+    Sweep(sweep::SweepArgs),
     /// Print loss and accuracy of a checkpoint on test images.
     Eval(Box<eval::EvalArgs>),
     /// Say what is on pictures: the most probable classes of each.
@@ -179,6 +185,7 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(*args),
         Command::Predict(args) => predict::run(*args),
         Command::Export(args) => export::run(&args),

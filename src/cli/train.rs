@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use decorr::gpu::Gpu;
 use decorr::graph::op::Variants;
 use decorr::train::{Event, Outcome, Progress, Saved, Start, TrainConfig, TrainOptions, train};
 use decorr::{Error, Result, data};
@@ -43,23 +44,15 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         adapter,
     } = args;
     let options = with_file(options, config.as_deref())?;
-    let (mut options, start) = match (resume, force) {
+    let (options, start) = match (resume, force) {
         (true, _) => resumed(options)?,
         (false, true) => (options, Start::Over),
         (false, false) => (options, Start::New),
     };
-    // These are known only once the adapter is.
-    let measured = options.kernels.take_if(|kernels| kernels == "measured");
-    let mut config = TrainConfig::resolve(options)?;
+    // What is wrong with them is said before an adapter is looked for.
+    TrainConfig::resolve(without_measured(options.clone()).0)?;
     let gpu = adapter.open_to_run()?;
-    let variants = match (measured, config.kernels) {
-        (Some(_), _) => Some(Variants::Tiled(tune::measured(&gpu)?)),
-        (None, None) => tune.variants(&gpu)?,
-        (None, Some(_)) => None,
-    };
-    if let Some(variants) = variants {
-        config.set_kernels(variants);
-    }
+    let config = on_adapter(options, &gpu, &tune)?;
     let software = gpu.is_software().then(|| gpu.name());
     let whole = data::whole_set(&config.data);
     before(software, &config, whole.as_deref())
@@ -76,6 +69,31 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     after(&config, &outcome, latest).iter().for_each(note);
     report(&config, &outcome?);
     Ok(())
+}
+
+/// `options` resolved, with the kernels that `gpu` takes if they do not name others.
+pub(super) fn on_adapter(
+    options: TrainOptions,
+    gpu: &Arc<Gpu>,
+    tune: &TuneChoice,
+) -> Result<TrainConfig> {
+    let (options, measured) = without_measured(options);
+    let mut config = TrainConfig::resolve(options)?;
+    let variants = match (measured, config.kernels) {
+        (true, _) => Some(Variants::Tiled(tune::measured(gpu)?)),
+        (false, None) => tune.variants(gpu)?,
+        (false, Some(_)) => None,
+    };
+    if let Some(variants) = variants {
+        config.set_kernels(variants);
+    }
+    Ok(config)
+}
+
+/// Kernels that are to be measured are known only once the adapter is; whether they are.
+fn without_measured(mut options: TrainOptions) -> (TrainOptions, bool) {
+    let measured = options.kernels.take_if(|kernels| kernels == "measured");
+    (options, measured.is_some())
 }
 
 /// `options` over those of the file of --config.
@@ -273,7 +291,7 @@ fn is_logged(p: &Progress, log_every: u64) -> bool {
 
 /// True after the first Ctrl-C, SIGTERM or SIGHUP (batch systems, `docker stop`, a closed terminal); the second one ends
 /// the program at once.
-fn stop_on_signal() -> Arc<AtomicBool> {
+pub(super) fn stop_on_signal() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let handler = move || {
@@ -290,7 +308,7 @@ fn stop_on_signal() -> Arc<AtomicBool> {
     stop
 }
 
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let seconds = seconds.clamp(0.0, 1e7) as u64;
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -29,6 +29,7 @@ mod resume;
 mod run;
 mod run_info;
 mod stepper;
+mod sweep;
 mod trained;
 mod trainer;
 
@@ -58,5 +59,6 @@ pub use resume::Saved;
 pub use run::{Event, Outcome, Progress, Start, train};
 pub use run_info::RunInfo;
 pub use stepper::StepResult;
+pub use sweep::{Ended, Planned, Vary, combinations, run_all};
 pub use trained::Trained;
 pub use trainer::{Trainer, TrainerOptions};

@@ -159,7 +159,7 @@ pub fn train(
     };
     let device_bytes = allocated.unwrap_or(planned);
     let before = saved.as_ref().map(|_| config.out.as_path());
-    let run = Run {
+    let mut run = Run {
         info: RunInfo::begin(gpu, trainer.store(), &set, device_bytes, before),
         best: best_of(&records).filter(|_| config.out.join(BEST).is_file()),
         metrics: MetricsWriter::over(&config.out.join(METRICS), &records)?,
@@ -180,7 +180,14 @@ pub fn train(
     };
     write_config(config, saved.as_deref(), &mut tell)?;
     run.info.write(&config.out)?;
-    run.go_on(stop, &mut tell)
+    let result = run.go_on(stop, &mut tell);
+    if let Err(Error::Diverged(why)) = &result {
+        run.info.diverged = Some(why.clone());
+        run.info.end(run.done, run.train_seconds, false);
+        // Failing to write it is not the error to report.
+        let _ = run.info.write(&config.out);
+    }
+    result
 }
 
 /// The images, with the classes in the order of the run that was saved. Says what is missing.
@@ -341,7 +348,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// All steps that are left, with what is due in between, until `stop`.
-    fn go_on(mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
+    fn go_on(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let mut clock = Instant::now();
         while self.trainer.steps() < self.total_steps && !stop.load(Ordering::Relaxed) {
             let skipped = &mut self.skipped;
@@ -508,7 +515,7 @@ impl Run<'_> {
         Ok(evaluation)
     }
 
-    fn finish(mut self, clock: &Instant, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
+    fn finish(&mut self, clock: &Instant, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let interrupted = self.done < self.total_steps;
         if interrupted {
             self.train_seconds += clock.elapsed().as_secs_f64();
@@ -528,7 +535,7 @@ impl Run<'_> {
             seconds: self.train_seconds,
             interrupted,
             skipped: self.skipped,
-            checkpoint: self.checkpoint,
+            checkpoint: self.checkpoint.clone(),
         })
     }
 }

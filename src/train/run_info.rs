@@ -57,6 +57,9 @@ pub struct RunInfo {
     pub steps_per_second: Option<f64>,
     /// Whether it came to its last step.
     pub finished: bool,
+    /// Why it stopped, if its loss or weights were no numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diverged: Option<String>,
 }
 
 impl RunInfo {
@@ -99,6 +102,7 @@ impl RunInfo {
             steps: 0,
             steps_per_second: None,
             finished: false,
+            diverged: None,
         }
     }
 

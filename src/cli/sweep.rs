@@ -1,0 +1,262 @@
+//! `decorr sweep`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, Command, FromArgMatches};
+use decorr::files::write_atomically;
+use decorr::train::{
+    Ended, Event, Planned, Record, Split, TrainOptions, Vary, combinations, read_metrics, run_all,
+};
+use decorr::{Error, Result};
+
+use super::train::{duration, on_adapter, stop_on_signal};
+use super::{AdapterArgs, TuneChoice, note, print};
+
+#[derive(Debug, Args)]
+pub(super) struct SweepArgs {
+    /// An option of `decorr train` and the values that it takes in turn. Repeated, every combination is run
+    #[arg(long, required = true, value_name = "NAME=VALUE,VALUE,...")]
+    vary: Vec<Vary>,
+    /// Folder for the runs, one folder each, and for sweep.csv
+    #[arg(long, value_name = "DIR", default_value = "runs/sweep")]
+    out: PathBuf,
+    #[command(flatten)]
+    tune: TuneChoice,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Options of `decorr train` that all runs have
+    #[arg(last = true, value_name = "TRAIN OPTIONS", allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Three seeds of two norms, and their curves:
+
+    decorr sweep --vary norm=batch,deconv --vary seed=1,2,3 --out runs/norms -- --model vgg11 --data cifar10
+    decorr compare runs/norms/*/ --out norms.png
+
+Runs that are finished are not run again, and one that was interrupted goes on: give the same command again.";
+
+pub(super) fn run(args: &SweepArgs) -> Result<()> {
+    let base = train_options(&args.options)?;
+    if base.out.is_some() {
+        let message = "the runs' folders are in the --out before `--`: leave out the one after it";
+        return Err(Error::Config(message.into()));
+    }
+    let runs = combinations(&base, &args.vary, &args.out)?;
+    let gpu = args.adapter.open_to_run()?;
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    let stop = stop_on_signal();
+    let mut progress = Sums::new(runs.len());
+    let resolve = |options| on_adapter(options, &gpu, &args.tune);
+    let all = run_all(&gpu, &runs, resolve, &stop, |i, event| {
+        if let Some(line) = progress.line(i, &runs[i].name, &event) {
+            note(line);
+        }
+    })?;
+    let mut rows = Vec::new();
+    for (run, ended) in runs.iter().zip(&all) {
+        let records = match &run.options.out {
+            Some(out) => read_metrics(&out.join("metrics.jsonl")).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        print(said(&run.name, ended, &records));
+        rows.push((run, ended, records));
+    }
+    let file = args.out.join("sweep.csv");
+    write_atomically(&file, csv(&args.vary, &rows).as_bytes())?;
+    print(format_args!("wrote {}", file.display()));
+    let open = all.iter().filter(|e| matches!(e, Ended::Open)).count();
+    if open > 0 {
+        note(format_args!(
+            "{open} of {} runs are open: the same command goes on",
+            all.len()
+        ));
+    }
+    match all.iter().filter(|e| matches!(e, Ended::Failed(_))).count() {
+        0 => Ok(()),
+        failed => Err(Error::Config(format!(
+            "{failed} of {} runs could not run, for the reasons above",
+            all.len()
+        ))),
+    }
+}
+
+/// What stands after `--`.
+fn train_options(args: &[String]) -> Result<TrainOptions> {
+    let command = TrainOptions::augment_args(Command::new("train").no_binary_name(true));
+    let command = command.disable_help_flag(true);
+    let found = command.try_get_matches_from(args);
+    let found = found.and_then(|matches| TrainOptions::from_arg_matches(&matches));
+    found.map_err(|e| Error::Config(format!("after `--`: {}", e.to_string().trim())))
+}
+
+/// What was done of all runs, for the time that is left.
+struct Sums {
+    runs: usize,
+    /// The run that is told of, when it began, and the seconds of those before it that ran.
+    now: Option<(usize, Instant)>,
+    seconds: Vec<f64>,
+}
+
+impl Sums {
+    fn new(runs: usize) -> Self {
+        Self {
+            runs,
+            now: None,
+            seconds: Vec::new(),
+        }
+    }
+
+    /// What is said of an event of run `i`: its beginning, its evaluations and its notices.
+    fn line(&mut self, i: usize, name: &str, event: &Event<'_>) -> Option<String> {
+        let place = format!("[{}/{}] {name}", i + 1, self.runs);
+        if self.now.is_none_or(|(of, _)| of != i) {
+            if let Some((_, begun)) = self.now.replace((i, Instant::now())) {
+                self.seconds.push(begun.elapsed().as_secs_f64());
+            }
+            note(format_args!("{place}: begins"));
+        }
+        match event {
+            Event::Notice(text) => Some(format!("{place}: {text}")),
+            Event::Test(step, test) => Some(format!("{place}: step {step}: test {test}")),
+            Event::Step(p) if p.step == p.total_steps || p.step.is_multiple_of(100) => {
+                let left = time_left(&self.seconds, self.runs - i - 1, p.seconds_left);
+                let left = left.map_or("?".into(), duration);
+                Some(format!(
+                    "{place}: {}/{} loss {:.4}, {left} left for all",
+                    p.step, p.total_steps, p.loss
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Seconds of the run that runs, and of those after it by the mean of those before it; unknown in the first run.
+fn time_left(before: &[f64], after: usize, of_this: f64) -> Option<f64> {
+    let mean = before.iter().sum::<f64>() / before.len() as f64;
+    match (after, before.is_empty()) {
+        (0, _) => Some(of_this),
+        (_, true) => None,
+        (after, false) => Some(of_this + after as f64 * mean),
+    }
+}
+
+fn last(records: &[Record], split: Split) -> Option<&Record> {
+    records.iter().rfind(|r| r.split == split)
+}
+
+/// A line for a run.
+fn said(name: &str, ended: &Ended, records: &[Record]) -> String {
+    match ended {
+        Ended::Done(info) => {
+            let test = last(records, Split::Test);
+            let number = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.4}"));
+            let (loss, top1) = (test.and_then(|r| r.loss), test.and_then(|r| r.top1));
+            format!(
+                "{name}: {} steps, test loss {}, top1 {}",
+                info.steps,
+                number(loss),
+                number(top1)
+            )
+        }
+        Ended::Diverged(why) => format!("{name}: diverged: {why}"),
+        Ended::Failed(why) => format!("{name}: could not run: {why}"),
+        Ended::Open => format!("{name}: not finished"),
+    }
+}
+
+/// sweep.csv: a row for each run.
+fn csv(vary: &[Vary], rows: &[(&Planned, &Ended, Vec<Record>)]) -> String {
+    let names = vary.iter().map(|v| v.name.as_str());
+    let columns = ["run"].into_iter().chain(names).chain([
+        "state",
+        "steps",
+        "train_loss",
+        "test_loss",
+        "test_top1",
+        "steps_per_second",
+    ]);
+    let mut text = columns.collect::<Vec<_>>().join(",") + "\n";
+    for (run, ended, records) in rows {
+        let (state, info) = match ended {
+            Ended::Done(info) => ("done", Some(info)),
+            Ended::Diverged(_) => ("diverged", None),
+            Ended::Failed(_) => ("failed", None),
+            Ended::Open => ("open", None),
+        };
+        let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
+        let (train, test) = (last(records, Split::Train), last(records, Split::Test));
+        let steps = train.map_or(0, |r| r.step);
+        let mut cells = vec![quoted(&run.name)];
+        cells.extend(run.values.iter().map(|value| quoted(value)));
+        cells.extend([state.into(), steps.to_string()]);
+        cells.push(number(train.and_then(|r| r.loss)));
+        cells.push(number(test.and_then(|r| r.loss)));
+        cells.push(number(test.and_then(|r| r.top1)));
+        cells.push(number(info.and_then(|i| i.steps_per_second)));
+        text += &(cells.join(",") + "\n");
+    }
+    text
+}
+
+/// A text as CSV has it.
+fn quoted(text: &str) -> String {
+    match text.contains(['"', ',', '\n']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_of_this_run_and_of_those_after_it() {
+        assert_eq!(time_left(&[], 0, 5.0), Some(5.0));
+        assert_eq!(time_left(&[], 2, 5.0), None);
+        assert_eq!(time_left(&[10.0, 20.0], 2, 5.0), Some(35.0));
+        assert_eq!(time_left(&[10.0, 20.0], 0, 5.0), Some(5.0));
+    }
+
+    #[test]
+    fn options_after_the_dashes_are_those_of_train() {
+        let args = |texts: &[&str]| texts.iter().map(|t| t.to_string()).collect::<Vec<_>>();
+        let found = train_options(&args(&["--lr", "0.5", "--nesterov"])).unwrap();
+        assert_eq!((found.lr, found.nesterov), (Some(0.5), Some(true)));
+        let error = train_options(&args(&["--lrr", "0.5"])).unwrap_err();
+        assert!(error.to_string().contains("'--lrr'"), "{error}");
+    }
+
+    #[test]
+    fn each_number_stands_in_its_column() {
+        let record = |split, step, loss, top1| Record {
+            split,
+            step,
+            epoch: 0,
+            loss: Some(loss),
+            top1: Some(top1),
+            top5: None,
+            lr: None,
+            seconds: 0.0,
+        };
+        let records = vec![
+            record(Split::Train, 7, 0.5, 0.25),
+            record(Split::Test, 8, 1.5, 0.75),
+        ];
+        let vary: Vec<Vary> = vec!["lr=0.1".parse().unwrap(), "norm=none".parse().unwrap()];
+        let base = TrainOptions::default();
+        let runs = combinations(&base, &vary, std::path::Path::new("there")).unwrap();
+        let diverged = Ended::Diverged("NaN".into());
+        let text = csv(&vary, &[(&runs[0], &diverged, records.clone())]);
+        let wanted = "run,lr,norm,state,steps,train_loss,test_loss,test_top1,steps_per_second\n\
+                      lr-0.1_norm-none,0.1,none,diverged,7,0.5,1.5,0.75,\n";
+        assert_eq!(text, wanted);
+        assert_eq!(said("a", &diverged, &records), "a: diverged: NaN");
+        assert_eq!(said("a", &Ended::Open, &records), "a: not finished");
+        assert_eq!(quoted("a\"b,c"), "\"a\"\"b,c\"");
+    }
+}
