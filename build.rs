@@ -9,7 +9,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=DECORR_COMMIT");
     let given = std::env::var("DECORR_COMMIT").ok();
     let commit = given.or_else(of_repository).unwrap_or_default();
-    println!("cargo::rustc-env=DECORR_COMMIT={}", commit.trim());
+    // Cargo sets this for tests, too: under the same name, a cargo that a test calls would build all anew.
+    println!("cargo::rustc-env=DECORR_BUILT_OF={}", commit.trim());
 }
 
 /// The short name of the commit, with `-dirty` if tracked files differ from it.

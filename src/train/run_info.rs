@@ -79,7 +79,7 @@ impl RunInfo {
             .map(|(_, shape, _)| shape.len() as u64);
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: env!("DECORR_COMMIT").into(),
+            commit: env!("DECORR_BUILT_OF").into(),
             command_line: std::env::args_os()
                 .map(|arg| arg.to_string_lossy().into_owned())
                 .collect(),
