@@ -3,6 +3,7 @@
 mod bench;
 mod checkpoint;
 mod compare;
+mod csv;
 mod data;
 mod describe;
 mod devices;

@@ -10,6 +10,7 @@ use decorr::train::{
 };
 use decorr::{Error, Result};
 
+use super::csv::{or_empty, quoted};
 use super::train::{duration, on_adapter, stop_on_signal};
 use super::{AdapterArgs, TuneChoice, note, print};
 
@@ -187,27 +188,18 @@ fn csv(vary: &[Vary], rows: &[(&Planned, &Ended, Vec<Record>)]) -> String {
             Ended::Failed(_) => ("failed", None),
             Ended::Open => ("open", None),
         };
-        let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
         let (train, test) = (last(records, Split::Train), last(records, Split::Test));
         let steps = train.map_or(0, |r| r.step);
         let mut cells = vec![quoted(&run.name)];
         cells.extend(run.values.iter().map(|value| quoted(value)));
         cells.extend([state.into(), steps.to_string()]);
-        cells.push(number(train.and_then(|r| r.loss)));
-        cells.push(number(test.and_then(|r| r.loss)));
-        cells.push(number(test.and_then(|r| r.top1)));
-        cells.push(number(info.and_then(|i| i.steps_per_second)));
+        cells.push(or_empty(train.and_then(|r| r.loss)));
+        cells.push(or_empty(test.and_then(|r| r.loss)));
+        cells.push(or_empty(test.and_then(|r| r.top1)));
+        cells.push(or_empty(info.and_then(|i| i.steps_per_second)));
         text += &(cells.join(",") + "\n");
     }
     text
-}
-
-/// A text as CSV has it.
-fn quoted(text: &str) -> String {
-    match text.contains(['"', ',', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.into(),
-    }
 }
 
 #[cfg(test)]
@@ -257,6 +249,5 @@ mod tests {
         assert_eq!(text, wanted);
         assert_eq!(said("a", &diverged, &records), "a: diverged: NaN");
         assert_eq!(said("a", &Ended::Open, &records), "a: not finished");
-        assert_eq!(quoted("a\"b,c"), "\"a\"\"b,c\"");
     }
 }

@@ -1,8 +1,8 @@
 //! All that runs logged, as comma-separated values.
 
-use std::fmt::Display;
-
 use decorr::train::{Record, Split};
+
+use crate::cli::csv::{or_empty, quoted};
 
 /// A heading, and a line a record; empty where there is no number.
 pub(super) fn csv<'a>(runs: impl Iterator<Item = (&'a str, &'a [Record])>) -> String {
@@ -25,18 +25,6 @@ pub(super) fn csv<'a>(runs: impl Iterator<Item = (&'a str, &'a [Record])>) -> St
         }
     }
     text
-}
-
-fn or_empty(value: Option<impl Display>) -> String {
-    value.map_or_else(String::new, |value| value.to_string())
-}
-
-/// In quotes if it has what divides values (RFC 4180).
-fn quoted(text: &str) -> String {
-    match text.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.into(),
-    }
 }
 
 #[cfg(test)]
