@@ -142,7 +142,7 @@ fn of_run(name: &str, error: Error) -> Error {
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// By its last step, now or in an earlier session.
-    Done(RunInfo),
+    Done(Box<RunInfo>),
     /// Its loss was no number; why.
     Diverged(String),
     /// It could not run: its data set is missing, say. The others go on.
@@ -177,12 +177,12 @@ pub fn run_all(
             Some(ended) => ended,
             None if stop.load(Ordering::Relaxed) => Ended::Open,
             None => match train(gpu, config, start(&config.out), stop, |event| {
-                tell(i, event)
+                tell(i, event);
             }) {
                 Ok(Outcome {
                     interrupted: true, ..
                 }) => Ended::Open,
-                Ok(_) => Ended::Done(RunInfo::read(&config.out)?),
+                Ok(_) => Ended::Done(Box::new(RunInfo::read(&config.out)?)),
                 Err(Error::Diverged(why)) => Ended::Diverged(why),
                 Err(error @ (Error::Data { .. } | Error::Shape { .. } | Error::Limit(_))) => {
                     Ended::Failed(error.to_string())
@@ -200,7 +200,7 @@ fn ended(out: &Path) -> Option<Ended> {
     let info = RunInfo::read(out).ok()?;
     match &info.diverged {
         Some(why) => Some(Ended::Diverged(why.clone())),
-        None => info.finished.then_some(Ended::Done(info)),
+        None => info.finished.then_some(Ended::Done(Box::new(info))),
     }
 }
 
