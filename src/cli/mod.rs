@@ -168,6 +168,11 @@ fn harmless(text: &str) -> String {
     text.replace(is_command, "?")
 }
 
+/// A name of a stranger's file or class, without what would be a command to a terminal and is nothing to XML.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
 /// What the library says, with flags of this program.
 fn with_flags(text: &str) -> String {
     match text.contains('`') {

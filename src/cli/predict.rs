@@ -10,7 +10,7 @@ use decorr::{Error, Result};
 use serde::Serialize;
 
 use super::checkpoint::CheckpointArgs;
-use super::{AdapterArgs, note, print, print_json};
+use super::{AdapterArgs, note, plain, print, print_json};
 
 /// Pictures that are read before they go through the network together.
 const CHUNK: usize = 32;
@@ -94,8 +94,7 @@ pub(super) fn run(args: PredictArgs) -> Result<()> {
             }
             let guesses: Vec<String> = predictions.iter().map(Guess::to_string).collect();
             let line = format!("{file}: {}", guesses.join(", "));
-            // Names of strangers' files and classes would be commands to a terminal.
-            print(line.replace(char::is_control, "?"));
+            print(plain(&line));
         }
     }
     if let (0, Some(first)) = (count, files.first()) {

@@ -11,7 +11,7 @@ use decorr::train::{
 use decorr::{Error, Result};
 
 use super::csv::{or_empty, quoted};
-use super::train::{duration, on_adapter, stop_on_signal};
+use super::train::{choose_kernels, duration, stop_on_signal, without_measured};
 use super::{AdapterArgs, TuneChoice, note, print};
 
 #[derive(Debug, Args)]
@@ -45,22 +45,27 @@ pub(super) fn run(args: &SweepArgs) -> Result<()> {
         let message = "the runs' folders are in the --out before `--`: leave out the one after it";
         return Err(Error::Config(message.into()));
     }
-    let runs = combinations(&base, &args.vary, &args.out)?;
+    let (base, measured) = without_measured(base);
+    let mut runs = combinations(&base, &args.vary, &args.out)?;
     let gpu = args.adapter.open_to_run()?;
+    for run in &mut runs {
+        choose_kernels(&mut run.config, measured, &gpu, &args.tune)?;
+    }
     std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
     let stop = stop_on_signal();
     let mut progress = Sums::new(runs.len());
-    let resolve = |options| on_adapter(options, &gpu, &args.tune);
-    let all = run_all(&gpu, &runs, resolve, &stop, |i, event| {
-        if let Some(line) = progress.line(i, &runs[i].name, &event) {
-            note(line);
-        }
+    let all = run_all(&gpu, &runs, &stop, |i, event| {
+        let lines = progress.lines(i, &runs[i].name, &event);
+        lines.iter().for_each(note);
     })?;
     let mut rows = Vec::new();
     for (run, ended) in runs.iter().zip(&all) {
-        let records = match &run.options.out {
-            Some(out) => read_metrics(&out.join("metrics.jsonl")).unwrap_or_default(),
-            None => Vec::new(),
+        let log = run.config.out.join("metrics.jsonl");
+        // A run that did not begin has none.
+        let records = if log.exists() {
+            read_metrics(&log)?
+        } else {
+            Vec::new()
         };
         print(said(&run.name, ended, &records));
         rows.push((run, ended, records));
@@ -71,7 +76,7 @@ pub(super) fn run(args: &SweepArgs) -> Result<()> {
     let open = all.iter().filter(|e| matches!(e, Ended::Open)).count();
     if open > 0 {
         note(format_args!(
-            "{open} of {} runs are open: the same command goes on",
+            "{open} of {} runs are not finished: give the same command again to go on",
             all.len()
         ));
     }
@@ -111,27 +116,27 @@ impl Sums {
     }
 
     /// What is said of an event of run `i`: its beginning, its evaluations and its notices.
-    fn line(&mut self, i: usize, name: &str, event: &Event<'_>) -> Option<String> {
-        let place = format!("[{}/{}] {name}", i + 1, self.runs);
+    fn lines(&mut self, i: usize, name: &str, event: &Event<'_>) -> Vec<String> {
+        let mut said = Vec::new();
         if self.now.is_none_or(|(of, _)| of != i) {
             if let Some((_, begun)) = self.now.replace((i, Instant::now())) {
                 self.seconds.push(begun.elapsed().as_secs_f64());
             }
-            note(format_args!("{place}: begins"));
+            said.push("begins".into());
         }
         match event {
-            Event::Notice(text) => Some(format!("{place}: {text}")),
-            Event::Test(step, test) => Some(format!("{place}: step {step}: test {test}")),
+            Event::Notice(text) => said.push(text.to_string()),
+            Event::Test(step, test) => said.push(format!("step {step}: test {test}")),
             Event::Step(p) if p.step == p.total_steps || p.step.is_multiple_of(100) => {
                 let left = time_left(&self.seconds, self.runs - i - 1, p.seconds_left);
                 let left = left.map_or("?".into(), duration);
-                Some(format!(
-                    "{place}: {}/{} loss {:.4}, {left} left for all",
-                    p.step, p.total_steps, p.loss
-                ))
+                let (step, all, loss) = (p.step, p.total_steps, p.loss);
+                said.push(format!("{step}/{all} loss {loss:.4}, {left} left for all"));
             }
-            _ => None,
+            _ => {}
         }
+        let place = format!("[{}/{}] {name}", i + 1, self.runs);
+        said.iter().map(|what| format!("{place}: {what}")).collect()
     }
 }
 

@@ -49,10 +49,10 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         (false, true) => (options, Start::Over),
         (false, false) => (options, Start::New),
     };
-    // What is wrong with them is said before an adapter is looked for.
-    TrainConfig::resolve(without_measured(options.clone()).0)?;
+    let (options, measured) = without_measured(options);
+    let mut config = TrainConfig::resolve(options)?;
     let gpu = adapter.open_to_run()?;
-    let config = on_adapter(options, &gpu, &tune)?;
+    choose_kernels(&mut config, measured, &gpu, &tune)?;
     let software = gpu.is_software().then(|| gpu.name());
     let whole = data::whole_set(&config.data);
     before(software, &config, whole.as_deref())
@@ -71,14 +71,19 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// `options` resolved, with the kernels that `gpu` takes if they do not name others.
-pub(super) fn on_adapter(
-    options: TrainOptions,
+/// Kernels that are to be measured are known only once the adapter is; whether they are.
+pub(super) fn without_measured(mut options: TrainOptions) -> (TrainOptions, bool) {
+    let measured = options.kernels.take_if(|kernels| kernels == "measured");
+    (options, measured.is_some())
+}
+
+/// Gives `config` the kernels that `gpu` takes, if it does not name others.
+pub(super) fn choose_kernels(
+    config: &mut TrainConfig,
+    measured: bool,
     gpu: &Arc<Gpu>,
     tune: &TuneChoice,
-) -> Result<TrainConfig> {
-    let (options, measured) = without_measured(options);
-    let mut config = TrainConfig::resolve(options)?;
+) -> Result<()> {
     let variants = match (measured, config.kernels) {
         (true, _) => Some(Variants::Tiled(tune::measured(gpu)?)),
         (false, None) => tune.variants(gpu)?,
@@ -87,13 +92,7 @@ pub(super) fn on_adapter(
     if let Some(variants) = variants {
         config.set_kernels(variants);
     }
-    Ok(config)
-}
-
-/// Kernels that are to be measured are known only once the adapter is; whether they are.
-fn without_measured(mut options: TrainOptions) -> (TrainOptions, bool) {
-    let measured = options.kernels.take_if(|kernels| kernels == "measured");
-    (options, measured.is_some())
+    Ok(())
 }
 
 /// `options` over those of the file of --config.

@@ -15,6 +15,9 @@ use crate::passes::check_variant;
 use crate::program::Store;
 use crate::{Error, Result};
 
+/// Options that say where and how a run is run, and change nothing of what comes of it.
+pub(super) const OF_PLACE: [&str; 2] = ["out", "workers"];
+
 /// A resolved run: every option has its value.
 #[derive(Clone, Debug)]
 pub struct TrainConfig {
@@ -241,6 +244,11 @@ impl TrainConfig {
     /// None but bugs.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(&self.options).map_err(|e| Error::Config(e.to_string()))
+    }
+
+    /// As [`TrainConfig::to_toml`], to be compared.
+    pub(super) fn to_table(&self) -> Result<toml::Table> {
+        toml::Table::try_from(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
 
     /// What a checkpoint says of its run: all options but where it was written to and by how many threads,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Tensors};
-use super::config::TrainConfig;
+use super::config::{OF_PLACE, TrainConfig};
 use super::interface::Interface;
 use super::options::TrainOptions;
 use crate::files::remove_if_there;
@@ -103,7 +103,7 @@ impl Saved {
         let what = match toml::from_str::<toml::Table>(&text) {
             Ok(found) => {
                 let differs = |&(name, value): &(&String, &toml::Value)| {
-                    let is_of_place = ["out", "workers"].contains(&name.as_str());
+                    let is_of_place = OF_PLACE.contains(&name.as_str());
                     !is_of_place && mine.get(name) != Some(value)
                 };
                 let names: Vec<_> = found

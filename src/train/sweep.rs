@@ -1,12 +1,13 @@
 //! Several runs one after the other, each in a folder of its own: what is there is not done again.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
 
-use super::config::TrainConfig;
+use super::config::{OF_PLACE, TrainConfig};
 use super::options::TrainOptions;
 use super::resume::Saved;
 use super::run::{Event, Outcome, Start, train};
@@ -49,8 +50,8 @@ pub struct Planned {
     pub name: String,
     /// The value of each option that varies.
     pub values: Vec<String>,
-    /// All options, `out` among them.
-    pub options: TrainOptions,
+    /// What its options come to, `out` among them.
+    pub config: TrainConfig,
 }
 
 /// Every combination of values in `vary`, the last option fastest, over `base`; each in a folder of `out`.
@@ -103,12 +104,11 @@ pub fn combinations(base: &TrainOptions, vary: &[Vary], out: &Path) -> Result<Ve
             out: Some(out.join(&name)),
             ..varied.over(base.clone())
         };
-        // Before the first of them runs.
-        TrainConfig::resolve(options.clone()).map_err(|e| of_run(&name, e))?;
+        let config = TrainConfig::resolve(options).map_err(|e| of_run(&name, e))?;
         Ok(Planned {
             name,
             values,
-            options,
+            config,
         })
     };
     all.into_iter().map(planned).collect()
@@ -151,7 +151,7 @@ pub enum Ended {
     Open,
 }
 
-/// Runs each of `runs` by [`train`], resolved by `resolve`: goes on where one was interrupted, and leaves what is done or
+/// Runs each of `runs` by [`train`]: goes on where one was interrupted, and leaves what is done or
 /// diverged as it is. A run that fails does not keep the others from running; `stop` ends the one that runs as it ends
 /// [`train`], and those after it stay [`Ended::Open`]. `tell` is told the number of the run with each event.
 ///
@@ -161,18 +161,14 @@ pub enum Ended {
 pub fn run_all(
     gpu: &Arc<Gpu>,
     runs: &[Planned],
-    resolve: impl Fn(TrainOptions) -> Result<TrainConfig>,
     stop: &AtomicBool,
     mut tell: impl FnMut(usize, Event<'_>),
 ) -> Result<Vec<Ended>> {
-    let mut configs = Vec::new();
     for run in runs {
-        let config = resolve(run.options.clone())?;
-        refuse_others(&config)?;
-        configs.push(config);
+        refuse_others(&run.config)?;
     }
     let mut all = Vec::new();
-    for (i, config) in configs.iter().enumerate() {
+    for (i, Planned { config, .. }) in runs.iter().enumerate() {
         let ended = match ended(&config.out) {
             Some(ended) => ended,
             None if stop.load(Ordering::Relaxed) => Ended::Open,
@@ -215,21 +211,20 @@ fn start(out: &Path) -> Start {
 
 /// Refuses a folder whose run has other options than `config`.
 fn refuse_others(config: &TrainConfig) -> Result<()> {
-    let path: PathBuf = config.out.join("config.toml");
-    let Ok(text) = std::fs::read_to_string(&path) else {
+    let path = config.out.join("config.toml");
+    if !path.exists() {
         return Ok(());
-    };
-    let table = |text: &str| toml::from_str::<toml::Table>(text).unwrap_or_default();
-    let (found, wanted) = (table(&text), table(&config.to_toml()?));
-    let of_place = ["out", "workers"];
-    let names = found.keys().chain(wanted.keys());
-    let mut others: Vec<&str> = names
-        .filter(|name| found.get(*name) != wanted.get(*name))
+    }
+    // Options that it was written without have their defaults.
+    let found = TrainConfig::resolve(TrainOptions::read(&path)?)?.to_table()?;
+    let wanted = config.to_table()?;
+    let names: BTreeSet<&str> = found
+        .keys()
+        .chain(wanted.keys())
         .map(String::as_str)
-        .filter(|name| !of_place.contains(name))
         .collect();
-    others.sort_unstable();
-    others.dedup();
+    let differs = |name: &&str| !OF_PLACE.contains(name) && found.get(*name) != wanted.get(*name);
+    let others: Vec<&str> = names.into_iter().filter(differs).collect();
     match others.as_slice() {
         [] => Ok(()),
         others => Err(Error::Config(format!(
@@ -266,7 +261,7 @@ mod tests {
         assert_eq!(names.len(), 6);
         let last = &runs[5];
         assert_eq!(last.values, ["deconv", "1e-3"]);
-        let o = &last.options;
+        let o = &last.config.options;
         assert_eq!((o.norm, o.weight_decay), (Some(Norm::Deconv), Some(1e-3)));
         assert_eq!((o.lr, o.seed), (Some(0.5), Some(9)));
         let out = Path::new("there/norm-deconv_weight-decay-1e-3");

@@ -6,6 +6,8 @@ use decorr::train::{Record, read_metrics, steps_per_epoch};
 use decorr::{Error, Result};
 use toml::Table;
 
+use crate::cli::plain;
+
 /// What `decorr train` left in a folder.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -68,11 +70,6 @@ impl Run {
             other => other.to_string(),
         })
     }
-}
-
-/// Without what a terminal would take for commands, and XML for nothing.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 fn if_there(path: &Path) -> Result<Option<String>> {
