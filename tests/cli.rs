@@ -26,7 +26,10 @@ fn visualiser_command(args: &[&str]) -> Command {
         // Those of this package: a dependency's build script that looks at them would run again.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"]
+                .iter()
+                .any(|of| name.starts_with(of))
+            {
                 command.env_remove(&*name);
             }
         }
