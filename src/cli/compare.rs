@@ -1,8 +1,8 @@
 //! `decorr compare`.
 
 mod log;
-mod runs;
-mod table;
+pub(super) mod runs;
+pub(super) mod table;
 
 use std::path::PathBuf;
 
@@ -130,6 +130,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
             y: args.y,
             log: args.log,
             smooth,
+            level: None,
         };
         draw_curves(out, &lines, &options)?.iter().for_each(note);
         wrote(args, out);

@@ -11,9 +11,11 @@ mod eval;
 mod export;
 mod flags;
 mod models;
+mod paper;
 mod predict;
 mod profile;
 mod step;
+mod sums;
 mod sweep;
 mod times;
 mod train;
@@ -51,6 +53,12 @@ enum Command {
     /// Each run is one of `decorr train` with a folder of its own. Finished runs are not run again, interrupted ones go on.
     #[command(after_long_help = sweep::EXAMPLES)]
     Sweep(sweep::SweepArgs),
+    /// Run the paper's experiments again, and write a report.
+    ///
+    /// The report is one page, with the paper's numbers beside the measured ones, curves, settings and what differs from the
+    /// paper. Beside it are drawings (SVG, PNG), tables (Markdown, CSV) and all numbers (JSON).
+    #[command(after_long_help = paper::EXAMPLES)]
+    Paper(Box<paper::PaperArgs>),
     /// Print loss and accuracy of a checkpoint on test images.
     Eval(Box<eval::EvalArgs>),
     /// Say what is on pictures: the most probable classes of each.
@@ -192,6 +200,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Paper(args) => paper::run(&args),
         Command::Eval(args) => eval::run(*args),
         Command::Predict(args) => predict::run(*args),
         Command::Export(args) => export::run(&args),

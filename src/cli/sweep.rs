@@ -1,17 +1,17 @@
 //! `decorr sweep`.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::{Args, Command, FromArgMatches};
 use decorr::files::write_atomically;
 use decorr::train::{
-    Ended, Event, Planned, Record, Split, TrainOptions, Vary, combinations, read_metrics, run_all,
+    Ended, Planned, Record, Split, TrainOptions, Vary, combinations, read_metrics, run_all,
 };
 use decorr::{Error, Result};
 
 use super::csv::{or_empty, quoted};
-use super::train::{choose_kernels, duration, stop_on_signal, without_measured};
+use super::sums::Sums;
+use super::train::{choose_kernels, stop_on_signal, without_measured};
 use super::{AdapterArgs, TuneChoice, note, print};
 
 #[derive(Debug, Args)]
@@ -55,7 +55,8 @@ pub(super) fn run(args: &SweepArgs) -> Result<()> {
     let stop = stop_on_signal();
     let mut progress = Sums::new(runs.len());
     let all = run_all(&gpu, &runs, &stop, |i, event| {
-        let lines = progress.lines(i, &runs[i].name, &event);
+        progress.after(i);
+        let lines = progress.lines(&runs[i].name, &event);
         lines.iter().for_each(note);
     })?;
     let mut rows = Vec::new();
@@ -90,64 +91,12 @@ pub(super) fn run(args: &SweepArgs) -> Result<()> {
 }
 
 /// What stands after `--`.
-fn train_options(args: &[String]) -> Result<TrainOptions> {
+pub(super) fn train_options(args: &[String]) -> Result<TrainOptions> {
     let command = TrainOptions::augment_args(Command::new("train").no_binary_name(true));
     let command = command.disable_help_flag(true);
     let found = command.try_get_matches_from(args);
     let found = found.and_then(|matches| TrainOptions::from_arg_matches(&matches));
     found.map_err(|e| Error::Config(format!("after `--`: {}", e.to_string().trim())))
-}
-
-/// What was done of all runs, for the time that is left.
-struct Sums {
-    runs: usize,
-    /// The run that is told of, when it began, and the seconds of those before it that ran.
-    now: Option<(usize, Instant)>,
-    seconds: Vec<f64>,
-}
-
-impl Sums {
-    fn new(runs: usize) -> Self {
-        Self {
-            runs,
-            now: None,
-            seconds: Vec::new(),
-        }
-    }
-
-    /// What is said of an event of run `i`: its beginning, its evaluations and its notices.
-    fn lines(&mut self, i: usize, name: &str, event: &Event<'_>) -> Vec<String> {
-        let mut said = Vec::new();
-        if self.now.is_none_or(|(of, _)| of != i) {
-            if let Some((_, begun)) = self.now.replace((i, Instant::now())) {
-                self.seconds.push(begun.elapsed().as_secs_f64());
-            }
-            said.push("begins".into());
-        }
-        match event {
-            Event::Notice(text) => said.push(text.to_string()),
-            Event::Test(step, test) => said.push(format!("step {step}: test {test}")),
-            Event::Step(p) if p.step == p.total_steps || p.step.is_multiple_of(100) => {
-                let left = time_left(&self.seconds, self.runs - i - 1, p.seconds_left);
-                let left = left.map_or("?".into(), duration);
-                let (step, all, loss) = (p.step, p.total_steps, p.loss);
-                said.push(format!("{step}/{all} loss {loss:.4}, {left} left for all"));
-            }
-            _ => {}
-        }
-        let place = format!("[{}/{}] {name}", i + 1, self.runs);
-        said.iter().map(|what| format!("{place}: {what}")).collect()
-    }
-}
-
-/// Seconds of the run that runs, and of those after it by the mean of those before it; unknown in the first run.
-fn time_left(before: &[f64], after: usize, of_this: f64) -> Option<f64> {
-    let mean = before.iter().sum::<f64>() / before.len() as f64;
-    match (after, before.is_empty()) {
-        (0, _) => Some(of_this),
-        (_, true) => None,
-        (after, false) => Some(of_this + after as f64 * mean),
-    }
 }
 
 fn last(records: &[Record], split: Split) -> Option<&Record> {
@@ -210,14 +159,6 @@ fn csv(vary: &[Vary], rows: &[(&Planned, &Ended, Vec<Record>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_time_left_is_of_this_run_and_of_those_after_it() {
-        assert_eq!(time_left(&[], 0, 5.0), Some(5.0));
-        assert_eq!(time_left(&[], 2, 5.0), None);
-        assert_eq!(time_left(&[10.0, 20.0], 2, 5.0), Some(35.0));
-        assert_eq!(time_left(&[10.0, 20.0], 0, 5.0), Some(5.0));
-    }
 
     #[test]
     fn options_after_the_dashes_are_those_of_train() {

@@ -71,7 +71,7 @@ impl YAxis {
     }
 
     /// What the axis says.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Loss => "loss",
             Self::Top1 => "top-1 accuracy",
@@ -93,6 +93,8 @@ pub struct CurveOptions {
     pub log: bool,
     /// See [`super::smoothing`].
     pub smooth: Option<usize>,
+    /// A value that is marked among the losses by a dashed line, and its name.
+    pub level: Option<(String, f64)>,
 }
 
 #[cfg(test)]

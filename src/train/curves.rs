@@ -34,27 +34,31 @@ const TEST: RGBColor = RGBColor(214, 39, 40);
 /// # Errors
 /// [`crate::Error::Io`] with the path.
 pub fn draw_curves(path: &Path, lines: &[Line<'_>], options: &CurveOptions) -> Result<Vec<String>> {
-    let panels = match options.y {
-        Some(y) => vec![Panel::new(lines, options, y)],
-        None => [YAxis::Loss, YAxis::Top1]
-            .map(|y| Panel::new(lines, options, y))
-            .into(),
-    };
+    let ys = options
+        .y
+        .map_or(vec![YAxis::Loss, YAxis::Top1], |y| vec![y]);
+    let panels: Vec<Panel<'_>> = ys.iter().map(|&y| Panel::new(lines, options, y)).collect();
+    write_panels(path, &panels, &options.title)?;
+    let notices = ys.iter().zip(&panels).flat_map(|(&y, panel)| {
+        let of = move |curve: &Curve<'_>| curve.notices(options, y, panel.axis);
+        panel.curves.iter().flat_map(of)
+    });
+    Ok(notices.collect())
+}
+
+/// A drawing of `panels` side by side, as SVG if the file's name ends with .svg, or PNG.
+pub(super) fn write_panels(path: &Path, panels: &[Panel<'_>], title: &str) -> Result<()> {
     let size = if panels.len() == 1 { ONE_PANEL } else { SIZE };
     let is_svg = path
         .extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("svg"));
     let bytes = if is_svg {
-        draw_svg(size, |root| draw_panels(root, &panels, options))?
+        draw_svg(size, |root| draw_panels(root, panels, title))?
     } else {
         let canvas = RgbImage::from_pixel(size.0, size.1, image::Rgb([255; 3]));
-        draw_png(canvas, |root| draw_panels(root, &panels, options))?
+        draw_png(canvas, |root| draw_panels(root, panels, title))?
     };
-    write_atomically(path, &bytes)?;
-    Ok(panels
-        .iter()
-        .flat_map(|panel| panel.notices(options))
-        .collect())
+    write_atomically(path, &bytes)
 }
 
 /// The curves of a run by `config`, titled by it.
@@ -93,64 +97,75 @@ fn title(config: &TrainConfig) -> String {
 }
 
 /// What one panel shows.
-struct Panel<'a> {
-    y: YAxis,
-    curves: Vec<Curve<'a>>,
-    /// How far the x axis goes, from 0.
-    last: f64,
-    /// The ends of the y axis.
-    axis: [f64; 2],
+pub(super) struct Panel<'a> {
+    pub(super) curves: Vec<Curve<'a>>,
+    /// Whether it is of one run, whose training and tests have a colour each.
+    pub(super) alone: bool,
+    /// What the axes say.
+    pub(super) names: [&'a str; 2],
+    /// The ends of the x axis, and whether it is logarithmic.
+    pub(super) x: ([f64; 2], bool),
+    /// The ends of the y axis, and whether it is logarithmic.
+    pub(super) axis: [f64; 2],
+    pub(super) log: bool,
+    /// A value that is marked, as it stands on the axis, and its name.
+    pub(super) level: Option<(&'a str, f64)>,
+    /// Whether most curves rise.
+    pub(super) rises: bool,
 }
 
 impl<'a> Panel<'a> {
-    fn new(lines: &[Line<'a>], options: &CurveOptions, y: YAxis) -> Self {
+    fn new(lines: &[Line<'a>], options: &'a CurveOptions, y: YAxis) -> Self {
         let curves: Vec<_> = lines
             .iter()
             .map(|line| Curve::of(line, options, y))
             .collect();
-        let (last, axis) = bounds(&curves, options.log);
-        Self {
-            y,
-            curves,
-            last,
-            axis,
+        let level = options.level.as_ref().filter(|_| y == YAxis::Loss);
+        let scale = |v: f64| if options.log { v.log10() } else { v };
+        let level = level.map(|(name, value)| (name.as_str(), scale(*value)));
+        let level = level.filter(|(_, value)| value.is_finite());
+        let (last, mut axis) = bounds(&curves, options.log);
+        if let Some((_, value)) = level {
+            let room = (axis[1] - axis[0]) * 0.05;
+            axis = [axis[0].min(value - room), axis[1].max(value + room)];
         }
-    }
-
-    fn notices(&self, options: &CurveOptions) -> Vec<String> {
-        let of = |curve: &Curve<'_>| curve.notices(options, self.y, self.axis);
-        self.curves.iter().flat_map(of).collect()
+        Self {
+            alone: matches!(&curves[..], [only] if only.runs == 1),
+            curves,
+            names: [options.x.name(), y.name()],
+            x: ([0.0, last], false),
+            axis,
+            log: options.log,
+            level,
+            rises: y == YAxis::Top1,
+        }
     }
 }
 
 fn draw_panels<B: DrawingBackend>(
     root: &DrawingArea<B, Shift>,
     panels: &[Panel<'_>],
-    options: &CurveOptions,
+    title: &str,
 ) -> Drawn
 where
     B::ErrorType: 'static,
 {
-    let inner = root.titled(&options.title, ("sans-serif", 24))?;
+    let inner = root.titled(title, ("sans-serif", 24))?;
     let areas = inner.split_evenly((1, panels.len()));
     areas
         .iter()
         .zip(panels)
-        .try_for_each(|(area, panel)| draw_panel(area, panel, options))
+        .try_for_each(|(area, panel)| draw_panel(area, panel))
 }
 
-fn draw_panel<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    panel: &Panel<'_>,
-    options: &CurveOptions,
-) -> Drawn
+fn draw_panel<B: DrawingBackend>(area: &DrawingArea<B, Shift>, panel: &Panel<'_>) -> Drawn
 where
     B::ErrorType: 'static,
 {
-    let &Panel { last, axis, .. } = panel;
-    let alone = matches!(&panel.curves[..], [only] if only.runs == 1);
-    let x = Axis::new([0.0, last], false);
-    let y = Axis::new(axis, options.log);
+    let &Panel { axis, alone, .. } = panel;
+    let (ends, log_x) = panel.x;
+    let x = Axis::new(ends, log_x);
+    let y = Axis::new(axis, panel.log);
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(36)
@@ -158,10 +173,10 @@ where
         .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
-        .x_desc(options.x.name())
-        .y_desc(panel.y.name())
-        .x_label_formatter(&|x| number(*x))
-        .y_label_formatter(&|y| number(unscaled(*y, options.log)))
+        .x_desc(panel.names[0])
+        .y_desc(panel.names[1])
+        .x_label_formatter(&|x| number(unscaled(*x, log_x)))
+        .y_label_formatter(&|y| number(unscaled(*y, panel.log)))
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(WHITE)
@@ -213,9 +228,17 @@ where
                 .legend(move |(x, y)| Circle::new((x + 9, y), 4, test.filled()));
         }
     }
-    let corner = match panel.y {
-        YAxis::Loss | YAxis::Error => SeriesLabelPosition::UpperRight,
-        YAxis::Top1 => SeriesLabelPosition::LowerRight,
+    if let Some((name, value)) = panel.level {
+        let grey = RGBColor(110, 110, 110);
+        let line = DashedLineSeries::new(ends.map(|x| (x, value)), 6, 4, grey.stroke_width(2));
+        chart
+            .draw_series(line)?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], grey.stroke_width(2)));
+    }
+    let corner = match panel.rises {
+        true => SeriesLabelPosition::LowerRight,
+        false => SeriesLabelPosition::UpperRight,
     };
     chart
         .configure_series_labels()

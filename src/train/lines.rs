@@ -59,6 +59,20 @@ pub(super) struct Curve<'a> {
 }
 
 impl<'a> Curve<'a> {
+    /// Of points that are as they are to be drawn.
+    pub(super) fn through(name: &'a str, runs: usize, points: Vec<Point>) -> Self {
+        Self {
+            name,
+            runs,
+            raw: Vec::new(),
+            train: points.clone(),
+            test: points,
+            diverged: false,
+            lost: None,
+            not_positive: 0,
+        }
+    }
+
     pub(super) fn of(line: &Line<'a>, options: &CurveOptions, y: YAxis) -> Self {
         let place = |r: &Record| options.x.of(r, line.steps_per_epoch);
         let points = |split: Split, smooth: Option<usize>| -> Vec<Vec<(u64, f64, f64)>> {
@@ -191,6 +205,12 @@ pub(super) fn bounds(curves: &[Curve<'_>], log: bool) -> (f64, [f64; 2]) {
         .flat_map(points)
         .map(|p| p.x)
         .fold(1.0, f64::max);
+    (last, held(curves, log))
+}
+
+/// The ends of the y axis that holds `curves`.
+pub(super) fn held(curves: &[Curve<'_>], log: bool) -> [f64; 2] {
+    let points = |c: &Curve<'_>| -> Vec<Point> { c.train.iter().chain(&c.test).copied().collect() };
     let all_diverged = curves.iter().all(|c| c.diverged);
     let held = curves.iter().filter(|c| all_diverged || !c.diverged);
     let values = held.flat_map(|c| {
@@ -211,7 +231,7 @@ pub(super) fn bounds(curves: &[Curve<'_>], log: bool) -> (f64, [f64; 2]) {
         }
     };
     let room = (high - low) * 0.05;
-    (last, [low - room, high + room])
+    [low - room, high + room]
 }
 
 #[cfg(test)]

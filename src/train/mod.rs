@@ -22,6 +22,8 @@ mod lines;
 mod live;
 mod metrics;
 mod options;
+#[cfg(feature = "draw")]
+mod points;
 mod prediction;
 mod predictor;
 mod presets;
@@ -52,6 +54,8 @@ pub use metrics::{Record, Split, read_metrics};
 #[cfg(feature = "cli")]
 pub use options::data_name_parser;
 pub use options::{AugmentName, LossName, OptimizerName, ScheduleName, TrainOptions};
+#[cfg(feature = "draw")]
+pub use points::{Points, draw_points};
 pub use prediction::{Guess, Prediction};
 pub use predictor::Predictor;
 pub use presets::preset;

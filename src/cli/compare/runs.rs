@@ -10,23 +10,23 @@ use crate::cli::plain;
 
 /// What `decorr train` left in a folder.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(in crate::cli) struct Run {
     /// The folder's own.
     pub(super) name: String,
     /// As it was given.
     path: String,
-    pub(super) records: Vec<Record>,
+    pub(in crate::cli) records: Vec<Record>,
     /// config.toml, empty if there is none.
     pub(super) config: Table,
     /// Of run.json, which older runs have not.
     pub(super) adapter: Option<String>,
-    pub(super) steps_per_epoch: Option<f64>,
+    pub(in crate::cli) steps_per_epoch: Option<f64>,
     data_sha256: Option<String>,
 }
 
 impl Run {
     /// Options may be those of another version of decorr, so what is not asked for is not looked at.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(in crate::cli) fn read(path: &Path) -> Result<Self> {
         let metrics = path.join("metrics.jsonl");
         if path.is_dir() && !metrics.exists() {
             return Err(Error::Config(format!(

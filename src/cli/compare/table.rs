@@ -23,23 +23,28 @@ pub(super) struct Row {
 }
 
 /// A number of each run that has it; NaN where it was not finite.
-struct Measure(Vec<f64>);
+pub(in crate::cli) struct Measure(pub(in crate::cli) Vec<f64>);
 
 impl Measure {
-    fn mean(&self) -> Option<f64> {
+    /// In other units.
+    pub(in crate::cli) fn times(&self, factor: f64) -> Self {
+        Self(self.0.iter().map(|v| factor * v).collect())
+    }
+
+    pub(in crate::cli) fn mean(&self) -> Option<f64> {
         let count = self.0.len();
         (count > 0).then(|| self.0.iter().sum::<f64>() / count as f64)
     }
 
     /// Standard deviation of a sample.
-    fn deviation(&self) -> Option<f64> {
+    pub(in crate::cli) fn deviation(&self) -> Option<f64> {
         let mean = self.mean()?;
         let squares: f64 = self.0.iter().map(|v| (v - mean).powi(2)).sum();
         (self.0.len() > 1).then(|| (squares / (self.0.len() - 1) as f64).sqrt())
     }
 
     /// For people, of `runs` runs.
-    fn text(&self, decimals: usize, runs: usize) -> String {
+    pub(in crate::cli) fn text(&self, decimals: usize, runs: usize) -> String {
         let Some(mean) = self.mean() else {
             return "-".into();
         };
@@ -221,7 +226,7 @@ pub(super) fn text(cells: &[Vec<String>]) -> Vec<String> {
 }
 
 /// As Markdown.
-pub(super) fn markdown(cells: &[Vec<String>]) -> Vec<String> {
+pub(in crate::cli) fn markdown(cells: &[Vec<String>]) -> Vec<String> {
     let line = |row: &Vec<String>| {
         let cells = row
             .iter()

@@ -1,0 +1,350 @@
+//! What experiments came to: numbers over seeds, drawings, and whether the paper's claims show.
+
+use std::path::Path;
+
+use decorr::Result;
+use decorr::train::{CurveOptions, Ended, Points, YAxis, draw_curves, draw_points, running_mean};
+use decorr::train::{Line as CurveLine, RunInfo, Split};
+use serde_json::{Value, json};
+
+use super::experiment::{Claim, Group, Measured, Plot, table, text_of};
+use super::optimum::least_squares;
+use super::runs::LineRuns;
+use crate::cli::compare::runs::Run;
+use crate::cli::compare::table::Measure;
+
+/// Results of a group of runs.
+pub(super) struct GroupResults {
+    pub(super) group: &'static Group,
+    pub(super) lines: Vec<LineResults>,
+    /// File names and what is in them, SVG.
+    pub(super) drawings: Vec<(String, String)>,
+    /// Sentences: what differs from the paper, what shows, what cannot be drawn.
+    pub(super) differences: String,
+    pub(super) verdicts: Vec<String>,
+    pub(super) notices: Vec<String>,
+    pub(super) optimum: Option<f64>,
+}
+
+/// Results of the runs of a line.
+pub(super) struct LineResults {
+    pub(super) name: &'static str,
+    pub(super) paper: Option<f64>,
+    pub(super) runs: Vec<Run>,
+    pub(super) infos: Vec<RunInfo>,
+    /// `done`, or why not.
+    pub(super) state: String,
+    pub(super) tried: Vec<(f32, Option<f64>)>,
+    pub(super) options: toml::Table,
+    pub(super) top1: Measure,
+    pub(super) test_loss: Measure,
+    pub(super) train_loss: Measure,
+    /// At [`Group::losses_at`].
+    pub(super) losses: Vec<Measure>,
+    pub(super) ms_per_step: Measure,
+    pub(super) seconds: f64,
+}
+
+impl GroupResults {
+    /// Reads what `lines` ran and draws it into `dir`.
+    ///
+    /// # Errors
+    /// What a damaged run's files are told to be, and [`decorr::Error::Io`].
+    pub(super) fn collect(group: &'static Group, lines: &[LineRuns], dir: &Path) -> Result<Self> {
+        let results: Result<Vec<LineResults>> = lines
+            .iter()
+            .map(|line| LineResults::of(group, line))
+            .collect();
+        let results = results?;
+        let first = lines.first().and_then(|line| line.runs.first());
+        let finished = |l: &LineResults| !l.runs.is_empty();
+        let optimum = match first.filter(|_| group.optimum && results.iter().any(finished)) {
+            Some((planned, _)) => Some(least_squares(&planned.config.open_data()?)?),
+            None => None,
+        };
+        let mut drawings = Vec::new();
+        let mut notices = Vec::new();
+        for (i, plot) in group.plots.iter().enumerate() {
+            let name = format!("{}-{}.svg", group.name, i + 1);
+            if results.iter().any(finished) {
+                let path = dir.join(&name);
+                notices.extend(draw(&path, group, &results, *plot, optimum)?);
+                let text =
+                    std::fs::read_to_string(&path).map_err(|e| decorr::Error::io(&path, e))?;
+                drawings.push((name, text));
+            }
+        }
+        notices.sort();
+        notices.dedup();
+        Ok(Self {
+            group,
+            differences: differences(group, lines)?,
+            verdicts: group
+                .claims
+                .iter()
+                .map(|claim| verdict(claim, group, &results))
+                .collect(),
+            lines: results,
+            drawings,
+            notices,
+            optimum,
+        })
+    }
+
+    /// A heading, and cells a line.
+    pub(super) fn cells(&self) -> Vec<Vec<String>> {
+        let in_paper = self.lines.iter().any(|line| line.paper.is_some());
+        let mut heading = vec!["", "runs"];
+        heading.extend(in_paper.then_some("paper: accuracy, %"));
+        heading.extend(["test accuracy, %", "test loss", "training loss"]);
+        let mut heading: Vec<String> = heading.into_iter().map(String::from).collect();
+        heading.extend(
+            self.group
+                .losses_at
+                .iter()
+                .map(|step| format!("loss at step {step}")),
+        );
+        heading.extend(["lr", "steps", "ms a step", "time"].map(String::from));
+        let mut cells = vec![heading];
+        for line in &self.lines {
+            let n = line.runs.len();
+            let mut row = vec![line.name.to_string()];
+            row.push(match line.state.as_str() {
+                "done" => n.to_string(),
+                state => format!("{n} ({state})"),
+            });
+            if in_paper {
+                row.push(line.paper.map_or("-".into(), |p| format!("{p:.2}")));
+            }
+            row.extend([
+                line.top1.times(100.0).text(2, n),
+                line.test_loss.text(4, n),
+                line.train_loss.text(4, n),
+            ]);
+            row.extend(line.losses.iter().map(|loss| loss.text(3, n)));
+            let steps = line.infos.iter().map(|info| info.steps).max();
+            row.extend([
+                line.options.get("lr").map_or("-".into(), text_of),
+                steps.map_or("-".into(), |steps| steps.to_string()),
+                line.ms_per_step.text(1, n),
+                crate::cli::train::duration(line.seconds),
+            ]);
+            cells.push(row);
+        }
+        cells
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let measure = |m: &Measure| json!({ "mean": m.mean(), "sd": m.deviation(), "values": m.0 });
+        let lines: Vec<Value> = self
+            .lines
+            .iter()
+            .map(|line| {
+                let losses = self.group.losses_at.iter().zip(&line.losses);
+                let losses = losses.map(|(step, m)| (step.to_string(), measure(m)));
+                json!({
+                    "name": line.name, "state": line.state, "paper_top1_percent": line.paper,
+                    "top1": measure(&line.top1), "test_loss": measure(&line.test_loss),
+                    "train_loss": measure(&line.train_loss), "train_loss_at": serde_json::Map::from_iter(losses),
+                    "ms_per_step": measure(&line.ms_per_step), "seconds": line.seconds,
+                    "lr_tried": line.tried, "options": line.options, "runs": line.infos,
+                })
+            })
+            .collect();
+        json!({
+            "name": self.group.name, "title": self.group.title, "optimum": self.optimum,
+            "differs_from_the_paper": self.differences, "verdicts": self.verdicts, "lines": lines,
+        })
+    }
+}
+
+impl LineResults {
+    fn of(group: &Group, line: &LineRuns) -> Result<Self> {
+        let mut runs = Vec::new();
+        let mut infos = Vec::new();
+        let mut states = Vec::new();
+        for (planned, ended) in &line.runs {
+            let state = match ended {
+                Ended::Done(_) => "done".into(),
+                Ended::Diverged(why) => format!("diverged: {why}"),
+                Ended::Failed(why) => format!("could not run: {why}"),
+                Ended::Open => "not finished".into(),
+            };
+            if !states.contains(&state) {
+                states.push(state);
+            }
+            if matches!(ended, Ended::Done(_) | Ended::Diverged(_)) {
+                runs.push(Run::read(&planned.config.out)?);
+                infos.push(RunInfo::read(&planned.config.out)?);
+            }
+        }
+        // That others are done is no news.
+        if states.len() > 1 {
+            states.retain(|state| state != "done");
+        }
+        let last = |split: Split, value: fn(&decorr::train::Record) -> Option<f64>| {
+            let of = |run: &Run| {
+                let record = run.records.iter().rfind(|r| r.split == split)?;
+                Some(value(record).unwrap_or(f64::NAN))
+            };
+            Measure(runs.iter().filter_map(of).collect())
+        };
+        let smoothed = |run: &Run| {
+            let points: Vec<(f64, f64)> = train_losses(run).collect();
+            running_mean(&points, None).last().map(|p| p.1)
+        };
+        let at = |step: u64| {
+            let of = |run: &Run| train_losses(run).find(|p| p.0 == step as f64).map(|p| p.1);
+            Measure(runs.iter().filter_map(of).collect())
+        };
+        let per_step = |info: &RunInfo| info.steps_per_second.map(|rate| 1000.0 / rate);
+        let options = match line.runs.first() {
+            Some((planned, _)) => table(&planned.config)?,
+            None => toml::Table::new(),
+        };
+        Ok(Self {
+            name: line.line.name,
+            paper: line.line.paper,
+            state: states.join("; "),
+            tried: line.tried.clone(),
+            options,
+            top1: last(Split::Test, |r| r.top1),
+            test_loss: last(Split::Test, |r| r.loss),
+            train_loss: Measure(runs.iter().filter_map(smoothed).collect()),
+            losses: group.losses_at.iter().map(|&step| at(step)).collect(),
+            ms_per_step: Measure(infos.iter().filter_map(per_step).collect()),
+            seconds: infos
+                .iter()
+                .filter_map(|i| Some(i.steps as f64 / i.steps_per_second?))
+                .sum(),
+            runs,
+            infos,
+        })
+    }
+}
+
+fn train_losses(run: &Run) -> impl Iterator<Item = (f64, f64)> + '_ {
+    let train = run.records.iter().filter(|r| r.split == Split::Train);
+    train.filter_map(|r| Some((r.step as f64, r.loss?)))
+}
+
+/// Draws `plot` into an SVG file; returns what could not be drawn.
+fn draw(
+    path: &Path,
+    group: &Group,
+    results: &[LineResults],
+    plot: Plot,
+    optimum: Option<f64>,
+) -> Result<Vec<String>> {
+    let shown = results.iter().filter(|line| !line.runs.is_empty());
+    match plot {
+        Plot::Curves { x, y, log, smooth } => {
+            let lines: Vec<CurveLine<'_>> = shown
+                .map(|line| CurveLine {
+                    name: line.name,
+                    runs: line.runs.iter().map(|run| run.records.as_slice()).collect(),
+                    steps_per_epoch: line.runs.iter().find_map(|run| run.steps_per_epoch),
+                })
+                .collect();
+            let options = CurveOptions {
+                title: group.title.into(),
+                x,
+                y: Some(y),
+                log,
+                smooth,
+                level: optimum
+                    .filter(|_| y == YAxis::Loss)
+                    .map(|value| ("optimum".into(), value)),
+            };
+            draw_curves(path, &lines, &options)
+        }
+        Plot::Over(option, y) => {
+            let points = shown.filter_map(|line| {
+                let x = text_of(line.options.get(option)?).parse::<f64>().ok()?;
+                let value = |v: &f64| if y == YAxis::Error { 1.0 - v } else { *v };
+                let values = match y {
+                    YAxis::Loss => line.test_loss.0.clone(),
+                    YAxis::Top1 | YAxis::Error => line.top1.0.iter().map(value).collect(),
+                };
+                let norm = line.options.get("norm").map_or(String::new(), text_of);
+                Some((norm, x, values))
+            });
+            let lines = Points::grouped(points);
+            draw_points(path, &lines, group.title, [option, y.name()], false)
+        }
+    }
+}
+
+/// What the runs have other than in the paper, as a sentence.
+fn differences(group: &Group, lines: &[LineRuns]) -> Result<String> {
+    let mut all: Vec<String> = Vec::new();
+    for line in lines {
+        if let Some((planned, _)) = line.runs.first() {
+            for difference in group.differences(line.line, &planned.config)? {
+                if !all.contains(&difference) {
+                    all.push(difference);
+                }
+            }
+        }
+    }
+    Ok(match (lines.is_empty(), all.is_empty()) {
+        (true, _) => "Not run at this scale.".into(),
+        (_, true) => "Settings are the paper's.".into(),
+        _ => format!("Differs from the paper: {}.", all.join(", ")),
+    })
+}
+
+/// Whether `claim` shows, as a sentence.
+fn verdict(claim: &Claim, group: &Group, results: &[LineResults]) -> String {
+    let Claim { better, worse, by } = claim;
+    let value = |name: &str| {
+        let line = results.iter().find(|line| line.name == name)?;
+        let measure = match by {
+            Measured::Top1 => &line.top1,
+            Measured::TrainLoss => &line.train_loss,
+            Measured::LossAt(step) => {
+                &line.losses[group.losses_at.iter().position(|at| at == step)?]
+            }
+        };
+        measure
+            .mean()
+            .filter(|mean| mean.is_finite())
+            .map(|mean| (mean, measure))
+    };
+    let what = match by {
+        Measured::Top1 => "test accuracy".to_string(),
+        Measured::TrainLoss => "training loss at the end".into(),
+        Measured::LossAt(step) => format!("training loss at step {step}"),
+    };
+    let (Some((a, of_a)), Some((b, of_b))) = (value(better), value(worse)) else {
+        return format!("{better} against {worse} ({what}): not measured here.");
+    };
+    let is_top1 = matches!(by, Measured::Top1);
+    let shows = if is_top1 { a > b } else { a < b };
+    let range = |m: &Measure| {
+        let low = m.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = m.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (low, high)
+    };
+    let ((low_a, high_a), (low_b, high_b)) = (range(of_a), range(of_b));
+    let overlap = low_a <= high_b && low_b <= high_a && of_a.0.len() > 1;
+    let number = |m: &Measure| match is_top1 {
+        true => m.times(100.0).text(2, m.0.len()) + " %",
+        false => m.text(4, m.0.len()),
+    };
+    format!(
+        "{} {better} against {worse}, {what}: {} and {}{}.",
+        if shows {
+            "Shows here:"
+        } else {
+            "Does not show here:"
+        },
+        number(of_a),
+        number(of_b),
+        if overlap {
+            ", but the seeds overlap"
+        } else {
+            ""
+        }
+    )
+}

@@ -1,0 +1,204 @@
+//! Which runs experiments need, in which order, and what became of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use decorr::gpu::Gpu;
+use decorr::train::{
+    Ended, Event, Planned, Split, TrainConfig, TrainOptions, read_metrics, run_all,
+};
+use decorr::{Result, data};
+
+use super::experiment::{Group, Line, Scale};
+use crate::cli::TuneChoice;
+use crate::cli::train::choose_kernels;
+
+/// What all runs have.
+pub(super) struct Setting {
+    pub(super) scale: Scale,
+    pub(super) seeds: u64,
+    /// As given.
+    pub(super) data_dir: Option<PathBuf>,
+    /// Above all else: what stands after `--`.
+    pub(super) options: TrainOptions,
+    pub(super) out: PathBuf,
+}
+
+impl Setting {
+    /// The run of `line` with learning rate `lr` and `seed`; `None` if it is not part of this scale.
+    pub(super) fn planned(
+        &self,
+        group: &Group,
+        line: &Line,
+        lr: Option<f32>,
+        seed: u64,
+    ) -> Result<Option<Planned>> {
+        let Some(options) = group.options(line, self.scale)? else {
+            return Ok(None);
+        };
+        let rate = lr.map_or(String::new(), |lr| format!("_lr-{lr}"));
+        let name = format!("{}/{}{rate}_seed-{seed}", group.name, as_folder(line.name));
+        let mut options = self.options.clone().over(TrainOptions {
+            lr: lr.or(options.lr),
+            seed: Some(seed),
+            out: Some(self.out.join("runs").join(&name)),
+            ..options
+        });
+        let set = options.data.clone().or_else(|| {
+            let preset = options.preset.as_deref()?;
+            decorr::train::preset(preset).ok()?.data
+        });
+        if let Some(set) = set {
+            options.data_dir = options.data_dir.or_else(|| self.place(&set));
+        }
+        Ok(Some(Planned {
+            name,
+            values: Vec::new(),
+            config: TrainConfig::resolve(options)?,
+        }))
+    }
+
+    /// Where the files of `set` are; `None` for the built-in images.
+    fn place(&self, set: &str) -> Option<PathBuf> {
+        let default = || PathBuf::from("data");
+        match (set, &self.data_dir) {
+            // Pictures in folders, of which others may lie beside it.
+            ("folder", given) => Some(given.clone().unwrap_or_else(default).join("imagenet")),
+            (_, _) if self.scale == Scale::Smoke => None,
+            (_, Some(given)) => Some(given.clone()),
+            // Not the built-in part of it.
+            (_, None) => Some(data::whole_set(set).unwrap_or_else(default)),
+        }
+    }
+
+    /// Learning rates that `line` is tried with. At the smallest scale two do.
+    pub(super) fn rates(&self, line: &Line) -> Vec<Option<f32>> {
+        // One that was given is not searched.
+        if line.lrs.is_empty() || self.options.lr.is_some() {
+            return vec![None];
+        }
+        let count = if self.scale == Scale::Smoke {
+            2
+        } else {
+            line.lrs.len()
+        };
+        line.lrs.iter().take(count).copied().map(Some).collect()
+    }
+
+    /// How many runs `group` has.
+    pub(super) fn count(&self, group: &Group) -> Result<usize> {
+        let mut count = 0;
+        for line in group.lines {
+            if group.options(line, self.scale)?.is_some() {
+                count += self.rates(line).len() + self.seeds as usize - 1;
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// A name for a folder, without what shells or systems take for something else.
+fn as_folder(name: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let words = name.split(|c: char| !is_word(c)).filter(|w| !w.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// What became of a line's runs.
+#[derive(Debug)]
+pub(super) struct LineRuns {
+    pub(super) line: &'static Line,
+    /// Of each learning rate, if there are several: the accuracy with the first seed, if it ended.
+    pub(super) tried: Vec<(f32, Option<f64>)>,
+    /// With the best learning rate, one a seed.
+    pub(super) runs: Vec<(Planned, Ended)>,
+}
+
+/// Runs all of `group` that did not run yet: each learning rate with the first seed, then the best one with the others. `tell` has
+/// the events, with the number of their run in the group and its name.
+///
+/// # Errors
+/// Those of [`run_all`].
+pub(super) fn run_group(
+    gpu: &Arc<Gpu>,
+    setting: &Setting,
+    group: &'static Group,
+    stop: &AtomicBool,
+    mut tell: impl FnMut(usize, &str, &Event<'_>),
+) -> Result<Vec<LineRuns>> {
+    let mut before = 0;
+    let mut run = |plans: &[Planned]| -> Result<Vec<Ended>> {
+        let ended = run_all(gpu, plans, stop, |i, event| {
+            tell(before + i, &plans[i].name, &event);
+        });
+        before += plans.len();
+        ended
+    };
+    let with_kernels = |planned: Option<Planned>| -> Result<Option<Planned>> {
+        let Some(mut planned) = planned else {
+            return Ok(None);
+        };
+        choose_kernels(
+            &mut planned.config,
+            false,
+            gpu,
+            &TuneChoice { no_tune: false },
+        )?;
+        Ok(Some(planned))
+    };
+    let mut all = Vec::new();
+    for line in group.lines {
+        let mut first = Vec::new();
+        for lr in setting.rates(line) {
+            first.extend(with_kernels(setting.planned(group, line, lr, 1)?)?);
+        }
+        if first.is_empty() {
+            continue;
+        }
+        let ended = run(&first)?;
+        let accuracies: Vec<Option<f64>> = first
+            .iter()
+            .zip(&ended)
+            .map(|(planned, ended)| match ended {
+                Ended::Done(_) => accuracy(&planned.config.out),
+                _ => None,
+            })
+            .collect();
+        let value = |i: usize| accuracies[i].unwrap_or(-1.0);
+        // The first of equals.
+        let best = (0..first.len())
+            .rev()
+            .max_by(|&a, &b| value(a).total_cmp(&value(b)));
+        let best = best.unwrap_or(0);
+        let tried = setting
+            .rates(line)
+            .into_iter()
+            .flatten()
+            .zip(accuracies.iter().copied());
+        let tried = tried.collect();
+        let lr = setting.rates(line)[best];
+        let mut others = Vec::new();
+        // It is known which rate is best once all of them ended.
+        if !ended
+            .iter()
+            .any(|e| matches!(e, Ended::Open | Ended::Failed(_)))
+        {
+            for seed in 2..=setting.seeds {
+                others.extend(with_kernels(setting.planned(group, line, lr, seed)?)?);
+            }
+        }
+        let ended_others = run(&others)?;
+        let mut runs: Vec<(Planned, Ended)> = first.into_iter().zip(ended).collect();
+        let mut runs = vec![runs.swap_remove(best)];
+        runs.extend(others.into_iter().zip(ended_others));
+        all.push(LineRuns { line, tried, runs });
+    }
+    Ok(all)
+}
+
+/// Of the last test of the run in `out`.
+fn accuracy(out: &Path) -> Option<f64> {
+    let records = read_metrics(&out.join("metrics.jsonl")).ok()?;
+    records.iter().rfind(|r| r.split == Split::Test)?.top1
+}

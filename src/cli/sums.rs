@@ -1,0 +1,82 @@
+//! Progress over several runs.
+
+use std::time::Instant;
+
+use decorr::train::Event;
+
+use super::train::duration;
+
+/// What was done of all runs, for the time that is left.
+pub(super) struct Sums {
+    runs: usize,
+    /// Those that need no more time, before the one that runs.
+    before: usize,
+    /// The run that is told of, and when it began.
+    now: Option<(String, Instant)>,
+    /// Of the runs that ran.
+    seconds: Vec<f64>,
+}
+
+impl Sums {
+    pub(super) fn new(runs: usize) -> Self {
+        Self {
+            runs,
+            before: 0,
+            now: None,
+            seconds: Vec::new(),
+        }
+    }
+
+    /// The next run that is told of is the one after the first `count`.
+    pub(super) fn after(&mut self, count: usize) {
+        self.before = count;
+    }
+
+    /// What is said of an event of run `name`: its beginning, its evaluations and its notices.
+    pub(super) fn lines(&mut self, name: &str, event: &Event<'_>) -> Vec<String> {
+        let mut said = Vec::new();
+        if self.now.as_ref().is_none_or(|(of, _)| of != name) {
+            if let Some((_, begun)) = self.now.replace((name.into(), Instant::now())) {
+                self.seconds.push(begun.elapsed().as_secs_f64());
+            }
+            said.push("begins".into());
+        }
+        match event {
+            Event::Notice(text) => said.push(text.to_string()),
+            Event::Test(step, test) => said.push(format!("step {step}: test {test}")),
+            Event::Step(p) if p.step == p.total_steps || p.step.is_multiple_of(100) => {
+                let after = self.runs.saturating_sub(self.before + 1);
+                let left = time_left(&self.seconds, after, p.seconds_left);
+                let left = left.map_or("?".into(), duration);
+                let (step, all, loss) = (p.step, p.total_steps, p.loss);
+                said.push(format!("{step}/{all} loss {loss:.4}, {left} left for all"));
+            }
+            _ => {}
+        }
+        let place = format!("[{}/{}] {name}", self.before + 1, self.runs);
+        said.iter().map(|what| format!("{place}: {what}")).collect()
+    }
+}
+
+/// Seconds of the run that runs, and of those after it by the mean of those before it; unknown in the first run.
+fn time_left(before: &[f64], after: usize, of_this: f64) -> Option<f64> {
+    let mean = before.iter().sum::<f64>() / before.len() as f64;
+    match (after, before.is_empty()) {
+        (0, _) => Some(of_this),
+        (_, true) => None,
+        (after, false) => Some(of_this + after as f64 * mean),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_of_this_run_and_of_those_after_it() {
+        assert_eq!(time_left(&[], 0, 5.0), Some(5.0));
+        assert_eq!(time_left(&[], 2, 5.0), None);
+        assert_eq!(time_left(&[10.0, 20.0], 2, 5.0), Some(35.0));
+        assert_eq!(time_left(&[10.0, 20.0], 0, 5.0), Some(5.0));
+    }
+}

@@ -1,0 +1,146 @@
+//! Values over an option or a number: the mean of runs at each place, with their least and greatest value.
+
+use std::path::Path;
+
+use super::curves::{Panel, write_panels};
+use super::lines::{Curve, Point, held};
+use crate::Result;
+
+/// A line of [`draw_points`]: at each place the values of runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Points {
+    /// For the legend.
+    pub name: String,
+    /// Places in order, and the values there.
+    pub points: Vec<(f64, Vec<f64>)>,
+}
+
+impl Points {
+    /// A line for each name, of (name, place, values); their places in order.
+    pub fn grouped(all: impl IntoIterator<Item = (String, f64, Vec<f64>)>) -> Vec<Self> {
+        let mut lines: Vec<Self> = Vec::new();
+        for (name, x, values) in all {
+            let points = vec![(x, values)];
+            match lines.iter_mut().find(|line| line.name == name) {
+                Some(line) => line.points.extend(points),
+                None => lines.push(Self { name, points }),
+            }
+        }
+        for line in &mut lines {
+            line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        lines
+    }
+}
+
+/// Draws lines through the means of values at each place, with dots, and bars from the least to the greatest value. The x axis is
+/// logarithmic if all places are above 0 and the last is ten times the first or more; the y axis is if `log`. The file is SVG if
+/// its name ends with .svg, or PNG. Returns sentences about what could not be drawn.
+///
+/// Needs the feature `draw`.
+///
+/// # Errors
+/// [`crate::Error::Io`] with the path.
+pub fn draw_points(
+    path: &Path,
+    lines: &[Points],
+    title: &str,
+    [x, y]: [&str; 2],
+    log: bool,
+) -> Result<Vec<String>> {
+    let places = || lines.iter().flat_map(|line| &line.points).map(|p| p.0);
+    let first = places().fold(f64::INFINITY, f64::min);
+    let last = places().fold(f64::NEG_INFINITY, f64::max);
+    let log_x = first > 0.0 && last >= 10.0 * first;
+    let scaled = |v: f64, log: bool| if log { v.log10() } else { v };
+    let mut notices = Vec::new();
+    let mut curves = Vec::new();
+    for line in lines {
+        let mut mean = Vec::new();
+        for (place, values) in &line.points {
+            let values: Vec<f64> = values.iter().map(|&v| scaled(v, log)).collect();
+            let drawn = values.iter().all(|v| v.is_finite()) && !values.is_empty();
+            if !drawn {
+                notices.push(format!("{} has no number at {x} {place}", line.name));
+                continue;
+            }
+            mean.push(Point {
+                x: scaled(*place, log_x),
+                mean: values.iter().sum::<f64>() / values.len() as f64,
+                low: values.iter().copied().fold(f64::INFINITY, f64::min),
+                high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            });
+        }
+        let runs = line.points.iter().map(|p| p.1.len()).max().unwrap_or(0);
+        curves.push(Curve::through(&line.name, runs, mean));
+    }
+    let ends = [first, last].map(|v| scaled(v, log_x));
+    let room = 0.04 * (ends[1] - ends[0]);
+    let ends = match room > 0.0 && room.is_finite() {
+        true => [ends[0] - room, ends[1] + room],
+        false if first.is_finite() => [ends[0] - 0.5, ends[0] + 0.5],
+        false => [0.0, 1.0],
+    };
+    let panel = Panel {
+        axis: held(&curves, log),
+        curves,
+        alone: false,
+        names: [x, y],
+        x: (ends, log_x),
+        log,
+        level: None,
+        rises: false,
+    };
+    write_panels(path, &[panel], title)?;
+    Ok(notices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_of_a_name_are_a_line_in_order() {
+        let all = [("b", 2.0, 5.0), ("a", 9.0, 7.0), ("b", 1.0, 4.0)];
+        let lines = Points::grouped(all.map(|(name, x, y)| (name.to_string(), x, vec![y])));
+        let names: Vec<&str> = lines.iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert_eq!(lines[0].points, [(1.0, vec![4.0]), (2.0, vec![5.0])]);
+    }
+
+    /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.
+    #[test]
+    fn the_axis_is_logarithmic_where_places_are_far_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("points.svg");
+        let draw = |places: &[f64], values: &[f64]| {
+            let points = places
+                .iter()
+                .zip(values)
+                .map(|(&x, &y)| (x, vec![y, y + 0.1]));
+            let line = Points {
+                name: "deconv".into(),
+                points: points.collect(),
+            };
+            let notices = draw_points(
+                &path,
+                &[line],
+                "t",
+                ["weight-decay", "top-1 accuracy"],
+                false,
+            );
+            (std::fs::read_to_string(&path).unwrap(), notices.unwrap())
+        };
+        let (svg, notices) = draw(&[1e-4, 1e-3, 1e-2], &[0.5, 0.6, 0.7]);
+        assert!(
+            notices.is_empty() && svg.contains("1e-4") && svg.contains("deconv"),
+            "{svg}"
+        );
+        assert!(svg.contains("weight-decay") && svg.contains("top-1 accuracy"));
+        let (svg, notices) = draw(&[1.0, 2.0, 3.0], &[0.5, f64::NAN, 0.7]);
+        assert_eq!(notices, ["deconv has no number at weight-decay 2"]);
+        assert!(!svg.contains("e-"), "{svg}");
+        // No place at all is an empty drawing.
+        assert!(draw(&[], &[]).1.is_empty());
+    }
+}
