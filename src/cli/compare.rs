@@ -4,15 +4,17 @@ mod log;
 pub(super) mod runs;
 pub(super) mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
-use decorr::Result;
+use clap::{Args, ValueEnum};
 use decorr::files::{expect_ending, write_atomically};
-use decorr::train::{CurveOptions, Line, XAxis, YAxis, draw_curves};
+use decorr::train::{
+    CurveOptions, Line, Points, Split, TrainOptions, XAxis, YAxis, draw_curves, draw_points,
+};
+use decorr::{Error, Result};
 
 use super::{note, print, print_json};
-use runs::{Run, differences, groups, name_all, names};
+use runs::{Run, SEEDS, differences, groups, name_all, names, names_by_options};
 use table::{Row, footnotes, markdown, text};
 
 #[derive(Debug, Args)]
@@ -24,10 +26,11 @@ pub(super) struct CompareArgs {
     /// widen the axis
     #[arg(long, value_name = "FILE.png|FILE.svg")]
     out: Option<PathBuf>,
-    /// What the curves are drawn over
-    #[arg(long, value_enum, default_value_t)]
-    x: XAxis,
-    /// What the curves are of [default: loss and top1, side by side]
+    /// What is drawn over: step, epoch or seconds, or the name of an option of `decorr train`, as weight-decay: then the last test
+    /// of each run, as dots, over the option's value; runs that differ in it alone (and in their seed) are one line
+    #[arg(long, value_name = "step|epoch|seconds|OPTION", default_value = "step", value_parser = Over::parse)]
+    x: Over,
+    /// What the drawing is of [default: loss and top1, side by side; over an option, top1]
     #[arg(long, value_enum)]
     y: Option<YAxis>,
     /// Draw with logarithmic y axes
@@ -58,6 +61,29 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
+/// What is drawn over.
+#[derive(Clone, Debug, PartialEq)]
+enum Over {
+    Axis(XAxis),
+    /// By name, as in config.toml.
+    Option(String),
+}
+
+impl Over {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        if let Ok(axis) = XAxis::from_str(text, false) {
+            return Ok(Self::Axis(axis));
+        }
+        let name = text.trim_start_matches("--").replace('_', "-");
+        let train = TrainOptions::augment_args(clap::Command::new("train"));
+        let is_option = |arg: &clap::Arg| arg.get_long() == Some(&name);
+        match train.get_arguments().any(is_option) {
+            true => Ok(Self::Option(name)),
+            false => Err("neither step, epoch or seconds nor an option of `decorr train`".into()),
+        }
+    }
+}
+
 pub(super) fn run(args: &CompareArgs) -> Result<()> {
     if let Some(out) = &args.out {
         expect_ending(out, &["png", "svg"])?;
@@ -67,9 +93,15 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     }
     let runs: Result<Vec<Run>> = args.runs.iter().map(|path| Run::read(path)).collect();
     let mut runs = runs?;
-    let groups = groups(&runs, args.group_seeds);
+    let but_for = args.group_seeds.then_some(&SEEDS[..]);
+    let groups = groups(&runs, but_for);
     let parts = if args.group_seeds { "groups" } else { "runs" };
-    let names = name_all(names(&runs, &groups), &args.names, parts)?;
+    // Over an option, the names are those of the lines.
+    let given: &[String] = match args.x {
+        Over::Axis(_) => &args.names,
+        Over::Option(_) => &[],
+    };
+    let names = name_all(names(&runs, &groups), given, parts)?;
     if !args.group_seeds {
         for (run, name) in runs.iter_mut().zip(&names) {
             run.name.clone_from(name);
@@ -107,39 +139,92 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
         wrote(args, path);
     }
     if let Some(out) = &args.out {
-        let lines: Vec<Line<'_>> = groups
-            .iter()
-            .zip(&names)
-            .map(|(group, name)| Line {
-                name,
-                runs: group.iter().map(|&i| runs[i].records.as_slice()).collect(),
-                steps_per_epoch: group.iter().find_map(|&i| runs[i].steps_per_epoch),
-            })
-            .collect();
-        if args.x == XAxis::Epoch {
-            for line in lines.iter().filter(|line| line.steps_per_epoch.is_none()) {
-                note(format_args!(
-                    "{}: no epoch is over and there is no run.json, so its points are drawn at whole epochs",
-                    line.name
-                ));
-            }
-        }
-        let options = CurveOptions {
-            title: args.title.clone(),
-            x: args.x,
-            y: args.y,
-            log: args.log,
-            smooth,
-            level: None,
+        let notices = match &args.x {
+            Over::Axis(x) => draw_over(args, *x, out, &runs, &groups, &names)?,
+            Over::Option(option) => draw_over_option(args, option, out, &runs)?,
         };
-        draw_curves(out, &lines, &options)?.iter().for_each(note);
+        notices.iter().for_each(note);
         wrote(args, out);
     }
     Ok(())
 }
 
+/// Draws curves over steps, epochs or seconds.
+fn draw_over(
+    args: &CompareArgs,
+    x: XAxis,
+    out: &Path,
+    runs: &[Run],
+    groups: &[Vec<usize>],
+    names: &[String],
+) -> Result<Vec<String>> {
+    let lines: Vec<Line<'_>> = groups
+        .iter()
+        .zip(names)
+        .map(|(group, name)| Line {
+            name,
+            runs: group.iter().map(|&i| runs[i].records.as_slice()).collect(),
+            steps_per_epoch: group.iter().find_map(|&i| runs[i].steps_per_epoch),
+        })
+        .collect();
+    if x == XAxis::Epoch {
+        for line in lines.iter().filter(|line| line.steps_per_epoch.is_none()) {
+            note(format_args!(
+                "{}: no epoch is over and there is no run.json, so its points are drawn at whole epochs",
+                line.name
+            ));
+        }
+    }
+    let options = CurveOptions {
+        title: args.title.clone(),
+        x,
+        y: args.y,
+        log: args.log,
+        smooth: args.smooth.map(|n| n as usize),
+        level: None,
+    };
+    draw_curves(out, &lines, &options)
+}
+
+/// Draws the last tests of runs over an option.
+fn draw_over_option(
+    args: &CompareArgs,
+    option: &str,
+    out: &Path,
+    runs: &[Run],
+) -> Result<Vec<String>> {
+    let mut but_for = SEEDS.to_vec();
+    but_for.push(option);
+    let lines = groups(runs, Some(&but_for));
+    let names = name_all(
+        names_by_options(runs, &lines, &but_for),
+        &args.names,
+        "lines",
+    )?;
+    let y = args.y.unwrap_or(YAxis::Top1);
+    let mut points = Vec::new();
+    for (line, name) in lines.iter().zip(&names) {
+        for run in line.iter().map(|&i| &runs[i]) {
+            let value = run.option(option);
+            let x = value.as_ref().and_then(|value| value.parse::<f64>().ok());
+            let Some(x) = x.filter(|x| x.is_finite()) else {
+                return Err(Error::Config(format!(
+                    "--x {option}: it is {} in {}, which is no number to draw over",
+                    value.unwrap_or("not set".into()),
+                    run.name
+                )));
+            };
+            let test = run.records.iter().rfind(|r| r.split == Split::Test);
+            let value = test.map_or(f64::NAN, |test| y.of(test).unwrap_or(f64::NAN));
+            points.push((name.clone(), x, vec![value]));
+        }
+    }
+    let lines = Points::grouped(points);
+    draw_points(out, &lines, &args.title, [option, y.name()], args.log)
+}
+
 /// Standard output is for the table alone where it is meant for another program.
-fn wrote(args: &CompareArgs, path: &std::path::Path) {
+fn wrote(args: &CompareArgs, path: &Path) {
     if !args.json && !args.markdown {
         print(format_args!("wrote {}", path.display()));
     }

@@ -100,6 +100,10 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
         if !groups.iter().any(|g| g.name == group.name) {
             groups.push(group);
             count += setting.count(group)?;
+            // Options that make no sense are refused before anything runs.
+            for line in group.lines {
+                setting.planned(group, line, None, 1)?;
+            }
         }
     }
     let gpu = args.adapter.open_to_run()?;

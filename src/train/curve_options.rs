@@ -62,7 +62,8 @@ pub enum YAxis {
 }
 
 impl YAxis {
-    pub(super) fn of(self, record: &Record) -> Option<f64> {
+    /// The value of `record`.
+    pub fn of(self, record: &Record) -> Option<f64> {
         match self {
             Self::Loss => record.loss,
             Self::Top1 => record.top1,

@@ -16,14 +16,22 @@ pub struct Points {
 }
 
 impl Points {
-    /// A line for each name, of (name, place, values); their places in order.
+    /// A line for each name, of (name, place, values), with all values of a place together; their places in order.
     pub fn grouped(all: impl IntoIterator<Item = (String, f64, Vec<f64>)>) -> Vec<Self> {
         let mut lines: Vec<Self> = Vec::new();
         for (name, x, values) in all {
-            let points = vec![(x, values)];
-            match lines.iter_mut().find(|line| line.name == name) {
-                Some(line) => line.points.extend(points),
-                None => lines.push(Self { name, points }),
+            let at = match lines.iter().position(|line| line.name == name) {
+                Some(at) => at,
+                None => {
+                    let points = Vec::new();
+                    lines.push(Self { name, points });
+                    lines.len() - 1
+                }
+            };
+            let points = &mut lines[at].points;
+            match points.iter_mut().find(|(place, _)| *place == x) {
+                Some((_, found)) => found.extend(values),
+                None => points.push((x, values)),
             }
         }
         for line in &mut lines {
@@ -101,11 +109,16 @@ mod tests {
 
     #[test]
     fn points_of_a_name_are_a_line_in_order() {
-        let all = [("b", 2.0, 5.0), ("a", 9.0, 7.0), ("b", 1.0, 4.0)];
+        let all = [
+            ("b", 2.0, 5.0),
+            ("a", 9.0, 7.0),
+            ("b", 1.0, 4.0),
+            ("b", 2.0, 6.0),
+        ];
         let lines = Points::grouped(all.map(|(name, x, y)| (name.to_string(), x, vec![y])));
         let names: Vec<&str> = lines.iter().map(|l| l.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
-        assert_eq!(lines[0].points, [(1.0, vec![4.0]), (2.0, vec![5.0])]);
+        assert_eq!(lines[0].points, [(1.0, vec![4.0]), (2.0, vec![5.0, 6.0])]);
     }
 
     /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.

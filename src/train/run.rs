@@ -157,6 +157,8 @@ pub fn train(
         Some(saved) => restore(config, saved, model.deconv.refresh, &trainer, &mut tell)?,
         None => remove_earlier(&config.out)?,
     };
+    // First: a folder without it is of no run, and a run that is killed here is to go on.
+    write_config(config, saved.as_deref(), &mut tell)?;
     let device_bytes = allocated.unwrap_or(planned);
     let before = saved.as_ref().map(|_| config.out.as_path());
     let mut run = Run {
@@ -178,7 +180,6 @@ pub fn train(
         done: first,
         skipped: 0,
     };
-    write_config(config, saved.as_deref(), &mut tell)?;
     run.info.write(&config.out)?;
     let result = run.go_on(stop, &mut tell);
     if let Err(Error::Diverged(why)) = &result {

@@ -79,26 +79,55 @@ fn if_there(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The runs that are one line, by their places: each by itself, or with `seeds` those whose options are the same but for the seed.
-pub(super) fn groups(runs: &[Run], seeds: bool) -> Vec<Vec<usize>> {
-    let key = |run: &Run| {
-        let mut config = run.config.clone();
-        config.retain(|name, _| !["seed", "out", "workers"].contains(&name));
-        config
+/// Options in which runs of one line may differ.
+pub(super) const SEEDS: [&str; 3] = ["seed", "out", "workers"];
+
+/// The runs that are one line, by their places: each by itself, or those whose options are the same but for some.
+pub(super) fn groups(runs: &[Run], but_for: Option<&[&str]>) -> Vec<Vec<usize>> {
+    let Some(but_for) = but_for else {
+        return (0..runs.len()).map(|i| vec![i]).collect();
     };
     let mut groups: Vec<(Table, Vec<usize>)> = Vec::new();
     for (i, run) in runs.iter().enumerate() {
-        let key = key(run);
+        let mut key = run.config.clone();
+        key.retain(|name, _| !but_for.contains(&name));
         // Runs without options are not known to be the same.
         let same = groups
             .iter_mut()
-            .find(|group| seeds && !key.is_empty() && group.0 == key);
+            .find(|group| !key.is_empty() && group.0 == key);
         match same {
             Some(group) => group.1.push(i),
             None => groups.push((key, vec![i])),
         }
     }
     groups.into_iter().map(|group| group.1).collect()
+}
+
+/// A name for each group by the options in which groups differ, but for some: `norm batch, lr 0.1`.
+pub(super) fn names_by_options(
+    runs: &[Run],
+    groups: &[Vec<usize>],
+    but_for: &[&str],
+) -> Vec<String> {
+    let of = |group: &Vec<usize>, name: &str| {
+        let run = group.first().map(|&i| &runs[i])?;
+        Some(format!("{name} {}", run.option(name)?))
+    };
+    let mut options: Vec<&str> = Vec::new();
+    for name in runs.iter().flat_map(|run| run.config.keys()) {
+        let differ = groups.iter().any(|g| of(g, name) != of(&groups[0], name));
+        if differ && !but_for.contains(&name.as_str()) && !options.contains(&name.as_str()) {
+            options.push(name);
+        }
+    }
+    let name = |group: &Vec<usize>| {
+        let parts: Vec<String> = options.iter().filter_map(|name| of(group, name)).collect();
+        match parts.is_empty() {
+            true => "all runs".to_string(),
+            false => parts.join(", "),
+        }
+    };
+    groups.iter().map(name).collect()
 }
 
 /// A name for each group: what the names of its runs begin with; as the folders were given if that is not enough to tell them
@@ -216,11 +245,29 @@ pub(super) mod tests {
             run("old", ""),
             run("older", ""),
         ];
-        assert_eq!(groups(&runs, true), [vec![0, 2], vec![1], vec![3], vec![4]]);
-        assert_eq!(groups(&runs, false).len(), 5);
+        let seeds = groups(&runs, Some(&SEEDS));
+        assert_eq!(seeds, [vec![0, 2], vec![1], vec![3], vec![4]]);
+        assert_eq!(groups(&runs, None).len(), 5);
+        assert_eq!(names(&runs, &seeds), ["deconv", "batch-1", "old", "older"]);
+    }
+
+    #[test]
+    fn lines_over_an_option_are_named_by_the_others() {
+        let runs = [
+            run("a", "norm = 'batch'\nlr = 0.1\nseed = 1"),
+            run("b", "norm = 'batch'\nlr = 0.2\nseed = 1"),
+            run("c", "norm = 'deconv'\nlr = 0.2\nseed = 2"),
+        ];
+        let but_for = ["seed", "out", "workers", "lr"];
+        let lines = groups(&runs, Some(&but_for));
+        assert_eq!(lines, [vec![0, 1], vec![2]]);
         assert_eq!(
-            names(&runs, &groups(&runs, true)),
-            ["deconv", "batch-1", "old", "older"]
+            names_by_options(&runs, &lines, &but_for),
+            ["norm batch", "norm deconv"]
+        );
+        assert_eq!(
+            names_by_options(&runs[..2], &[vec![0, 1]], &but_for),
+            ["all runs"]
         );
     }
 
@@ -231,7 +278,7 @@ pub(super) mod tests {
         assert_eq!(beginning(&["é1", "è1"]), "é1");
         let mut two = [run("a", ""), run("a", "")];
         two[1].path = "other/a".into();
-        assert_eq!(names(&two, &groups(&two, false)), ["runs/a", "other/a"]);
+        assert_eq!(names(&two, &groups(&two, None)), ["runs/a", "other/a"]);
         let given = ["x".to_string()];
         let error = name_all(vec!["a".into(), "b".into()], &given, "runs").unwrap_err();
         assert_eq!(error.to_string(), "--names has 1 for 2 runs");

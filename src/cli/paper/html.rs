@@ -35,9 +35,9 @@ section { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: 1.
 .pale { color: var(--pale); } .badge { background: var(--tint); border: 1px solid var(--line); border-radius: .3rem; font-size: .8rem;
   padding: .05rem .4rem; white-space: nowrap; }
 .table { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: right; vertical-align: bottom; }
-td { white-space: nowrap; } th { font-weight: 600; min-width: 3.5rem; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .45rem; text-align: right; vertical-align: bottom; }
+td { white-space: nowrap; } th { font-weight: 600; min-width: 3rem; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td.words { white-space: normal; min-width: 14rem; text-align: left; }
 .drawings { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .drawings svg, .picture img { height: auto; max-width: 100%; display: block; }

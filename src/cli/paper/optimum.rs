@@ -46,30 +46,44 @@ fn row(images: &Images, i: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// The sum over classes of m^T G^-1 m, for the moments m of a class: by G = L L^T it is |L^-1 m|^2. Columns that depend on others, as
-/// of pixels that are always black, explain nothing more.
+/// The sum over classes of m^T G^-1 m, for the moments m of a class: by G = L L^T it is |L^-1 m|^2. Columns of the data that depend on
+/// those before them, as of pixels that are always black, explain nothing more; so that rounding does not hide this, the column with
+/// the most that is unexplained is always the next.
 fn explained(gram: &[f64], moments: &[f64], n: usize, classes: usize) -> f64 {
+    // Columns of length 1.
+    let scale: Vec<f64> = (0..n).map(|i| gram[i * n + i].sqrt()).collect();
+    let value = |i: usize, j: usize| gram[i.max(j) * n + i.min(j)] / (scale[i] * scale[j]);
+    let mut left: Vec<f64> = scale
+        .iter()
+        .map(|&s| if s > 0.0 { 1.0 } else { 0.0 })
+        .collect();
+    let mut order: Vec<usize> = (0..n).collect();
+    // Row i: what the columns of `order` explain of column i.
     let mut l = vec![0.0f64; n * n];
     let mut w = vec![0.0f64; n * classes];
-    for i in 0..n {
-        for j in 0..i {
-            let pivot = l[j * n + j];
-            let dot: f64 = (0..j).map(|k| l[i * n + k] * l[j * n + k]).sum();
-            l[i * n + j] = match pivot > 0.0 {
-                true => (gram[i * n + j] - dot) / pivot,
-                false => 0.0,
-            };
+    for k in 0..n {
+        let Some(at) = (k..n).max_by(|&a, &b| left[order[a]].total_cmp(&left[order[b]])) else {
+            break;
+        };
+        if left[order[at]] < 1e-10 {
+            break;
         }
-        let diagonal = gram[i * n + i];
-        let rest = diagonal - (0..i).map(|k| l[i * n + k].powi(2)).sum::<f64>();
-        if rest <= 1e-9 * diagonal {
-            continue;
+        order.swap(k, at);
+        let i = order[k];
+        let pivot = left[i].sqrt();
+        let of_i = l[i * n..][..k].to_vec();
+        l[i * n + k] = pivot;
+        for &j in &order[k + 1..] {
+            if scale[j] > 0.0 {
+                let dot: f64 = of_i.iter().zip(&l[j * n..]).map(|(a, b)| a * b).sum();
+                let share = (value(i, j) - dot) / pivot;
+                l[j * n + k] = share;
+                left[j] -= share * share;
+            }
         }
-        let pivot = rest.sqrt();
-        l[i * n + i] = pivot;
         for c in 0..classes {
-            let dot: f64 = (0..i).map(|k| l[i * n + k] * w[k * classes + c]).sum();
-            w[i * classes + c] = (moments[i * classes + c] - dot) / pivot;
+            let dot: f64 = (0..k).map(|m| of_i[m] * w[m * classes + c]).sum();
+            w[k * classes + c] = (moments[i * classes + c] / scale[i] - dot) / pivot;
         }
     }
     w.iter().map(|w| w * w).sum()
@@ -83,9 +97,8 @@ mod tests {
     #[test]
     fn the_least_loss_is_that_of_the_normal_equations() {
         let bytes = vec![1, 0, 2, 2, 0, 4, 3, 0, 6, 4, 0, 8];
-        let images = |bytes: Vec<u8>, labels: Vec<u16>| {
-            Images::new("four", bytes.into(), [1, 1, 3], 2, labels).unwrap()
-        };
+        let images =
+            |bytes: Vec<u8>, labels: Vec<u16>| Images::new(bytes, [1, 1, 3], labels, 2).unwrap();
         let set = |labels: Vec<u16>| {
             let train = images(bytes.clone(), labels);
             DataSet::new(train.clone(), train, &[0.0], &[1.0]).unwrap()
@@ -93,6 +106,16 @@ mod tests {
         // One x in 1, 2, 3, 4 and targets 0, 0, 1, 1: slope .4, bias -.5, residuals .1, -.3, .3, -.1; of two classes.
         let loss = least_squares(&set(vec![0, 0, 1, 1])).unwrap();
         assert!((loss - 0.5 * 2.0 * 0.2 / 4.0).abs() < 1e-12, "{loss}");
+        // With more pixels than images, every target is met.
+        let few = Images::new(
+            (0..40u8).map(|i| i * i % 37).collect::<Vec<u8>>(),
+            [1, 1, 10],
+            vec![0, 1, 1, 0],
+            2,
+        );
+        let few = few.unwrap();
+        let loss = least_squares(&DataSet::new(few.clone(), few, &[0.0], &[1.0]).unwrap()).unwrap();
+        assert!(loss.abs() < 1e-9, "{loss}");
         // A target that is always the same is met by the bias.
         assert!(least_squares(&set(vec![1; 4])).unwrap().abs() < 1e-12);
     }

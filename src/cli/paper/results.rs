@@ -78,7 +78,7 @@ impl GroupResults {
         notices.dedup();
         Ok(Self {
             group,
-            differences: differences(group, lines)?,
+            differences: differences(group, lines, &results)?,
             verdicts: group
                 .claims
                 .iter()
@@ -98,12 +98,11 @@ impl GroupResults {
         heading.extend(in_paper.then_some("paper: accuracy, %"));
         heading.extend(["test accuracy, %", "test loss", "training loss"]);
         let mut heading: Vec<String> = heading.into_iter().map(String::from).collect();
-        heading.extend(
-            self.group
-                .losses_at
-                .iter()
-                .map(|step| format!("loss at step {step}")),
-        );
+        // Steps that no run came to have no column.
+        let has = |i: &usize| self.lines.iter().any(|line| !line.losses[*i].0.is_empty());
+        let at: Vec<usize> = (0..self.group.losses_at.len()).filter(has).collect();
+        let step = |&i: &usize| format!("loss at step {}", self.group.losses_at[i]);
+        heading.extend(at.iter().map(step));
         heading.extend(["lr", "steps", "ms a step", "time"].map(String::from));
         let mut cells = vec![heading];
         for line in &self.lines {
@@ -121,7 +120,7 @@ impl GroupResults {
                 line.test_loss.text(4, n),
                 line.train_loss.text(4, n),
             ]);
-            row.extend(line.losses.iter().map(|loss| loss.text(3, n)));
+            row.extend(at.iter().map(|&i| line.losses[i].text(3, n)));
             let steps = line.infos.iter().map(|info| info.steps).max();
             row.extend([
                 line.options.get("lr").map_or("-".into(), text_of),
@@ -276,8 +275,18 @@ fn draw(
 }
 
 /// What the runs have other than in the paper, as a sentence.
-fn differences(group: &Group, lines: &[LineRuns]) -> Result<String> {
+fn differences(group: &Group, lines: &[LineRuns], results: &[LineResults]) -> Result<String> {
     let mut all: Vec<String> = Vec::new();
+    if let Some(info) = results.iter().flat_map(|line| &line.infos).next()
+        && let Some(set) = lines.first().and_then(|line| line.runs.first())
+        && let Some([train, _]) = decorr::data::find_set(&set.0.config.data)?.counts
+        && info.images[0] < train
+    {
+        all.push(format!(
+            "{} training images (the set has {train})",
+            info.images[0]
+        ));
+    }
     for line in lines {
         if let Some((planned, _)) = line.runs.first() {
             for difference in group.differences(line.line, &planned.config)? {

@@ -1,0 +1,255 @@
+//! `decorr paper`: runs, the report, and what goes wrong.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// As short as it can be.
+const SHORT: [&str; 7] = [
+    "--",
+    "--steps",
+    "2",
+    "--train-images",
+    "128",
+    "--batch-size",
+    "64",
+];
+
+fn paper(out: &Path, what: &[&str], options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_decorr"));
+    command.arg("paper").args(what).arg("--out").arg(out);
+    command.args(options);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn done(output: &Output) {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// One page that needs no other file, and beside it what it shows; the numbers are those of the runs; nothing is run again.
+#[test]
+fn the_report_holds_what_the_runs_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let what = ["fig4a", "fig5", "fig9"];
+    let options = [&["--scale", "smoke", "--seeds", "2"], &SHORT[..]].concat();
+    let output = paper(&out, &what, &options).output().unwrap();
+    done(&output);
+    let begun = text(&output.stderr).matches(": begins").count();
+    // Two seeds of 4 lines, and of 4 others first two learning rates and then the better one again.
+    assert_eq!(begun, 2 * 4 + 4 * 3);
+    for file in [
+        "fig4a.md",
+        "fig5.csv",
+        "fig8a.json",
+        "fig9.png",
+        "linear-l2-1.svg",
+        "cifar10-vgg11-2.svg",
+    ] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(!page.contains("src=\"http") && !page.contains("href=\"http"));
+    assert!(page.contains("data:image/png;base64,") && page.matches("<svg ").count() >= 4);
+    assert_eq!(page.matches("<section").count(), 3);
+
+    let report = json(&out.join("fig4a.json"));
+    let group = &report["groups"][0];
+    let line = &group["lines"][3];
+    assert_eq!(line["name"], "deconvolution, lr 1");
+    let of_runs: Vec<f64> = (1..=2)
+        .map(|seed| {
+            let run = out.join(format!("runs/linear-l2/deconvolution-lr-1_seed-{seed}"));
+            let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+            let records = log
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let test: Vec<Value> = records.filter(|r| r["split"] == "test").collect();
+            test.last().unwrap()["top1"].as_f64().unwrap()
+        })
+        .collect();
+    let mean = line["top1"]["mean"].as_f64().unwrap();
+    assert!((mean - (of_runs[0] + of_runs[1]) / 2.0).abs() < 1e-12);
+    assert_eq!(line["top1"]["values"].as_array().unwrap().len(), 2);
+    // Better than nothing, worse than none: half of the one target that is 1 bounds it.
+    let optimum = group["optimum"].as_f64().unwrap();
+    assert!((0.0..0.45).contains(&optimum), "{optimum}");
+    let differs = group["differs_from_the_paper"].as_str().unwrap();
+    assert!(differs.contains("batch-size 64 (paper: 512)"), "{differs}");
+    assert!(
+        differs.contains("128 training images (the set has 60000)"),
+        "{differs}"
+    );
+
+    // The better rate has both seeds, and the paper's number is beside it.
+    let report = json(&out.join("fig5.json"));
+    let line = &report["groups"][0]["lines"][3];
+    assert_eq!(line["paper_top1_percent"], 91.33);
+    let tried = line["lr_tried"].as_array().unwrap();
+    let best = tried
+        .iter()
+        .max_by(|a, b| a[1].as_f64().unwrap().total_cmp(&b[1].as_f64().unwrap()));
+    let lr = best.unwrap()[0].as_f64().unwrap();
+    assert!(tried.len() == 2 && (line["options"]["lr"].as_f64().unwrap() - lr).abs() < 1e-6);
+    let markdown = std::fs::read_to_string(out.join("fig5.md")).unwrap();
+    assert!(
+        markdown.contains("91.33")
+            && markdown.contains("![VGG-11 on CIFAR-10](cifar10-vgg11-1.svg)")
+    );
+
+    let again = paper(&out, &what, &options).output().unwrap();
+    done(&again);
+    assert!(
+        !text(&again.stderr).contains(": begins"),
+        "{}",
+        text(&again.stderr)
+    );
+    assert_eq!(
+        std::fs::read_to_string(out.join("index.html")).unwrap(),
+        page
+    );
+
+    // Other options are other runs.
+    let options = ["--scale", "smoke", "--", "--steps", "3"];
+    let other = paper(&out, &["fig4a"], &options).output().unwrap();
+    let said = text(&other.stderr);
+    assert!(
+        !other.status.success() && said.contains("holds a run that differs in"),
+        "{said}"
+    );
+}
+
+/// What was killed goes on, and what was finished before it stays as it is.
+#[test]
+fn a_killed_report_repeats_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let options = [
+        "--scale",
+        "smoke",
+        "--",
+        "--train-images",
+        "640",
+        "--batch-size",
+        "64",
+        "--log-every",
+        "1",
+    ];
+    let mut child = paper(&out, &["fig4b"], &options)
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let second = out.join("runs/linear-bce/batch-norm-lr-0.1_seed-1/metrics.jsonl");
+    while !second.exists() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before its second run"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = out.join("runs/linear-bce/SGD-lr-0.1_seed-1");
+    let before = std::fs::read(first.join("run.json")).unwrap();
+    let output = paper(&out, &["fig4b"], &options).output().unwrap();
+    done(&output);
+    let said = text(&output.stderr);
+    assert!(!said.contains("SGD-lr-0.1_seed-1: begins"), "{said}");
+    assert_eq!(std::fs::read(first.join("run.json")).unwrap(), before);
+    let lines = json(&out.join("fig4b.json"))["groups"][0]["lines"].clone();
+    for line in lines.as_array().unwrap() {
+        assert_eq!(
+            (&line["state"], &line["runs"][0]["steps"]),
+            (&"done".into(), &20.into())
+        );
+    }
+}
+
+/// Says which command fetches the set; what needs none goes on.
+#[test]
+fn a_missing_set_keeps_the_others_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    let options = ["--scale", "laptop", "--data-dir", empty, "--seeds", "1"];
+    let output = paper(&out, &["fig6", "fig8b", "fig9"], &options)
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("fig6: ") && said.contains("decorr data fetch cifar100"),
+        "{said}"
+    );
+    assert!(
+        said.contains("fig8b: ") && said.contains("imagenet"),
+        "{said}"
+    );
+    assert!(
+        said.contains("2 of 3 experiments could not run in full"),
+        "{said}"
+    );
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(page.contains("decorr data fetch cifar100") && page.contains("data:image/png;base64,"));
+}
+
+/// A damaged run, options in the wrong place, a file where a folder should be.
+#[test]
+fn what_is_wrong_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let options = [&["--scale", "smoke"], &SHORT[..]].concat();
+    done(&paper(&out, &["fig4b"], &options).output().unwrap());
+    let log = out.join("runs/linear-bce/SGD-lr-0.1_seed-1/metrics.jsonl");
+    let whole = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, whole.replacen("\"split\"", "\"spl", 1)).unwrap();
+    let output = paper(&out, &["fig4b", "fig9"], &options).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("metrics.jsonl"),
+        "{said}"
+    );
+    assert!(said.contains("1 of 2 experiments"), "{said}");
+    assert!(out.join("fig9.png").exists());
+
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = paper(&file, &["fig9"], &[]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains(file.to_str().unwrap()),
+        "{said}"
+    );
+
+    for (options, wanted) in [
+        (&["--", "--out", "there"][..], "stands before `--`"),
+        (&["--", "--seed", "3"], "stands before `--`"),
+        (&["--", "--lr", "-1"], "not a positive number"),
+        (&["--seeds", "0"], "--seeds"),
+        (&["--scale", "huge"], "smoke, laptop, paper"),
+    ] {
+        let output = paper(&out, &["fig4b"], options).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(wanted),
+            "{options:?}: {said}"
+        );
+    }
+    let output = paper(&out, &["fig10"], &[]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("fig4a"), "{said}");
+}
