@@ -316,7 +316,7 @@ fn events_are_the_log_and_the_weights_of_each_evaluation() {
         ..options(&without)
     };
     run(options, Start::New).unwrap();
-    assert_eq!(event_files(&without), [PathBuf::new(); 0]);
+    assert!(event_files(&without).is_empty());
     let tensors =
         [&out, &without].map(|out| checkpoint::load(&out.join("model.safetensors")).unwrap().0);
     assert!(tensors[0] == tensors[1]);
