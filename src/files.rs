@@ -35,7 +35,7 @@ pub(crate) fn event_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Makes `dir` and proves that it can be written to. Unless `force`, a folder is refused that holds another run, or any
-/// file that a run would write over.
+/// file that a run would write over or remove.
 ///
 /// # Errors
 /// [`Error::Io`] with the path, [`Error::Config`] for a folder with such files.

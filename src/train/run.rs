@@ -98,8 +98,9 @@ pub struct Outcome {
 }
 
 /// Trains by `config` and writes config.toml, metrics.jsonl, curves.png, model.safetensors, what
-/// [`Saved`] reads, and if asked to TensorBoard's event files into its folder. A run that is resumed ends with the same bits as one that was
-/// never interrupted. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
+/// [`Saved`] reads, and if asked to TensorBoard's event files into its folder. A run that is resumed ends with the
+/// same bits as one that was never interrupted. When `stop` becomes true, the run ends as if it were over: saved and
+/// evaluated.
 ///
 /// # Errors
 /// [`Error::Diverged`] naming the step at which the loss or the weights were no numbers: the
@@ -364,8 +365,8 @@ impl Run<'_> {
     /// has.
     fn begin_board(&mut self) -> Result<()> {
         if let Some(board) = &mut self.board {
-            let last = self.records.iter().filter(|r| r.step == self.done);
-            last.into_iter().try_for_each(|record| board.log(record))?;
+            let mut last = self.records.iter().filter(|r| r.step == self.done);
+            last.try_for_each(|record| board.log(record))?;
             board.show(self.done, self.trainer.store())?;
         }
         Ok(())
