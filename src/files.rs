@@ -19,17 +19,35 @@ const RESULTS: [&str; 7] = [
     "run.json",
 ];
 
+/// How the names of TensorBoard's event files begin, of which a run may write several.
+pub(crate) const EVENT_FILES: &str = "events.out.tfevents.";
+
+/// TensorBoard's event files in `dir`, in the order of their names; none if it cannot be read.
+pub(crate) fn event_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_one = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(EVENT_FILES)
+    };
+    let mut files: Vec<PathBuf> = entries.filter(is_one).map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
 /// Makes `dir` and proves that it can be written to. Unless `force`, a folder is refused that holds another run, or any
-/// file that a run would write over.
+/// file that a run would write over or remove.
 ///
 /// # Errors
 /// [`Error::Io`] with the path, [`Error::Config`] for a folder with such files.
 pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let there = RESULTS.iter().find(|name| dir.join(name).exists());
+    let results = RESULTS.map(|name| dir.join(name));
+    let mut results = results.into_iter().chain(event_files(dir));
+    let there = results.find(|path| path.exists());
+    let there = there.as_deref().and_then(Path::file_name);
     if let (false, Some(name)) = (force, there) {
         let dir = dir.display();
-        return Err(Error::Config(match *name {
+        return Err(Error::Config(match &*name.to_string_lossy() {
             "config.toml" => {
                 format!(
                     "{dir} holds an earlier run; give another `out`, or `force` to overwrite it"
@@ -243,6 +261,7 @@ mod tests {
             "metrics.jsonl",
             "curves.png",
             "checkpoints",
+            "events.out.tfevents.1764000000.host.7.0",
         ] {
             let out = dir.path().join(foreign);
             fs::create_dir(&out).unwrap();

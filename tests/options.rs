@@ -283,6 +283,26 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
                 assert!(!base().out.join("best.safetensors").exists());
             }),
         ),
+        (
+            "tensorboard",
+            &["--tensorboard"],
+            Keeps(|left| {
+                let tensors = |left: &Left| {
+                    checkpoint::load(&left.out.join("model.safetensors"))
+                        .unwrap()
+                        .0
+                };
+                assert!(tensors(left) == tensors(base()));
+                let has_events = |left: &Left| {
+                    let mut entries = fs::read_dir(&left.out).unwrap();
+                    entries.any(|entry| {
+                        let name = entry.unwrap().file_name().into_string().unwrap();
+                        name.starts_with("events.out.tfevents.")
+                    })
+                };
+                assert!(has_events(left) && !has_events(base()));
+            }),
+        ),
         ("batch-size", &["--batch-size", "8"], Changes(&[])),
         ("accumulate", &["--accumulate", "2"], Changes(&[])),
         ("optimizer", &["--optimizer", "adam"], ChangesUpdates(&[])),

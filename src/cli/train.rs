@@ -198,6 +198,12 @@ fn report(config: &TrainConfig, outcome: &Outcome) {
         "wrote {}/model.safetensors, metrics.jsonl, config.toml, run.json and curves.png",
         config.out.display()
     ));
+    if config.tensorboard {
+        print(format_args!(
+            "and event files: tensorboard --logdir {}",
+            config.out.display()
+        ));
+    }
 }
 
 fn sum(of: &Outcome) -> String {

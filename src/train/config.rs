@@ -57,6 +57,8 @@ pub struct TrainConfig {
     pub eval_every: Option<u64>,
     /// Whether the best weights are kept.
     pub keep_best: bool,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
     /// See [`crate::nn::FreezeCounter`].
     pub freeze_iter: u64,
     /// Kernels, if the options name them: [`Store::set_variants`] is given those.
@@ -90,6 +92,7 @@ impl TrainConfig {
             freeze_iter: Some(freeze_iter),
             warmup_steps: Some(warmup_steps),
             keep_best: Some(keep_best),
+            tensorboard: Some(tensorboard),
             out: Some(out),
             ..
         } = o.clone()
@@ -117,6 +120,7 @@ impl TrainConfig {
             save_every,
             eval_every: o.eval_every,
             keep_best,
+            tensorboard,
             freeze_iter,
             kernels: o.kernels.as_deref().map(str::parse).transpose()?,
             out,

@@ -32,6 +32,7 @@ mod run;
 mod run_info;
 mod stepper;
 mod sweep;
+mod tensorboard;
 mod trained;
 mod trainer;
 

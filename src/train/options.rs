@@ -217,6 +217,8 @@ options! {
     eval_every: u64 = None, within(1..), "Steps between evaluations on the test images, in addition to those at the end of each epoch";
     #[cfg_attr(feature = "cli", arg(num_args = 0..=1, default_missing_value = "true"))]
     keep_best: bool = Some(false), any, "Keep the weights of the evaluation with the highest test accuracy as best.safetensors";
+    #[cfg_attr(feature = "cli", arg(num_args = 0..=1, default_missing_value = "true"))]
+    tensorboard: bool = Some(false), any, "Write event files for TensorBoard into the run's folder too: losses, accuracies and learning rate as scalars; at the start and at each evaluation histograms of the parameters, and pictures of the first layer's kernels and of a test image before and after deconvolution";
     kernels: String = None, any, "Kernels of products: direct or subgroup (for CPU adapters), tiled (for GPUs), tiled:TILE (one tile everywhere, for example tiled:128x128x8), or measured (the fastest tiles on this adapter, see `decorr tune`) [default: measured on a GPU; on a CPU adapter those that suit it]";
     seed: u64 = Some(1), any, "Decides the initial weights and the order of images";
     out: PathBuf = Some(PathBuf::from("runs/run")), any, "Folder for results";
@@ -273,6 +275,7 @@ mod tests {
         ends("lr", "rate [default: 0.1]");
         ends("out", "results [default: runs/run]");
         ends("skip_bad", "them [default: false]");
+        ends("tensorboard", "after deconvolution [default: false]");
         ends("n_iter", "convolution [default: 5]");
         ends("block", "32 for --norm channel]");
         ends("steps", "ends there too");
@@ -314,6 +317,7 @@ mod tests {
             log-every = 10
             save-every = 500
             keep-best = false
+            tensorboard = false
             seed = 1
             out = "runs/run"
         "#;

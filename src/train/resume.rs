@@ -85,6 +85,7 @@ impl Saved {
         // Written before there were these options.
         options.refresh.get_or_insert(1);
         options.refresh_after.get_or_insert(0);
+        options.tensorboard.get_or_insert(false);
         Ok(Self {
             path: path.to_path_buf(),
             step,

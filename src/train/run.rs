@@ -15,9 +15,12 @@ use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::resume::{self, Saved};
 use super::run_info::{RUN_INFO, RunInfo};
 use super::stepper::StepResult;
+use super::tensorboard::TensorBoard;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
 use crate::data::{DataSet, Loader};
-use crate::files::{lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically};
+use crate::files::{
+    event_files, lock_out, prepare_out, remove_if_empty, remove_if_there, write_atomically,
+};
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
 use crate::nn::{FreezeCounter, Mode, is_of_refresh};
@@ -94,9 +97,10 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
 }
 
-/// Trains by `config` and writes config.toml, metrics.jsonl, curves.png, model.safetensors and what
-/// [`Saved`] reads into its folder. A run that is resumed ends with the same bits as one that was
-/// never interrupted. When `stop` becomes true, the run ends as if it were over: saved and evaluated.
+/// Trains by `config` and writes config.toml, metrics.jsonl, curves.png, model.safetensors, what
+/// [`Saved`] reads, and if asked to TensorBoard's event files into its folder. A run that is resumed ends with the
+/// same bits as one that was never interrupted. When `stop` becomes true, the run ends as if it were over: saved and
+/// evaluated.
 ///
 /// # Errors
 /// [`Error::Diverged`] naming the step at which the loss or the weights were no numbers: the
@@ -161,10 +165,15 @@ pub fn train(
     write_config(config, saved.as_deref(), &mut tell)?;
     let device_bytes = allocated.unwrap_or(planned);
     let before = saved.as_ref().map(|_| config.out.as_path());
+    let board = match config.tensorboard {
+        true => Some(TensorBoard::begin(&config.out, first, &model, &set)?),
+        false => None,
+    };
     let mut run = Run {
         info: RunInfo::begin(gpu, trainer.store(), &set, device_bytes, before),
         best: best_of(&records).filter(|_| config.out.join(BEST).is_file()),
         metrics: MetricsWriter::over(&config.out.join(METRICS), &records)?,
+        board,
         config,
         interface: Interface::of(&set),
         trainer,
@@ -181,6 +190,7 @@ pub fn train(
         skipped: 0,
     };
     run.info.write(&config.out)?;
+    run.begin_board()?;
     let result = run.go_on(stop, &mut tell);
     if let Err(Error::Diverged(why)) = &result {
         run.info.diverged = Some(why.clone());
@@ -298,6 +308,9 @@ fn remove_earlier(out: &Path) -> Result<Vec<Record>> {
     for name in [CHECKPOINT, CURVES, BEST, RUN_INFO] {
         remove_if_there(&out.join(name))?;
     }
+    event_files(out)
+        .iter()
+        .try_for_each(|path| remove_if_there(path))?;
     resume::remove_all(out)?;
     Ok(Vec::new())
 }
@@ -330,6 +343,7 @@ struct Run<'a> {
     trainer: Trainer,
     evaluator: Evaluator,
     metrics: MetricsWriter,
+    board: Option<TensorBoard>,
     records: Vec<Record>,
     checkpoint: PathBuf,
     info: RunInfo,
@@ -348,6 +362,17 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// What a new event file begins with: the run as it is at its first step, of which TensorBoard drops what an earlier file
+    /// has.
+    fn begin_board(&mut self) -> Result<()> {
+        if let Some(board) = &mut self.board {
+            let mut last = self.records.iter().filter(|r| r.step == self.done);
+            last.try_for_each(|record| board.log(record))?;
+            board.show(self.done, self.trainer.store())?;
+        }
+        Ok(())
+    }
+
     /// All steps that are left, with what is due in between, until `stop`.
     fn go_on(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let mut clock = Instant::now();
@@ -444,6 +469,9 @@ impl Run<'_> {
 
     fn log(&mut self, record: Record) -> Result<()> {
         self.metrics.write(&record)?;
+        if let Some(board) = &mut self.board {
+            board.log(&record)?;
+        }
         self.records.push(record);
         Ok(())
     }
@@ -470,6 +498,9 @@ impl Run<'_> {
         }
         let metadata = self.config.metadata(self.done, &self.interface)?;
         self.metrics.sync()?;
+        if let Some(board) = &self.board {
+            board.sync()?;
+        }
         checkpoint::save(&self.checkpoint, &tensors, &metadata)?;
         Saved::write(
             self.config,
@@ -506,6 +537,9 @@ impl Run<'_> {
                 self.done, evaluation.loss
             );
             return Err(self.diverged(&what));
+        }
+        if let Some(board) = &mut self.board {
+            board.show(self.done, self.trainer.store())?;
         }
         if self.config.keep_best && self.best.is_none_or(|best| evaluation.top1 > best) {
             let tensors = checkpoint::from_store(self.trainer.store(), &checkpoint::MODEL)?;

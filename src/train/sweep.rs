@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// Most runs of a sweep: more are a mistake in the command.
 const MOST: usize = 10_000;
 
+/// Options that change no result.
+const NO_RESULT: [&str; 5] = ["out", "workers", "log-every", "save-every", "tensorboard"];
+
 /// An option and the values that it takes in turn, as in config.toml: `weight-decay`, [`0`, `5e-4`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vary {
@@ -65,7 +68,7 @@ pub fn combinations(base: &TrainOptions, vary: &[Vary], out: &Path) -> Result<Ve
         if vary[..i].iter().any(|other| other.name == *name) {
             return Err(Error::Config(format!("{name} varies twice")));
         }
-        if ["out", "workers", "log-every", "save-every"].contains(&name.as_str()) {
+        if NO_RESULT.contains(&name.as_str()) {
             let message = format!("{name} changes no result: nothing is seen by varying it");
             return Err(Error::Config(message));
         }
@@ -288,6 +291,7 @@ mod tests {
                 "seed has the value 2 twice, the first as number 2",
             ),
             (&["out=a,b"], "out changes no result"),
+            (&["tensorboard=true,false"], "tensorboard changes no"),
         ] {
             let text = refused(texts);
             assert!(text.contains(wanted), "{texts:?}: {text}");

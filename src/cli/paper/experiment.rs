@@ -164,6 +164,7 @@ impl Group {
             "lr",
             "log-every",
             "save-every",
+            "tensorboard",
         ];
         let mut names: Vec<&String> = run.keys().chain(paper.keys()).collect();
         names.sort_unstable();
