@@ -220,11 +220,11 @@ pub(super) fn differences(runs: &[Run]) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use super::*;
 
     /// `/runs/NAME` with these options.
-    pub(crate) fn run(name: &str, config: &str) -> Run {
+    pub(in crate::cli) fn run(name: &str, config: &str) -> Run {
         Run {
             name: name.into(),
             path: format!("runs/{name}"),

@@ -564,3 +564,58 @@ const SPEED: Group = Group {
         Measured::Top1,
     )],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::paper::experiment::Scale;
+
+    /// Every row can be run at every scale, and says what is there.
+    #[test]
+    fn rows_are_right() {
+        let mut names: Vec<&str> = ALL.iter().map(|e| e.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        for group in ALL.iter().flat_map(|e| e.what.groups()) {
+            for line in group.lines {
+                for scale in [Scale::Smoke, Scale::Laptop, Scale::Paper] {
+                    if let Some(options) = group.options(line, scale).unwrap() {
+                        decorr::train::TrainConfig::resolve(options).unwrap();
+                    }
+                }
+                assert!(group.options(line, Scale::Paper).unwrap().is_some());
+            }
+            let is_line = |name: &str| group.lines.iter().any(|line| line.name == name);
+            for claim in group.claims {
+                assert!(
+                    is_line(claim.better) && is_line(claim.worse),
+                    "{}: {claim:?}",
+                    group.name
+                );
+                if let Measured::LossAt(step) = claim.by {
+                    assert!(group.losses_at.contains(&step), "{}: {claim:?}", group.name);
+                }
+            }
+        }
+    }
+
+    /// Table 1 and Table 2 of the paper.
+    #[test]
+    fn accuracies_are_the_papers() {
+        let of = |name: &str| {
+            let experiment = ALL.iter().find(|e| e.name == name).unwrap();
+            let lines = experiment.what.groups().iter().flat_map(|g| g.lines);
+            lines.filter_map(|line| line.paper).collect::<Vec<f64>>()
+        };
+        let table1 = [
+            89.15, 90.23, 91.33, 93.45, 93.65, 94.71, 90.6, 91.7, 94.05, 70.57, 74.31, 74.74, 79.2,
+            79.09, 80.27, 77.78, 76.62, 80.43,
+        ];
+        assert_eq!(of("table1"), table1);
+        assert_eq!(
+            of("table2"),
+            [69.02, 70.38, 71.45, 71.74, 69.76, 69.80, 70.65]
+        );
+    }
+}

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use decorr::Result;
-use decorr::train::{CurveOptions, Ended, Points, YAxis, draw_curves, draw_points, running_mean};
+use decorr::train::{
+    CurveOptions, Ended, Points, XAxis, YAxis, draw_curves, draw_points, running_mean,
+};
 use decorr::train::{Line as CurveLine, RunInfo, Split};
 use serde_json::{Value, json};
 
@@ -76,14 +78,26 @@ impl GroupResults {
         }
         notices.sort();
         notices.dedup();
+        let claims = group.claims.iter();
+        let mut verdicts: Vec<String> = claims
+            .map(|claim| verdict(claim, group, &results))
+            .collect();
+        let over_time = |plot: &Plot| {
+            matches!(
+                plot,
+                Plot::Curves {
+                    x: XAxis::Seconds,
+                    ..
+                }
+            )
+        };
+        if group.plots.iter().any(over_time) {
+            verdicts.extend(times_to_the_first(&results));
+        }
         Ok(Self {
             group,
             differences: differences(group, lines, &results)?,
-            verdicts: group
-                .claims
-                .iter()
-                .map(|claim| verdict(claim, group, &results))
-                .collect(),
+            verdicts,
             lines: results,
             drawings,
             notices,
@@ -303,6 +317,45 @@ fn differences(group: &Group, lines: &[LineRuns], results: &[LineResults]) -> Re
     })
 }
 
+/// After how many seconds, and steps, lines come to the last accuracy of the first one: when what they cost pays.
+fn times_to_the_first(results: &[LineResults]) -> Vec<String> {
+    let Some((first, others)) = results.split_first() else {
+        return Vec::new();
+    };
+    let Some(wanted) = first.top1.mean().filter(|top1| top1.is_finite()) else {
+        return Vec::new();
+    };
+    // Of each run that comes to it: seconds and steps of the first test that is as good.
+    let reached = |line: &LineResults| -> [Measure; 2] {
+        let test = |run: &Run| {
+            let mut tests = run.records.iter().filter(|r| r.split == Split::Test);
+            let test = tests.find(|r| r.top1.is_some_and(|top1| top1 >= wanted))?;
+            Some((test.seconds, test.step as f64))
+        };
+        let found: Vec<(f64, f64)> = line.runs.iter().filter_map(test).collect();
+        let (seconds, steps) = found.into_iter().unzip();
+        [Measure(seconds), Measure(steps)]
+    };
+    let percent = 100.0 * wanted;
+    let sentence = |line: &LineResults| {
+        let [seconds, steps] = reached(line);
+        let (name, count) = (line.name, line.runs.len());
+        match seconds.0.len() {
+            0 => format!(
+                "{name} does not come to the last accuracy of {}, {percent:.2} %.",
+                first.name
+            ),
+            reached => format!(
+                "{name} comes to the last accuracy of {}, {percent:.2} %, after {} s and {} steps ({reached} of {count} runs).",
+                first.name,
+                Measure(seconds.0).text(1, reached),
+                Measure(steps.0).text(0, reached)
+            ),
+        }
+    };
+    others.iter().map(sentence).collect()
+}
+
 /// Whether `claim` shows, as a sentence.
 fn verdict(claim: &Claim, group: &Group, results: &[LineResults]) -> String {
     let Claim { better, worse, by } = claim;
@@ -356,4 +409,145 @@ fn verdict(claim: &Claim, group: &Group, results: &[LineResults]) -> String {
             ""
         }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use decorr::train::Record;
+
+    use super::*;
+    use crate::cli::compare::runs::tests::run;
+
+    fn record(split: Split, step: u64, value: f64) -> Record {
+        Record {
+            split,
+            step,
+            epoch: 0,
+            loss: Some(value),
+            top1: Some(value),
+            top5: None,
+            lr: None,
+            seconds: 2.0 * step as f64,
+        }
+    }
+
+    /// Of runs whose last test is `ends`, each after one that is half as good.
+    fn line(name: &'static str, ends: &[f64]) -> LineResults {
+        let runs = ends.iter().map(|&end| {
+            let mut run = run(name, "");
+            run.records = vec![
+                record(Split::Test, 5, end / 2.0),
+                record(Split::Test, 9, end),
+            ];
+            run
+        });
+        LineResults {
+            name,
+            paper: None,
+            runs: runs.collect(),
+            infos: Vec::new(),
+            state: "done".into(),
+            tried: Vec::new(),
+            options: toml::Table::new(),
+            top1: Measure(ends.to_vec()),
+            test_loss: Measure(ends.to_vec()),
+            train_loss: Measure(ends.to_vec()),
+            losses: vec![Measure(Vec::new()), Measure(ends.to_vec())],
+            ms_per_step: Measure(Vec::new()),
+            seconds: 1.0,
+        }
+    }
+
+    const GROUP: Group = Group {
+        name: "a",
+        title: "A",
+        paper: "lr = 0.5\nnorm = 'batch'\nweight-decay = 0.25",
+        laptop: None,
+        smoke: Some("steps = 3"),
+        lines: &[],
+        plots: &[],
+        losses_at: &[1, 5],
+        optimum: false,
+        claims: &[],
+    };
+
+    fn claim(by: Measured) -> Claim {
+        let (better, worse) = ("new", "old");
+        Claim { better, worse, by }
+    }
+
+    #[test]
+    fn a_claim_shows_or_not_or_is_within_the_spread() {
+        let say = |by: Measured, new: &[f64], old: &[f64]| {
+            let results = [line("old", old), line("new", new)];
+            verdict(&claim(by), &GROUP, &results)
+        };
+        let text = say(Measured::Top1, &[0.8, 0.9], &[0.5, 0.6]);
+        assert_eq!(
+            text,
+            "Shows here: new against old, test accuracy: 85.00 ± 7.07 % and 55.00 ± 7.07 %."
+        );
+        let text = say(Measured::Top1, &[0.5], &[0.6]);
+        assert!(
+            text.starts_with("Does not show here:") && !text.contains("overlap"),
+            "{text}"
+        );
+        // Less is better of losses.
+        let text = say(Measured::TrainLoss, &[0.5, 0.7], &[0.6, 0.9]);
+        assert!(
+            text.starts_with("Shows here:") && text.ends_with(", but the seeds overlap."),
+            "{text}"
+        );
+        let text = say(Measured::LossAt(5), &[0.7], &[0.6]);
+        assert!(
+            text.starts_with("Does not show here:") && text.contains("step 5: 0.7000 and 0.6000"),
+            "{text}"
+        );
+        for text in [
+            say(Measured::LossAt(1), &[0.7], &[0.6]),
+            say(Measured::LossAt(7), &[0.7], &[0.6]),
+            say(Measured::Top1, &[f64::NAN], &[0.6]),
+        ] {
+            assert!(text.ends_with("not measured here."), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_the_first_lines_accuracy_is_of_the_first_test_that_is_as_good() {
+        let results = [
+            line("old", &[0.4, 0.6]),
+            line("new", &[1.0, 0.6]),
+            line("bad", &[0.3]),
+        ];
+        let said = times_to_the_first(&results);
+        assert_eq!(
+            said,
+            [
+                "new comes to the last accuracy of old, 50.00 %, after 14.0 ± 5.7 s and 7 ± 3 steps (2 of 2 runs).",
+                "bad does not come to the last accuracy of old, 50.00 %.",
+            ]
+        );
+        assert!(times_to_the_first(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_differs_from_the_paper_is_named_with_both_values() {
+        let line = crate::cli::paper::experiment::Line {
+            name: "x",
+            options: "norm = 'deconv'",
+            lrs: &[],
+            paper: None,
+        };
+        let options = GROUP
+            .options(&line, super::super::experiment::Scale::Smoke)
+            .unwrap()
+            .unwrap();
+        let run = decorr::train::TrainConfig::resolve(options).unwrap();
+        let differences = GROUP.differences(&line, &run).unwrap();
+        assert_eq!(differences, ["steps 3 (paper: none)"]);
+        let none = GROUP
+            .options(&line, super::super::experiment::Scale::Laptop)
+            .unwrap();
+        assert!(none.is_none());
+    }
 }
