@@ -77,7 +77,7 @@ pub fn gradients_from<'g>(
 }
 
 /// Which of the first `len` nodes depend on any of `wrt`.
-fn depends_on(list: &NodeList, wrt: &[TensorId], len: usize) -> Vec<bool> {
+pub(crate) fn depends_on(list: &NodeList, wrt: &[TensorId], len: usize) -> Vec<bool> {
     let mut reaches = vec![false; len];
     for (i, node) in list.nodes()[..len].iter().enumerate() {
         reaches[i] = wrt.contains(&list.id(i)) || node.inputs.iter().any(|x| reaches[x.index()]);

@@ -54,8 +54,8 @@
 //!
 //! Modules and items whose docs say "Unstable: may change in any release." are public for decorr's own programs and tests, and
 //! for ops of your own: [`mod@bench`], [`figures`], [`files`], [`gpu::wgsl`], [`graph::op`], [`graph::pointwise`],
-//! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`self_check`], [`train::Live`] and [`tune`]. All else, [`prelude`] first, changes
-//! only with the second number of the version, and the changelog says how.
+//! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`self_check`], [`mod@train::isometry`],
+//! [`train::Live`] and [`tune`]. All else, [`prelude`] first, changes only with the second number of the version, and the changelog says how.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The modules of tests/support name the crate as the tests there do.
 #[cfg(test)]

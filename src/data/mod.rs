@@ -168,6 +168,21 @@ impl DataSet {
         Loader::new(Arc::clone(&self.train), config)
     }
 
+    /// Full batches of training images once, in order and not changed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no batch can be made.
+    pub(crate) fn train_loader_in_order(&self, batch_size: usize) -> Result<Loader> {
+        let config = LoaderConfig {
+            batch_size,
+            drop_last: true,
+            workers: self.workers,
+            skip_bad: self.skip_bad,
+            ..LoaderConfig::default()
+        };
+        Loader::new(Arc::clone(&self.train), config)
+    }
+
     /// All test images once, in order.
     ///
     /// # Errors

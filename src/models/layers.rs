@@ -4,8 +4,10 @@ use super::norm::Place;
 use super::{Form, Model};
 use crate::Error;
 use crate::graph::{Init, Tensor};
-use crate::nn::{Conv2d, DeconvConv2d, DeconvLinear, Dropout, Flatten, Layer, Linear, Mode};
-use crate::ops::Pool2d;
+use crate::nn::{
+    Conv2d, DeconvConv2d, DeconvLinear, Dropout, Flatten, Layer, Linear, Mode, Statistics,
+};
+use crate::ops::{Pool2d, Window};
 
 /// What torchvision does in one way or another from family to family.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,34 @@ pub struct ConvInput<'g> {
     pub kernel_size: usize,
 }
 
+/// A convolution or linear layer of a graph, with what goes in and what comes out.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap<'g> {
+    /// Dotted, from the root.
+    pub(crate) name: String,
+    /// What the network gives it, before a norm that is a layer of its own: [N, C, H, W] or [N, F].
+    pub(crate) given: Tensor<'g>,
+    /// What that norm makes of it; else the same.
+    pub(crate) x: Tensor<'g>,
+    /// Its result, [N, O, `out_h`, `out_w`] or [N, O].
+    pub(crate) y: Tensor<'g>,
+    /// Of a convolution: its patches of `x`.
+    pub(crate) window: Option<Window>,
+    /// Of a layer that deconvolves `x`: by these, block by block.
+    pub(crate) statistics: Option<Statistics<'g>>,
+}
+
+impl<'g> Tap<'g> {
+    /// If it is a convolution.
+    pub(super) fn conv_input(&self) -> Option<ConvInput<'g>> {
+        Some(ConvInput {
+            name: self.name.clone(),
+            x: self.x,
+            kernel_size: self.window?.kernel_size[0],
+        })
+    }
+}
+
 /// Appends the layers of `model` to a graph. Names are dotted, from the root.
 pub(super) struct Layers<'g, 'm> {
     pub(super) model: &'m Model,
@@ -74,8 +104,10 @@ pub(super) struct Layers<'g, 'm> {
     mode: Mode,
     /// Height and width of the images, for messages.
     image: [usize; 2],
-    /// What every convolution so far was given, in order; up to the first error of the graph.
-    pub(super) conv_inputs: Vec<ConvInput<'g>>,
+    /// Every convolution and linear layer so far, in order; up to the first error of the graph.
+    pub(super) taps: Vec<Tap<'g>>,
+    /// The last norm that stands before a layer: what it was given and what it made of it.
+    normed: Option<[Tensor<'g>; 2]>,
 }
 
 impl<'g, 'm> Layers<'g, 'm> {
@@ -101,7 +133,8 @@ impl<'g, 'm> Layers<'g, 'm> {
             model,
             mode,
             image: [h, w],
-            conv_inputs: Vec::new(),
+            taps: Vec::new(),
+            normed: None,
         }
     }
 
@@ -148,41 +181,83 @@ impl<'g, 'm> Layers<'g, 'm> {
     }
 
     /// What the norm puts before a convolution or linear layer.
-    pub(super) fn norm_before(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn norm_before(&mut self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
         match self.norm {
-            Place::Before(layer) => self.append(name, &layer(x.size(1), &self.model.deconv), x),
+            Place::Before(layer) => {
+                let layer = layer(x.size(1), &self.model.deconv);
+                self.append_before(name, &layer, x)
+            }
             _ => x,
         }
     }
 
     /// The norm of a network with a single layer: it is before that one, and leaves scale and bias to it.
-    pub(super) fn norm_of_input(&self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn norm_of_input(&mut self, name: &str, x: Tensor<'g>) -> Tensor<'g> {
         match self.norm {
-            Place::After(layer) => self.append(name, &layer(x.size(1), false), x),
+            Place::After(layer) => self.append_before(name, &layer(x.size(1), false), x),
             _ => self.norm_before(name, x),
         }
     }
 
+    /// A norm before the layer that comes next.
+    fn append_before(&mut self, name: &str, norm: &impl Layer, x: Tensor<'g>) -> Tensor<'g> {
+        let y = self.append(name, norm, x);
+        self.normed = Some([x, y]);
+        y
+    }
+
+    /// Keeps a layer that was appended.
+    fn tap(
+        &mut self,
+        name: &str,
+        x: Tensor<'g>,
+        window: Option<Window>,
+        (y, statistics): (Tensor<'g>, Option<Statistics<'g>>),
+    ) -> Tensor<'g> {
+        let given = self.normed.filter(|[_, normed]| *normed == x);
+        self.taps.push(Tap {
+            name: name.to_string(),
+            given: given.map_or(x, |[given, _]| given),
+            x,
+            y,
+            window,
+            statistics,
+        });
+        y
+    }
+
     /// A convolution, which deconvolves its input if that is the norm, and nothing else.
     pub(super) fn bare_conv(&mut self, name: &str, x: Tensor<'g>, conv: Conv) -> Tensor<'g> {
+        let has_failed = x.graph().has_failed();
+        let appended = self.append_conv(name, x, conv);
+        if has_failed {
+            return appended.0;
+        }
+        let window = Window {
+            kernel_size: [conv.kernel_size; 2],
+            stride: conv.stride,
+            padding: conv.kernel_size / 2,
+            dilation: 1,
+        };
+        self.tap(name, x, Some(window), appended)
+    }
+
+    fn append_conv(
+        &self,
+        name: &str,
+        x: Tensor<'g>,
+        conv: Conv,
+    ) -> (Tensor<'g>, Option<Statistics<'g>>) {
         let Conv {
             out_channels,
             kernel_size,
             stride,
         } = conv;
         let in_channels = x.size(1);
-        // The first one sees raw pixels.
-        let is_first = self.conv_inputs.is_empty();
-        if !x.graph().has_failed() {
-            self.conv_inputs.push(ConvInput {
-                name: name.to_string(),
-                x,
-                kernel_size,
-            });
-        }
         let deconv = self.model.deconv;
         if let Place::Inside = self.norm {
-            let options = match is_first {
+            // The first one sees raw pixels.
+            let options = match self.taps.is_empty() {
                 true => deconv.first_conv(),
                 false => deconv.layer(),
             };
@@ -190,7 +265,9 @@ impl<'g, 'm> Layers<'g, 'm> {
                 .stride(stride)
                 .padding(kernel_size / 2)
                 .options(options);
-            return self.append(name, &layer, x);
+            let build = || layer.forward_with_statistics(x, self.mode);
+            let (y, statistics) = x.graph().scope(name, build);
+            return (y, Some(statistics));
         }
         let conventions = self.model.network.conventions;
         let layer = Conv2d::new(in_channels, out_channels, kernel_size)
@@ -202,23 +279,27 @@ impl<'g, 'm> Layers<'g, 'm> {
             Fan::Out => out_channels,
         };
         let std = (2.0 / (fan * kernel_size * kernel_size) as f32).sqrt();
-        self.append_with_init(name, &layer, x, Some(std), true)
+        (
+            self.append_with_init(name, &layer, x, Some(std), true),
+            None,
+        )
     }
 
     /// A linear layer that ends a network, or a part of it, and what the norm puts before it, called `norm`.
     pub(super) fn linear(
-        &self,
+        &mut self,
         name: &str,
         norm: &str,
         x: Tensor<'g>,
         out_features: usize,
     ) -> Tensor<'g> {
-        self.bare_linear(name, self.norm_before(norm, x), out_features, true)
+        let x = self.norm_before(norm, x);
+        self.bare_linear(name, x, out_features, true)
     }
 
     /// A linear layer, and before or after it what the norm puts there, called `norm`.
     pub(super) fn hidden_linear(
-        &self,
+        &mut self,
         name: &str,
         norm: &str,
         x: Tensor<'g>,
@@ -234,12 +315,27 @@ impl<'g, 'm> Layers<'g, 'm> {
     /// A linear layer, which deconvolves its input if that is the norm, and nothing else. Those of a convolutional network
     /// deconvolve 512 features together, in the ImageNet form a 32nd of all (paper section 4).
     pub(super) fn bare_linear(
-        &self,
+        &mut self,
         name: &str,
         x: Tensor<'g>,
         out_features: usize,
         bias: bool,
     ) -> Tensor<'g> {
+        let has_failed = x.graph().has_failed();
+        let appended = self.append_linear(name, x, out_features, bias);
+        if has_failed {
+            return appended.0;
+        }
+        self.tap(name, x, None, appended)
+    }
+
+    fn append_linear(
+        &self,
+        name: &str,
+        x: Tensor<'g>,
+        out_features: usize,
+        bias: bool,
+    ) -> (Tensor<'g>, Option<Statistics<'g>>) {
         let in_features = x.size(1);
         if let Place::Inside = self.norm {
             let options = self.model.deconv.layer();
@@ -249,14 +345,17 @@ impl<'g, 'm> Layers<'g, 'm> {
                 (true, Form::Imagenet) => options.block((in_features / 32).max(1)),
             };
             let layer = DeconvLinear::new(in_features, out_features).options(options);
-            return self.append(name, &layer, x);
+            let build = || layer.forward_with_statistics(x, self.mode);
+            let (y, statistics) = x.graph().scope(name, build);
+            return (y, Some(statistics));
         }
         let layer = Linear {
             bias,
             ..Linear::new(in_features, out_features)
         };
         let init = self.model.network.conventions.imagenet_init;
-        self.append_with_init(name, &layer, x, init.linear_std, init.linear_bias_zero)
+        let y = self.append_with_init(name, &layer, x, init.linear_std, init.linear_bias_zero);
+        (y, None)
     }
 
     /// A layer with other first values in the ImageNet form: weights with standard deviation `std`, biases 0.

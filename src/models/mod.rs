@@ -20,6 +20,7 @@ use crate::graph::{Graph, Tensor};
 use crate::nn::{DeconvOptions, FreezeCounter, Layer, Mode};
 use crate::{Error, Result};
 pub use layers::ConvInput;
+pub(crate) use layers::Tap;
 use layers::{Conventions, Layers};
 pub use norm::Norm;
 pub use summary::{Summary, summaries};
@@ -270,15 +271,15 @@ impl Model {
         self.build(x, mode).0
     }
 
-    /// The logits, and what every convolution is given, up to the first error.
+    /// The logits, and every convolution and linear layer in order, up to the first error.
     #[track_caller]
-    fn build<'g>(&self, x: Tensor<'g>, mode: Mode) -> (Tensor<'g>, Vec<ConvInput<'g>>) {
+    pub(crate) fn build<'g>(&self, x: Tensor<'g>, mode: Mode) -> (Tensor<'g>, Vec<Tap<'g>>) {
         let mut layers = Layers::new(self, x, mode);
         if x.graph().has_failed() {
             return (x, Vec::new());
         }
         let logits = (self.network.forward)(&mut layers, x);
-        (logits, layers.conv_inputs)
+        (logits, layers.taps)
     }
 
     /// Appends the network up to its `n`-th convolution, from 1, and says what that is given. Images may be of
@@ -289,7 +290,7 @@ impl Model {
     pub fn conv_input<'g>(&self, x: Tensor<'g>, mode: Mode, n: usize) -> Result<ConvInput<'g>> {
         let mut inputs = Vec::new();
         // An error of what comes after the convolution does not matter.
-        let whole = x.graph().attempt(|| inputs = self.build(x, mode).1);
+        let whole = x.graph().attempt(|| inputs = self.conv_inputs(x, mode));
         if let Some(input) = inputs.get(n.wrapping_sub(1)) {
             return Ok(input.clone());
         }
@@ -312,6 +313,12 @@ impl Model {
         let g = Graph::new();
         let ([c, h, w], _) = self.network.usual_images(self.form);
         let x = g.input("images", [1, c, h, w]);
-        self.build(x, Mode::Eval).1.len()
+        self.conv_inputs(x, Mode::Eval).len()
+    }
+
+    /// What every convolution is given, up to the first error.
+    fn conv_inputs<'g>(&self, x: Tensor<'g>, mode: Mode) -> Vec<ConvInput<'g>> {
+        let (_, taps) = self.build(x, mode);
+        taps.iter().filter_map(Tap::conv_input).collect()
     }
 }

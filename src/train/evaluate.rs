@@ -145,6 +145,28 @@ pub fn evaluate_checkpoint(
     options: TrainOptions,
     mut tell: impl FnMut(&str),
 ) -> Result<Evaluation> {
+    let (trained, config, set) = open_with_data(gpu, path, options, true)?;
+    set.notices.iter().for_each(|notice| tell(notice));
+    let mut store = store_for(gpu, &config)?;
+    let batch_size = config.batch_size.min(set.test.len());
+    trained.refuse_other(&config.data, set.test.channels, set.test.classes)?;
+    let model = trained.model();
+    let mut evaluator = Evaluator::new(&mut store, model, config.loss, &set, batch_size)?;
+    trained.fill_whole(&store)?;
+    evaluator.run(|skipped| tell(&format!("skipped: {skipped}")))
+}
+
+/// The network in `path`, how it is measured, and its data set or that of `options`, of whose images perhaps only those of
+/// the test are wanted.
+///
+/// # Errors
+/// As [`evaluate_checkpoint`].
+pub(super) fn open_with_data(
+    gpu: &Arc<Gpu>,
+    path: &Path,
+    options: TrainOptions,
+    test_only: bool,
+) -> Result<(Trained, TrainConfig, DataSet)> {
     let of_file = TrainOptions {
         model: options.model.clone(),
         norm: options.norm,
@@ -172,17 +194,19 @@ pub fn evaluate_checkpoint(
         ..written
     };
     let config = TrainConfig::resolve(options.over(below))?;
-    let set = config.open_data_as(names, true)?;
-    set.notices.iter().for_each(|notice| tell(notice));
+    let set = config.open_data_as(names, test_only)?;
+    Ok((trained, config, set))
+}
+
+/// An empty store for what `config` was trained to.
+///
+/// # Errors
+/// [`Error::Config`] if the adapter cannot run its kernels.
+pub(super) fn store_for(gpu: &Arc<Gpu>, config: &TrainConfig) -> Result<Store> {
     let mut store = Store::new(gpu, config.seed);
     // Those of a training on a GPU would take minutes to compile for a CPU.
     if !gpu.is_software() {
         config.choose_kernels(&mut store)?;
     }
-    let batch_size = config.batch_size.min(set.test.len());
-    trained.refuse_other(&config.data, set.test.channels, set.test.classes)?;
-    let model = trained.model();
-    let mut evaluator = Evaluator::new(&mut store, model, config.loss, &set, batch_size)?;
-    trained.fill_whole(&store)?;
-    evaluator.run(|skipped| tell(&format!("skipped: {skipped}")))
+    Ok(store)
 }

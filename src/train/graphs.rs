@@ -69,7 +69,7 @@ impl ImageInput {
     }
 
     /// Appends the input and gives the images as the network takes them.
-    fn append(self, g: &Graph) -> Tensor<'_> {
+    pub(super) fn append(self, g: &Graph) -> Tensor<'_> {
         let Some(raw) = self.raw else {
             return g.input("images", self.shape);
         };
@@ -249,7 +249,11 @@ fn logits<'g>(model: &dyn Layer, x: Tensor<'g>, mode: Mode) -> Tensor<'g> {
 }
 
 /// The loss of every row; the graph fails if that is not `[N]`.
-fn losses<'g>(loss: &impl RowLoss, logits: Tensor<'g>, labels: Tensor<'g>) -> Tensor<'g> {
+pub(super) fn losses<'g>(
+    loss: &impl RowLoss,
+    logits: Tensor<'g>,
+    labels: Tensor<'g>,
+) -> Tensor<'g> {
     let losses = loss.per_row(logits, labels);
     if losses.shape() != labels.shape() {
         let message = format!(

@@ -16,6 +16,7 @@ mod foreign;
 mod graphs;
 mod init;
 mod interface;
+pub mod isometry;
 #[cfg(feature = "draw")]
 mod lines;
 #[cfg(feature = "draw")]
@@ -47,6 +48,7 @@ pub use export::export;
 pub use graphs::{
     ImageInput, accumulation_step, evaluation_step, prediction_step, training_step, update_step,
 };
+pub use isometry::isometry;
 #[cfg(feature = "draw")]
 pub use lines::{running_mean, smoothing, steps_per_epoch};
 #[cfg(feature = "draw")]
