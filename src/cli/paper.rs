@@ -3,6 +3,7 @@
 mod experiment;
 mod experiments;
 mod html;
+mod isometry;
 mod optimum;
 mod pictures;
 mod report;
@@ -138,7 +139,7 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
             if let Some((_, lines)) = done.iter().find(|(of, _)| of.name == group.name) {
                 part.open += open(lines);
                 part.failures.extend(failures(lines));
-                match GroupResults::collect(group, lines, &setting.out) {
+                match GroupResults::collect(&gpu, group, lines, &setting.out) {
                     Ok(results) => part.groups.push(results),
                     Err(error @ Error::Io { .. }) => return Err(error),
                     Err(error) => part.failures.push(format!("{}: {error}", group.title)),

@@ -119,6 +119,11 @@ pub(super) enum Plot {
     },
     /// Of the last test, over an option.
     Over(&'static str, YAxis),
+    /// Of the layers of the trained networks: where the value is in [`decorr::train::isometry::LayerIsometry`] as JSON.
+    Layers {
+        name: &'static str,
+        pointer: &'static str,
+    },
 }
 
 impl Group {
@@ -143,17 +148,23 @@ impl Group {
         Ok(Some(read(smaller)?.over(of_line.over(read(self.paper)?))))
     }
 
-    /// What `run` has other than the paper's setting, in words.
-    pub(super) fn differences(&self, line: &Line, run: &TrainConfig) -> Result<Vec<String>> {
-        let Some(paper) = self.options(line, Scale::Paper)? else {
-            return Ok(Vec::new());
-        };
-        // Where files are is no setting.
+    /// All options of `line` in the paper's setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the row is wrong.
+    pub(super) fn paper_table(&self, line: &Line) -> Result<toml::Table> {
+        let paper = self.options(line, Scale::Paper)?.unwrap_or_default();
+        // A folder of pictures is to be named; where files are is no setting.
         let paper = TrainOptions {
-            data_dir: run.options.data_dir.clone(),
+            data_dir: Some("data".into()),
             ..paper
         };
-        let paper = table(&TrainConfig::resolve(paper)?)?;
+        table(&TrainConfig::resolve(paper)?)
+    }
+
+    /// What `run` has other than the paper's setting, in words.
+    pub(super) fn differences(&self, line: &Line, run: &TrainConfig) -> Result<Vec<String>> {
+        let paper = self.paper_table(line)?;
         let run = table(run)?;
         let of_place = [
             "out",

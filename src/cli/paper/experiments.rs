@@ -22,6 +22,13 @@ pub(super) const ALL: &[Experiment] = &[
         what: What::Picture(PictureOf::Fig3),
     },
     Experiment {
+        name: "isometry",
+        title: "Section 3.2: isometry",
+        claim: "With deconvolution before every layer, the map from one deconvolved input to the next keeps norms on average, \
+                forwards and backwards.",
+        what: What::Runs(&[&ISOMETRY]),
+    },
+    Experiment {
         name: "onestep",
         title: "Section 3.3: one step to the optimum",
         claim: "Once the input is deconvolved, one step of gradient descent at learning rate 1 solves linear regression with the L2 \
@@ -518,6 +525,57 @@ const WEIGHT_DECAY: Group = Group {
             Measured::Top1,
         ),
     ],
+};
+
+/// Over the layers, on a logarithmic axis.
+const fn layers(name: &'static str, pointer: &'static str) -> Plot {
+    Plot::Layers { name, pointer }
+}
+
+const ISOMETRY: Group = Group {
+    name: "isometry",
+    title: "VGG-11 on CIFAR-10",
+    paper: "preset = 'cifar10-vgg11-deconv'",
+    laptop: Some("epochs = 2"),
+    smoke: Some(SMALL),
+    lines: &[
+        line("no norm, at first", "norm = 'none'\nstop-after = 1"),
+        line("batch norm, at first", "norm = 'batch'\nstop-after = 1"),
+        line(
+            "channel deconvolution, at first",
+            "norm = 'channel'\nstop-after = 1",
+        ),
+        line("deconvolution, at first", "norm = 'deconv'\nstop-after = 1"),
+        line("no norm", "norm = 'none'"),
+        line("batch norm", "norm = 'batch'"),
+        line("channel deconvolution", "norm = 'channel'"),
+        line("deconvolution", "norm = 'deconv'"),
+    ],
+    plots: &[
+        layers("activations: root mean square", "/activation/rms"),
+        layers("activations: variance", "/activation/variance"),
+        layers("gradients: root mean square", "/gradient/rms"),
+        layers("gradients: variance", "/gradient/variance"),
+        layers(
+            "covariance of patches before: condition number",
+            "/before/condition",
+        ),
+        layers(
+            "covariance of patches after: condition number",
+            "/after/condition",
+        ),
+        layers(
+            "map to the next layer: largest singular value",
+            "/next/map/largest",
+        ),
+        layers(
+            "map to the next layer: median singular value",
+            "/next/map/median",
+        ),
+    ],
+    losses_at: &[],
+    optimum: false,
+    claims: &[],
 };
 
 const SPEED: Group = Group {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::experiment::{Experiment, text_of};
 use super::html;
+use super::isometry;
 use super::pictures::Drawn;
 use super::results::{GroupResults, LineResults};
 use super::runs::Setting;
@@ -87,12 +88,16 @@ impl Part {
             text += &format!("\n![{}]({}.png)\n\n{}\n", e.title, e.name, picture.about);
         }
         for group in &self.groups {
-            text += &format!("\n## {}\n\n{}\n", group.group.title, group.differences);
+            text += &format!("\n## {}\n\n{}\n", group.title, group.differences);
             if group.lines.is_empty() {
                 continue;
             }
             for (name, _) in &group.drawings {
-                text += &format!("\n![{}]({name})\n", group.group.title);
+                text += &format!("\n![{}]({name})\n", group.title);
+            }
+            if !group.layers.is_empty() {
+                let cells = isometry::cells(&group.layers);
+                text += &format!("\n{}\n", markdown(&cells).join("\n"));
             }
             text += &format!("\n{}\n", markdown(&group.cells()).join("\n"));
             let sentences = group.sentences(setting);
@@ -159,7 +164,7 @@ impl GroupResults {
     fn html(&self, setting: &Setting) -> String {
         let mut text = format!(
             "<h3>{}</h3>\n<p class=\"pale\">{}</p>\n",
-            html::escaped(self.group.title),
+            html::escaped(&self.title),
             html::escaped(&self.differences)
         );
         if self.lines.is_empty() {
@@ -167,9 +172,12 @@ impl GroupResults {
         }
         text += "<div class=\"drawings\">\n";
         for (_, svg) in &self.drawings {
-            text += &html::drawing(svg, self.group.title);
+            text += &html::drawing(svg, &self.title);
         }
         text += "</div>\n";
+        if !self.layers.is_empty() {
+            text += &html::table(&isometry::cells(&self.layers));
+        }
         text += &html::table(&self.cells());
         text += &html::list(&self.sentences(setting));
         let on = self.lines.iter().flat_map(|line| &line.infos).map(on);

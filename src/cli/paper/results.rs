@@ -1,8 +1,10 @@
 //! What experiments came to: numbers over seeds, drawings, and whether the paper's claims show.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use decorr::Result;
+use decorr::gpu::Gpu;
 use decorr::train::{
     CurveOptions, Ended, Points, XAxis, YAxis, draw_curves, draw_points, running_mean,
 };
@@ -10,6 +12,7 @@ use decorr::train::{Line as CurveLine, RunInfo, Split};
 use serde_json::{Value, json};
 
 use super::experiment::{Claim, Group, Measured, Plot, table, text_of};
+use super::isometry::{self, LineLayers};
 use super::optimum::least_squares;
 use super::runs::LineRuns;
 use crate::cli::compare::runs::Run;
@@ -18,6 +21,8 @@ use crate::cli::compare::table::Measure;
 /// Results of a group of runs.
 pub(super) struct GroupResults {
     pub(super) group: &'static Group,
+    /// With what stands in for the paper's network or data.
+    pub(super) title: String,
     pub(super) lines: Vec<LineResults>,
     /// File names and what is in them, SVG.
     pub(super) drawings: Vec<(String, String)>,
@@ -26,6 +31,8 @@ pub(super) struct GroupResults {
     pub(super) verdicts: Vec<String>,
     pub(super) notices: Vec<String>,
     pub(super) optimum: Option<f64>,
+    /// Of the layers, if they are drawn.
+    pub(super) layers: Vec<LineLayers>,
 }
 
 /// Results of the runs of a line.
@@ -51,8 +58,13 @@ impl GroupResults {
     /// Reads what `lines` ran and draws it into `dir`.
     ///
     /// # Errors
-    /// What a damaged run's files are told to be, and [`decorr::Error::Io`].
-    pub(super) fn collect(group: &'static Group, lines: &[LineRuns], dir: &Path) -> Result<Self> {
+    /// What a damaged run's files are told to be, what the device reported, and [`decorr::Error::Io`].
+    pub(super) fn collect(
+        gpu: &Arc<Gpu>,
+        group: &'static Group,
+        lines: &[LineRuns],
+        dir: &Path,
+    ) -> Result<Self> {
         let results: Result<Vec<LineResults>> = lines
             .iter()
             .map(|line| LineResults::of(group, line))
@@ -64,13 +76,25 @@ impl GroupResults {
             Some((planned, _)) => Some(least_squares(&planned.config.open_data()?)?),
             None => None,
         };
+        let of_layers = |plot: &Plot| matches!(plot, Plot::Layers { .. });
+        let layers = match group.plots.iter().any(of_layers) {
+            true => isometry::measure(gpu, lines)?,
+            false => Vec::new(),
+        };
+        let title = title(group, lines)?;
         let mut drawings = Vec::new();
         let mut notices = Vec::new();
         for (i, plot) in group.plots.iter().enumerate() {
             let name = format!("{}-{}.svg", group.name, i + 1);
             if results.iter().any(finished) {
                 let path = dir.join(&name);
-                notices.extend(draw(&path, group, &results, *plot, optimum)?);
+                notices.extend(match plot {
+                    Plot::Layers { name, pointer } => {
+                        let lines = isometry::points(&layers, pointer);
+                        draw_points(&path, &lines, name, ["layer", ""], true)?
+                    }
+                    plot => draw(&path, &title, &results, *plot, optimum)?,
+                });
                 let text =
                     std::fs::read_to_string(&path).map_err(|e| decorr::Error::io(&path, e))?;
                 drawings.push((name, text));
@@ -96,12 +120,14 @@ impl GroupResults {
         }
         Ok(Self {
             group,
+            title,
             differences: differences(group, lines, &results)?,
             verdicts,
             lines: results,
             drawings,
             notices,
             optimum,
+            layers,
         })
     }
 
@@ -167,6 +193,7 @@ impl GroupResults {
         json!({
             "name": self.group.name, "title": self.group.title, "optimum": self.optimum,
             "differs_from_the_paper": self.differences, "verdicts": self.verdicts, "lines": lines,
+            "layers": self.layers.iter().map(|l| json!({ "name": l.name, "runs": l.runs })).collect::<Vec<_>>(),
         })
     }
 }
@@ -241,10 +268,29 @@ fn train_losses(run: &Run) -> impl Iterator<Item = (f64, f64)> + '_ {
     train.filter_map(|r| Some((r.step as f64, r.loss?)))
 }
 
+/// The group's, and what its runs have in place of the paper's network and data.
+fn title(group: &Group, lines: &[LineRuns]) -> Result<String> {
+    let Some((first, (run, _))) = lines.first().and_then(|l| Some((l.line, l.runs.first()?)))
+    else {
+        return Ok(group.title.into());
+    };
+    let paper = group.paper_table(first)?;
+    let run = table(&run.config)?;
+    let differ = |name: &&str| paper.get(*name) != run.get(*name);
+    let other = ["model", "data"].into_iter().filter(differ);
+    let other: Vec<String> = other
+        .filter_map(|name| Some(text_of(run.get(name)?)))
+        .collect();
+    Ok(match other.is_empty() {
+        true => group.title.into(),
+        false => format!("{} (here: {})", group.title, other.join(", ")),
+    })
+}
+
 /// Draws `plot` into an SVG file; returns what could not be drawn.
 fn draw(
     path: &Path,
-    group: &Group,
+    title: &str,
     results: &[LineResults],
     plot: Plot,
     optimum: Option<f64>,
@@ -260,7 +306,7 @@ fn draw(
                 })
                 .collect();
             let options = CurveOptions {
-                title: group.title.into(),
+                title: title.into(),
                 x,
                 y: Some(y),
                 log,
@@ -283,8 +329,10 @@ fn draw(
                 Some((norm, x, values))
             });
             let lines = Points::grouped(points);
-            draw_points(path, &lines, group.title, [option, y.name()], false)
+            draw_points(path, &lines, title, [option, y.name()], false)
         }
+        // Not of the runs' logs.
+        Plot::Layers { .. } => Ok(Vec::new()),
     }
 }
 
@@ -295,6 +343,7 @@ fn differences(group: &Group, lines: &[LineRuns], results: &[LineResults]) -> Re
         && let Some(set) = lines.first().and_then(|line| line.runs.first())
         && let Some([train, _]) = decorr::data::find_set(&set.0.config.data)?.counts
         && info.images[0] < train
+        && set.0.config.options.train_images.is_none()
     {
         all.push(format!(
             "{} training images (the set has {train})",
