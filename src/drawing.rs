@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 /// Colours of what is drawn side by side: Okabe and Ito's, which the colour-blind tell apart, without those that
 /// are hard to see on black or on white.
-pub(crate) const SERIES: [RGBColor; 7] = [
+pub(crate) const SERIES: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -24,6 +24,8 @@ pub(crate) const SERIES: [RGBColor; 7] = [
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
+    // Not theirs: a dark red.
+    RGBColor(120, 30, 50),
 ];
 
 /// What is drawn on, into pixels.

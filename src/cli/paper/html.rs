@@ -41,6 +41,7 @@ td { white-space: nowrap; } th { font-weight: 600; min-width: 3rem; } th:first-c
 td.words { white-space: normal; min-width: 14rem; text-align: left; }
 .drawings { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .drawings svg, .picture img { height: auto; max-width: 100%; display: block; }
+svg .ground { fill: var(--ground); }
 .picture img { background: #fff; border-radius: .3rem; }
 ul { margin: .3rem 0; max-width: 46rem; padding-left: 1.2rem; } li { margin: .15rem 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); }
@@ -73,9 +74,10 @@ pub(super) fn table(cells: &[Vec<String>]) -> String {
     )
 }
 
-/// A drawing in the page's colours: ink for black, nothing for white.
+/// A drawing in the page's colours: ink for black, the ground for white.
 pub(super) fn drawing(svg: &str, about: &str) -> String {
     let svg = svg
+        .replace("fill=\"#FFFFFF\"", "class=\"ground\"")
         .replace("\"#FFFFFF\"", "\"none\"")
         .replace("\"#000000\"", "\"currentColor\"");
     svg.replacen(
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn a_drawing_has_the_colours_of_the_page() {
         let svg = "<svg width=\"1\"><rect fill=\"#FFFFFF\"/><text fill=\"#000000\">1</text><path stroke=\"#0072B2\"/></svg>";
-        let wanted = "<svg role=\"img\" aria-label=\"a &lt; b\" width=\"1\"><rect fill=\"none\"/><text fill=\"currentColor\">1</text>\
+        let wanted = "<svg role=\"img\" aria-label=\"a &lt; b\" width=\"1\"><rect class=\"ground\"/><text fill=\"currentColor\">1</text>\
                       <path stroke=\"#0072B2\"/></svg>";
         assert_eq!(drawing(svg, "a < b"), wanted);
     }
