@@ -142,7 +142,10 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
                 match GroupResults::collect(&gpu, group, lines, &setting.out) {
                     Ok(results) => part.groups.push(results),
                     Err(error @ Error::Io { .. }) => return Err(error),
-                    Err(error) => part.failures.push(format!("{}: {error}", group.title)),
+                    Err(error) => part.failures.push(format!(
+                        "{}: {error}. To run it again, remove the folder of that run",
+                        group.title
+                    )),
                 }
             }
         }
