@@ -131,8 +131,8 @@ pub struct Next {
 /// 1. If both sides are white, the singular values are their canonical correlations, and none is above 1.
 ///
 /// A convolution gives the vector of its channels at one place: the middle taps of a patch of `z_i`, at all places of
-/// `z_(i+1)`. Before a linear layer these vectors are means over all places of an image. So what a layer takes from its other taps,
-/// and what comes by a shortcut, is not seen by the map.
+/// `z_(i+1)`. Before a linear layer these vectors are summed over the places of an image and divided by the root of their
+/// number. So what a layer takes from its other taps, and what comes by a shortcut, is not seen by the map.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Map {
     /// Rows that it was fitted to.
@@ -502,7 +502,7 @@ fn map(from: &Layer, to: &Layer) -> Result<Option<Map>> {
         pairs.iter().map(|&row| {
             let ([n, h, w], deconv) = (next.place(row), from.deconv.as_ref());
             if to.is_linear {
-                return x.mean_channels(n, deconv);
+                return x.channels_of_image(n, deconv);
             }
             let ([_, from_h, from_w], [_, to_h, to_w]) = (x.grid, next.grid);
             x.channels_at([n, h * from_h / to_h, w * from_w / to_w], deconv)

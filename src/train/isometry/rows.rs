@@ -71,8 +71,9 @@ impl Rows {
         self.channels_of(&patch, deconv)
     }
 
-    /// The mean of the channels over all places of an image.
-    pub(super) fn mean_channels(&self, image: usize, deconv: Option<&Deconv>) -> Vec<f64> {
+    /// The sum of the channels over all places of an image, divided by the root of their number: the coordinate along a unit
+    /// vector, so that independent numbers keep their variance.
+    pub(super) fn channels_of_image(&self, image: usize, deconv: Option<&Deconv>) -> Vec<f64> {
         let [_, height, width] = self.grid;
         let mut mean = vec![0.0; self.features()];
         let share = 1.0 / (height * width) as f64;
@@ -81,7 +82,10 @@ impl Rows {
             add(&mut mean, share, &self.patch(place, self.features()));
         }
         // Deconvolution is linear but for the mean that it subtracts.
-        self.channels_of(&mean, deconv)
+        let mut channels = self.channels_of(&mean, deconv);
+        let root = ((height * width) as f64).sqrt();
+        channels.iter_mut().for_each(|v| *v *= root);
+        channels
     }
 
     fn channels_of(&self, patch: &[f64], deconv: Option<&Deconv>) -> Vec<f64> {
