@@ -1503,6 +1503,62 @@ fn compare_makes_what_a_report_needs() {
     );
 }
 
+/// Runs that differ in the option and their seed are one line; its place is the option's value, its height the last test.
+#[test]
+fn compare_draws_over_an_option() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, norm: &str, decay: &str, seed: u32, losses: &[&str]| {
+        let config = format!("norm = \"{norm}\"\nweight-decay = {decay}\nseed = {seed}\n");
+        write_run(&dir.path().join(name), &config, losses)
+    };
+    let runs = [
+        run("a", "batch", "0.0001", 1, &["2.0", "1.0"]),
+        run("b", "batch", "0.001", 1, &["2.0", "1.0"]),
+        run("c", "batch", "0.001", 2, &["2.0", "1.0"]),
+        run("d", "deconv", "0.0001", 1, &["2.0", "1.0"]),
+        run("e", "deconv", "0.001", 1, &["2.0", "1.0"]),
+    ];
+    let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
+    let (svg, svg_text) = path(&dir, "over.svg");
+    let draw = |options: &[&str]| {
+        let output = decorr(&[&["compare"], &runs[..], &["--out", &svg_text], options].concat());
+        stdout(&output);
+        std::fs::read_to_string(&svg).unwrap()
+    };
+    let text = draw(&["--x", "weight-decay"]);
+    for word in [
+        "norm batch (mean of 2, band: min to max)",
+        "norm deconv",
+        "weight-decay",
+        "top-1 accuracy",
+        "1e-4",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let named = draw(&["--x", "weight_decay", "--y", "loss", "--names", "BN,DC"]);
+    assert!(
+        named.contains(">\nBN (mean of 2")
+            && named.contains("loss")
+            && !named.contains("norm batch"),
+        "{named}"
+    );
+    let compare = |options: &[&str]| {
+        decorr(&[&["compare"], &runs[..], &["--out", &svg_text], options].concat())
+    };
+    refusal(
+        &compare(&["--x", "norm"]),
+        &["--x norm", "is batch in a", "no number"],
+    );
+    refusal(
+        &compare(&["--x", "weight"]),
+        &["step, epoch or seconds", "option of"],
+    );
+    refusal(
+        &compare(&["--x", "weight-decay", "--names", "one"]),
+        &["--names has 1 for 2 lines"],
+    );
+}
+
 #[test]
 fn compare_says_what_is_wrong_with_its_input() {
     let dir = tempfile::tempdir().unwrap();

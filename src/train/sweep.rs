@@ -226,7 +226,9 @@ fn refuse_others(config: &TrainConfig) -> Result<()> {
         .chain(wanted.keys())
         .map(String::as_str)
         .collect();
-    let differs = |name: &&str| !OF_PLACE.contains(name) && found.get(*name) != wanted.get(*name);
+    // The data's checksum is in run.json; where its files lie is not what the run is.
+    let is_place = |name: &str| OF_PLACE.contains(&name) || name == "data-dir";
+    let differs = |name: &&str| !is_place(name) && found.get(*name) != wanted.get(*name);
     let others: Vec<&str> = names.into_iter().filter(differs).collect();
     match others.as_slice() {
         [] => Ok(()),

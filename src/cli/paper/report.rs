@@ -225,7 +225,7 @@ fn settings(line: &LineResults) -> String {
     let options = line
         .options
         .iter()
-        .filter(|(name, _)| !["out", "seed"].contains(&name.as_str()));
+        .filter(|(name, _)| !["out", "seed", "data-dir"].contains(&name.as_str()));
     let options: Vec<String> = options
         .map(|(name, value)| format!("{name} = {}", text_of(value)))
         .collect();

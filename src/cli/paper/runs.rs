@@ -202,3 +202,77 @@ fn accuracy(out: &Path) -> Option<f64> {
     let records = read_metrics(&out.join("metrics.jsonl")).ok()?;
     records.iter().rfind(|r| r.split == Split::Test)?.top1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::paper::experiments::ALL;
+
+    fn setting(scale: Scale, data_dir: Option<&str>) -> Setting {
+        Setting {
+            scale,
+            seeds: 3,
+            data_dir: data_dir.map(PathBuf::from),
+            options: TrainOptions::default(),
+            out: "there".into(),
+        }
+    }
+
+    fn group(name: &str) -> &'static Group {
+        let mut groups = ALL.iter().flat_map(|e| e.what.groups());
+        groups.find(|group| group.name == name).unwrap()
+    }
+
+    #[test]
+    fn a_run_has_its_folder_its_rate_and_its_seed() {
+        let group = group("cifar10-vgg11");
+        let laptop = setting(Scale::Laptop, Some("sets"));
+        let line = &group.lines[3];
+        let run = laptop.planned(group, line, Some(0.03), 2).unwrap().unwrap();
+        assert_eq!(run.name, "cifar10-vgg11/deconvolution_lr-0.03_seed-2");
+        let o = &run.config.options;
+        assert_eq!((o.lr, o.seed, o.epochs), (Some(0.03), Some(2), Some(5)));
+        assert_eq!(o.out, Some(Path::new("there/runs").join(&run.name)));
+        assert_eq!(o.data_dir, Some("sets".into()));
+        assert_eq!(laptop.count(group).unwrap(), 4 * (3 + 2));
+        // A rate that is given is the only one.
+        let mut given = setting(Scale::Laptop, None);
+        given.options.lr = Some(0.5);
+        assert_eq!(given.rates(line), [None]);
+        let run = given.planned(group, line, None, 1).unwrap().unwrap();
+        assert_eq!(run.config.lr, 0.5);
+        assert!(run.name.ends_with("/deconvolution_seed-1"), "{}", run.name);
+        assert_eq!(
+            setting(Scale::Smoke, None).rates(line),
+            [Some(0.1), Some(0.03)]
+        );
+    }
+
+    #[test]
+    fn data_are_where_they_are_said_to_be() {
+        let place = |scale, dir, set: &str| setting(scale, dir).place(set);
+        assert_eq!(place(Scale::Smoke, Some("sets"), "fashion-mnist"), None);
+        assert_eq!(
+            place(Scale::Paper, Some("sets"), "mnist"),
+            Some("sets".into())
+        );
+        assert_eq!(
+            place(Scale::Paper, Some("sets"), "folder"),
+            Some("sets/imagenet".into())
+        );
+        assert_eq!(
+            place(Scale::Laptop, None, "folder"),
+            Some("data/imagenet".into())
+        );
+        assert_eq!(place(Scale::Laptop, None, "cifar10"), Some("data".into()));
+    }
+
+    #[test]
+    fn names_of_folders_are_words() {
+        assert_eq!(
+            as_folder("deconvolution, lr 1, n_iter 5"),
+            "deconvolution-lr-1-n_iter-5"
+        );
+        assert_eq!(as_folder("a/../b"), "a-..-b");
+    }
+}
