@@ -27,6 +27,25 @@ fn numbers(line: &str) -> Vec<f64> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
+/// In a chain each dispatch but the first reads what the one before it wrote.
+#[test]
+fn all_but_the_first_dispatch_of_a_chain_wait() {
+    let g = Graph::new();
+    let x = g.input("x", [8, 4]);
+    let y = (0..4).fold(x, |x, _| {
+        x.permute(&[1, 0])
+            .square()
+            .permute(&[1, 0])
+            .exp()
+            .sum_to([8, 1])
+            + x
+    });
+    g.output("y", y);
+    let program = compile(&g).unwrap();
+    assert!(program.dispatch_count() > 4);
+    assert_eq!(program.barrier_count(), program.dispatch_count() - 1);
+}
+
 #[test]
 fn what_a_program_says_of_itself_is_what_it_has() {
     let g = Graph::new();

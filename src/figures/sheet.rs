@@ -497,7 +497,7 @@ mod tests {
             (0..SERIES.len()).map(series_colour).collect();
         assert_eq!(
             (all.len(), series_colour(SERIES.len())),
-            (7, series_colour(0))
+            (8, series_colour(0))
         );
     }
 }

@@ -121,6 +121,19 @@ mod tests {
         assert_eq!(lines[0].points, [(1.0, vec![4.0]), (2.0, vec![5.0, 6.0])]);
     }
 
+    /// The height of a line of an SVG file that is an upright line.
+    fn upright(line: &str) -> Option<i32> {
+        let points = line.split_once("points=\"")?.1.split_once('"')?.0;
+        let numbers: Vec<i32> = points
+            .split([' ', ','])
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        match numbers[..] {
+            [x, y, same, other] if x == same => Some((y - other).abs()),
+            _ => None,
+        }
+    }
+
     /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.
     #[test]
     fn the_axis_is_logarithmic_where_places_are_far_apart() {
@@ -150,9 +163,15 @@ mod tests {
             "{svg}"
         );
         assert!(svg.contains("weight-decay") && svg.contains("top-1 accuracy"));
+        // A bar at each place, from the least to the greatest of its values: a quarter of the axis, less its room.
+        let bars: Vec<i32> = svg.lines().filter_map(upright).collect();
+        assert!(
+            bars.len() == 3 && bars.iter().all(|height| (90..140).contains(height)),
+            "{bars:?}"
+        );
         let (svg, notices) = draw(&[1.0, 2.0, 3.0], &[0.5, f64::NAN, 0.7]);
         assert_eq!(notices, ["deconv has no number at weight-decay 2"]);
-        assert!(!svg.contains("e-"), "{svg}");
+        assert!(svg.contains("\n1.2\n"), "{svg}");
         // No place at all is an empty drawing.
         assert!(draw(&[], &[]).1.is_empty());
     }
