@@ -235,6 +235,7 @@ fn laid_out<'a>(text: &str, style: &impl BackendTextStyle) -> Done<'a, LaidOut> 
 
 #[cfg(test)]
 mod tests {
+    use plotters::style::text_anchor::Pos;
     use plotters::style::{BLACK, IntoTextStyle};
 
     use super::*;
@@ -285,6 +286,40 @@ mod tests {
         assert_eq!(width(""), 0);
         // 16 letters are wider than 16 times one rounded down.
         assert!((width("llllllllllllllll") as f64) < 16.0 * width("l") as f64);
+    }
+
+    /// Numbers of axes end at their ticks, and titles are in the middle.
+    #[test]
+    fn text_begins_ends_or_is_centred_at_its_place() {
+        let ends = |h_pos: HPos, v_pos: VPos| {
+            let canvas = RgbImage::from_pixel(200, 80, image::Rgb([255; 3]));
+            let file = draw_png(canvas, |area| {
+                let style = ("sans-serif", 15).into_text_style(area).color(&BLACK);
+                let style = style.pos(Pos::new(h_pos, v_pos));
+                Ok(area.draw_text("HHHHHHHH", &style, (100, 40))?)
+            });
+            let picture = image::load_from_memory(&file.unwrap()).unwrap().into_rgb8();
+            let dark = picture.enumerate_pixels().filter(|(_, _, p)| p.0[0] < 128);
+            let (xs, ys): (Vec<u32>, Vec<u32>) = dark.map(|(x, y, _)| (x, y)).unzip();
+            let ends = |all: &[u32]| [*all.iter().min().unwrap(), *all.iter().max().unwrap()];
+            (ends(&xs), ends(&ys))
+        };
+        let middle = |[low, high]: [u32; 2]| (low + high).abs_diff(2 * 100);
+        let ([left, _], [top, _]) = ends(HPos::Left, VPos::Top);
+        assert!(
+            (100..103).contains(&left) && (40..45).contains(&top),
+            "{left} {top}"
+        );
+        let (across, down) = ends(HPos::Center, VPos::Center);
+        assert!(
+            middle(across) <= 4 && down[0] < 40 && down[1] > 40,
+            "{across:?} {down:?}"
+        );
+        let ([_, right], [_, bottom]) = ends(HPos::Right, VPos::Bottom);
+        assert!(
+            (96..=100).contains(&right) && (36..=41).contains(&bottom),
+            "{right} {bottom}"
+        );
     }
 
     #[test]
