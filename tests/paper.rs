@@ -52,7 +52,7 @@ fn the_report_holds_what_the_runs_measured() {
     for file in [
         "fig4a.md",
         "fig5.csv",
-        "fig8a.json",
+        "fig5.json",
         "fig9.png",
         "linear-l2-1.svg",
         "cifar10-vgg11-2.svg",

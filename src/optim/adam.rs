@@ -96,3 +96,18 @@ fn running_mean<'g>(mean: Tensor<'g>, value: Tensor<'g>, beta: f32) -> Tensor<'g
     mean.assign(next);
     next
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those of PyTorch.
+    #[test]
+    fn defaults_are_torchs() {
+        let adam = Adam::default();
+        assert_eq!(
+            (adam.betas, adam.eps, adam.weight_decay),
+            ([0.9, 0.999], 1e-8, 0.0)
+        );
+    }
+}
