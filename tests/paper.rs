@@ -88,7 +88,7 @@ fn the_report_holds_what_the_runs_measured() {
     let differs = group["differs_from_the_paper"].as_str().unwrap();
     assert!(differs.contains("batch-size 64 (paper: 512)"), "{differs}");
     assert!(
-        differs.contains("128 training images (the set has 60000)"),
+        differs.contains("train-images 128 (paper: none)"),
         "{differs}"
     );
 
@@ -105,7 +105,8 @@ fn the_report_holds_what_the_runs_measured() {
     let markdown = std::fs::read_to_string(out.join("fig5.md")).unwrap();
     assert!(
         markdown.contains("91.33")
-            && markdown.contains("![VGG-11 on CIFAR-10](cifar10-vgg11-1.svg)")
+            && markdown
+                .contains("![VGG-11 on CIFAR-10 (here: cnn, fashion-mnist)](cifar10-vgg11-1.svg)")
     );
 
     let again = paper(&out, &what, &options).output().unwrap();
@@ -139,8 +140,6 @@ fn a_killed_report_repeats_nothing() {
         "--scale",
         "smoke",
         "--",
-        "--train-images",
-        "640",
         "--batch-size",
         "64",
         "--log-every",
@@ -168,7 +167,13 @@ fn a_killed_report_repeats_nothing() {
     let said = text(&output.stderr);
     assert!(!said.contains("SGD-lr-0.1_seed-1: begins"), "{said}");
     assert_eq!(std::fs::read(first.join("run.json")).unwrap(), before);
-    let lines = json(&out.join("fig4b.json"))["groups"][0]["lines"].clone();
+    let group = json(&out.join("fig4b.json"))["groups"][0].clone();
+    let differs = group["differs_from_the_paper"].as_str().unwrap();
+    assert!(
+        differs.contains("5800 training images (the set has 60000)"),
+        "{differs}"
+    );
+    let lines = group["lines"].clone();
     for line in lines.as_array().unwrap() {
         assert_eq!(
             (&line["state"], &line["runs"][0]["steps"]),

@@ -175,7 +175,7 @@ mod tests {
         );
         let (svg, notices) = draw(&[1.0, 2.0, 3.0], &[0.5, f64::NAN, 0.7]);
         assert_eq!(notices, ["deconv has no number at weight-decay 2"]);
-        assert!(svg.contains("\n1.2\n"), "{svg}");
+        assert!(svg.contains("\n1.5\n"), "{svg}");
         // No place at all is an empty drawing.
         assert!(draw(&[], &[]).1.is_empty());
     }
