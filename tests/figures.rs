@@ -8,8 +8,8 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use decorr::figures::{
-    Fig2Options, Fig3Report, Fig9Options, Inspector, Picture, Scene, SceneOptions, WhitenOptions,
-    fig2, fig3, fig9,
+    Fig2Options, Fig3Report, Fig9Options, Inspector, Picture, Scene, SceneOptions, Sparsity,
+    WhitenOptions, fig2, fig3, fig9,
 };
 use decorr::graph::{Graph, Init, Role};
 use decorr::ops::{Colours, ROW_ALIGNMENT, Tiles};
@@ -594,10 +594,32 @@ fn figure_9_is_of_the_features_in_float64() {
     }
     assert!(worst < 0.01, "{worst}");
     assert!(report.live_channels * 10 > channels * 9, "{report:?}");
+    // By Hoyer's measure, which says something else than kurtosis does.
+    let count = |is_sparser: fn(&[Sparsity; 2]) -> bool| {
+        report.channels.iter().filter(|c| is_sparser(c)).count()
+    };
+    let by_hoyer = count(|[before, after]| after.hoyer > before.hoyer);
+    let by_kurtosis = count(|[before, after]| after.excess_kurtosis > before.excess_kurtosis);
+    assert_eq!(report.sparser_channels, by_hoyer);
+    assert_ne!(by_hoyer, by_kurtosis);
     support::report(&format!(
         "{channels} channels: largest error of Hoyer and kurtosis against float64 {:.4} %",
         100.0 * worst
     ));
+}
+
+/// A grey picture has one channel, however many are asked for: the page says so in its caption, too.
+#[test]
+fn the_page_of_figure_3_names_the_block_that_was_used() {
+    let grey = astronaut(64).with_channels(1);
+    let page = |block: usize| {
+        let options = SceneOptions {
+            block,
+            ..SceneOptions::default()
+        };
+        fig3(&gpu(), &grey, options).unwrap().sheet
+    };
+    assert!(page(1) == page(3));
 }
 
 /// The running D of a checkpoint is another one, and a network without it says so.

@@ -472,6 +472,10 @@ fn numbers_of_parameters_are_those_of_torchvision_and_the_cifar_networks() {
     assert_eq!(of("resnet34", "cifar", Norm::Batch), 21_282_122);
     assert_eq!(of("resnet50", "cifar", Norm::Batch), 23_520_842);
     assert_eq!(of("densenet121", "cifar", Norm::Batch), 6_956_298);
+    // Batch norm of an input has neither weight nor bias: the linear layer follows, which has both.
+    let all = summaries(None, Some(Norm::Batch)).unwrap();
+    let linear = all.iter().find(|s| s.name == "linear").unwrap();
+    assert_eq!(linear.parameters, 784 * 10 + 10);
 }
 
 #[test]

@@ -82,6 +82,28 @@ fn the_report_holds_what_the_runs_measured() {
     let mean = line["top1"]["mean"].as_f64().unwrap();
     assert!((mean - (of_runs[0] + of_runs[1]) / 2.0).abs() < 1e-12);
     assert_eq!(line["top1"]["values"].as_array().unwrap().len(), 2);
+    // Each number stands in its column.
+    let csv = std::fs::read_to_string(out.join("fig4a.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|row| row.split(',').collect()).collect();
+    let heading = rows[0]
+        .iter()
+        .position(|cell| *cell == "test loss")
+        .unwrap();
+    // A comma is in the name of the line, and one in the heading before it.
+    let cell = rows[4][heading];
+    let mean = |name: &str| line[name]["mean"].as_f64().unwrap();
+    assert!(
+        cell.starts_with(&format!("{:.4} ±", mean("test_loss"))),
+        "{cell}: {line}"
+    );
+    assert!((mean("test_loss") - mean("train_loss")).abs() > 1e-3);
+    let picture = &json(&out.join("fig9.json"))["picture"];
+    let hoyer = |i: usize| picture["numbers"]["mean_hoyer"][i].as_f64().unwrap();
+    let wanted = format!("whose mean goes from {:.3} to {:.3}", hoyer(0), hoyer(1));
+    assert!(
+        picture["about"].as_str().unwrap().contains(&wanted),
+        "{picture}"
+    );
     // Better than nothing, worse than none: half of the one target that is 1 bounds it.
     let optimum = group["optimum"].as_f64().unwrap();
     assert!((0.0..0.45).contains(&optimum), "{optimum}");

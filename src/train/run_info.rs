@@ -232,4 +232,23 @@ mod tests {
             assert_ne!(first, other);
         }
     }
+
+    /// Of pictures in files, which are too many to be read, their names and sizes.
+    #[test]
+    fn the_checksum_of_files_is_of_their_names_and_sizes() {
+        use crate::data::{Images, Source};
+        let dir = tempfile::tempdir().unwrap();
+        let sum = |name: &str, size: usize| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![0; size]).unwrap();
+            let source = Source::Files(vec![path]);
+            let images = Images::new(source, [3, 1, 1], vec![0], 1).unwrap();
+            let set = DataSet::new(images.clone(), images, &[0.0; 3], &[1.0; 3]).unwrap();
+            checksum(&set).unwrap()
+        };
+        let first = sum("a.png", 5);
+        assert_eq!(first, sum("a.png", 5));
+        assert_ne!(first, sum("a.png", 6));
+        assert_ne!(first, sum("b.png", 5));
+    }
 }
