@@ -126,7 +126,7 @@ const IMAGENET: &[&Group] = &[&IMAGENET_VGG11, &IMAGENET_RESNET18];
 const RATES: &[f32] = &[0.1, 0.03, 0.01];
 
 /// The built-in images and a network that is small enough for a few seconds a run.
-const SMALL: &str = "data = 'fashion-mnist'\nmodel = 'cnn'\nwidth = 0.5\ntrain-images = 640\ntest-images = 200\n\
+const SMALL: &str = "data = 'fashion-mnist'\nmodel = 'cnn'\nwidth = 0.25\ntrain-images = 640\ntest-images = 200\n\
                      steps = 10\nbatch-size = 64\nlog-every = 1";
 
 const LOSS: Plot = Plot::Curves {
@@ -284,7 +284,7 @@ const ONE_STEP: Group = Group {
     paper: "data = 'fashion-mnist'\nmodel = 'linear'\nloss = 'l2'\ntrain-images = 40000\nbatch-size = 40000\nmomentum = 0.0\nsteps = 10\n\
             log-every = 1\nblock = 784\neps = 1e-5",
     laptop: Some(""),
-    smoke: Some("train-images = 5800\nbatch-size = 5800\nsteps = 4"),
+    smoke: Some("train-images = 2000\nbatch-size = 2000\nsteps = 3"),
     lines: &[
         line("gradient descent, lr 0.01", "norm = 'none'\nlr = 0.01"),
         line(
@@ -444,7 +444,7 @@ const FIRST_STEPS: Group = Group {
     paper: "preset = 'imagenet-vgg11-deconv'\nstop-after = 1000",
     laptop: Some("stop-after = 100\naccumulate = 16"),
     smoke: Some(
-        "data = 'fashion-mnist'\nmodel = 'cnn'\nwidth = 0.5\ntrain-images = 640\ntest-images = 200\n\
+        "data = 'fashion-mnist'\nmodel = 'cnn'\nwidth = 0.25\ntrain-images = 640\ntest-images = 200\n\
                  stop-after = 10\nbatch-size = 64\nlog-every = 1",
     ),
     lines: NORMS,
