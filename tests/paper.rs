@@ -280,3 +280,32 @@ fn what_is_wrong_is_named() {
     let said = text(&output.stderr);
     assert!(!output.status.success() && said.contains("fig4a"), "{said}");
 }
+
+/// Ctrl-C ends it with a page that says how many runs are to go, also where those that ran are all done.
+#[test]
+#[cfg(unix)]
+fn an_interrupted_report_says_what_is_to_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let child = paper(&out, &["fig5"], &["--scale", "smoke"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The second learning rate of the first of four norms.
+    let second = out.join("runs/cifar10-vgg11/no-norm_lr-0.03_seed-1/metrics.jsonl");
+    while !second.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let id = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    done(&output);
+    let said = text(&output.stderr);
+    assert!(said.contains("not all runs are finished"), "{said}");
+    let report = json(&out.join("fig5.json"));
+    assert!(report["open_runs"].as_u64().unwrap() >= 5, "{report}");
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(page.contains(" runs to go") && page.contains("not finished"));
+}

@@ -14,7 +14,7 @@ use decorr::train::{
 use decorr::{Error, Result};
 
 use super::{note, print, print_json};
-use runs::{Run, SEEDS, differences, groups, name_all, names, names_by_options};
+use runs::{Run, SEEDS, differences, groups, last, name_all, names, names_by_options};
 use table::{Row, footnotes, markdown, text};
 
 #[derive(Debug, Args)]
@@ -214,7 +214,7 @@ fn draw_over_option(
                     run.name
                 )));
             };
-            let test = run.records.iter().rfind(|r| r.split == Split::Test);
+            let test = last(&run.records, Split::Test);
             let value = test.map_or(f64::NAN, |test| y.of(test).unwrap_or(f64::NAN));
             points.push((name.clone(), x, vec![value]));
         }

@@ -133,7 +133,7 @@ impl AdapterArgs {
 }
 
 /// Whether kernels are measured.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct TuneChoice {
     /// Use the default kernels of a GPU. Without this, the kernels that were measured to be the fastest on it
     /// are used, and measured now if they never were

@@ -11,19 +11,21 @@ mod results;
 mod runs;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use decorr::gpu::Gpu;
 use decorr::train::Ended;
 use decorr::{Error, Result};
 
 use super::sums::Sums;
 use super::sweep::train_options;
-use super::train::stop_on_signal;
-use super::{AdapterArgs, note, print};
+use super::train::{stop_on_signal, without_measured};
+use super::{AdapterArgs, TuneChoice, note, print};
 use experiment::{Experiment, Group, Scale, What};
-use report::Part;
+use report::{Outcome, Part};
 use results::GroupResults;
 use runs::{LineRuns, Setting, run_group};
 
@@ -45,6 +47,8 @@ pub(super) struct PaperArgs {
     /// Folder for the report and the runs [default: runs/paper-SCALE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    tune: TuneChoice,
     #[command(flatten)]
     adapter: AdapterArgs,
     /// Options of `decorr train` that all runs have in place of the scale's
@@ -81,6 +85,7 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
             return Err(Error::Config(message));
         }
     }
+    let (options, measured) = without_measured(options);
     let setting = Setting {
         scale: args.scale,
         seeds: args
@@ -88,6 +93,8 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
             .unwrap_or(if args.scale == Scale::Smoke { 1 } else { 3 }),
         data_dir: args.data_dir.clone(),
         options,
+        measured,
+        tune: args.tune.clone(),
         out: args
             .out
             .clone()
@@ -114,47 +121,42 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
     let stop = stop_on_signal();
     let mut progress = Sums::new(count);
     let mut before = 0;
-    let mut done: Vec<(&'static Group, Vec<LineRuns>)> = Vec::new();
+    let mut done: Vec<Rc<Outcome>> = Vec::new();
     let mut parts: Vec<Part> = Vec::new();
     for experiment in wanted {
-        let mut part = Part {
-            experiment,
-            groups: Vec::new(),
-            picture: None,
-            failures: Vec::new(),
-            open: 0,
+        let picture = match experiment.what {
+            What::Picture(picture) => Some(picture.draw(&gpu)?),
+            What::Runs(_) => None,
         };
-        if let What::Picture(picture) = experiment.what {
-            part.picture = Some(picture.draw(&gpu)?);
-        }
+        let mut groups = Vec::new();
         for &group in experiment.what.groups() {
-            if !done.iter().any(|(of, _)| of.name == group.name) {
-                let lines = run_group(&gpu, &setting, group, &stop, |i, name, event| {
-                    progress.after(before + i);
-                    progress.lines(name, event).iter().for_each(note);
-                })?;
-                before += setting.count(group)?;
-                done.push((group, lines));
-            }
-            if let Some((_, lines)) = done.iter().find(|(of, _)| of.name == group.name) {
-                part.open += open(lines);
-                part.failures.extend(failures(lines));
-                match GroupResults::collect(&gpu, group, lines, &setting.out) {
-                    Ok(results) => part.groups.push(results),
-                    Err(error @ Error::Io { .. }) => return Err(error),
-                    Err(error) => part.failures.push(format!(
-                        "{}: {error}. To run it again, remove the folder of that run",
-                        group.title
-                    )),
+            let known = done.iter().find(|outcome| outcome.group.name == group.name);
+            groups.push(match known {
+                Some(outcome) => Rc::clone(outcome),
+                None => {
+                    let lines = run_group(&gpu, &setting, group, &stop, |i, name, event| {
+                        progress.after(before + i);
+                        progress.lines(name, event).iter().for_each(note);
+                    })?;
+                    before += setting.count(group)?;
+                    let outcome = Rc::new(outcome(&gpu, group, &lines, &setting)?);
+                    done.push(Rc::clone(&outcome));
+                    outcome
                 }
-            }
+            });
         }
+        let part = Part {
+            experiment,
+            groups,
+            picture,
+        };
+        part.write(&setting)?;
         parts.push(part);
         // A page early, and after each.
-        report::write(&setting, &command, &parts)?;
+        report::write_page(&setting, &command, &parts)?;
     }
     for part in &parts {
-        for failure in &part.failures {
+        for failure in part.failures() {
             note(format_args!("{}: {failure}", part.experiment.name));
         }
     }
@@ -162,15 +164,11 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
         "wrote {}",
         setting.out.join("index.html").display()
     ));
-    let open: usize = done.iter().map(|(_, lines)| open(lines)).sum();
-    if open > 0 || stop.load(Ordering::Relaxed) {
+    if done.iter().any(|outcome| outcome.open > 0) {
         note("not all runs are finished: give the same command again to go on");
     }
-    match parts
-        .iter()
-        .filter(|part| !part.failures.is_empty())
-        .count()
-    {
+    let failed = parts.iter().filter(|part| !part.failures().is_empty());
+    match failed.count() {
         0 => Ok(()),
         failed => Err(Error::Config(format!(
             "{failed} of {} experiments could not run in full, for the reasons above",
@@ -179,20 +177,44 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
     }
 }
 
-fn open(lines: &[LineRuns]) -> usize {
+/// What became of the runs of `group`.
+fn outcome(
+    gpu: &Arc<Gpu>,
+    group: &'static Group,
+    lines: &[LineRuns],
+    setting: &Setting,
+) -> Result<Outcome> {
     let runs = lines.iter().flat_map(|line| &line.runs);
-    runs.filter(|(_, ended)| matches!(ended, Ended::Open))
-        .count()
+    let failed = runs.filter_map(|(_, ended)| match ended {
+        Ended::Failed(why) => Some(why.clone()),
+        _ => None,
+    });
+    let mut failures = distinct(failed);
+    let results = match GroupResults::collect(gpu, group, lines, &setting.out) {
+        Ok(results) => Some(results),
+        Err(error @ Error::Io { .. }) => return Err(error),
+        Err(error) => {
+            failures.push(format!(
+                "{}: {error}. To run it again, remove the folder of that run",
+                group.title
+            ));
+            None
+        }
+    };
+    Ok(Outcome {
+        group,
+        open: lines.iter().map(|line| line.open).sum(),
+        failures,
+        results,
+    })
 }
 
-/// Why runs could not run: once each.
-fn failures(lines: &[LineRuns]) -> Vec<String> {
+/// Each once, in the order in which they come first.
+fn distinct(all: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for (_, ended) in lines.iter().flat_map(|line| &line.runs) {
-        if let Ended::Failed(why) = ended
-            && !found.contains(why)
-        {
-            found.push(why.clone());
+    for one in all {
+        if !found.contains(&one) {
+            found.push(one);
         }
     }
     found

@@ -9,6 +9,7 @@ use decorr::train::{
 };
 use decorr::{Error, Result};
 
+use super::compare::runs::last;
 use super::csv::{or_empty, quoted};
 use super::sums::Sums;
 use super::train::{choose_kernels, stop_on_signal, without_measured};
@@ -97,10 +98,6 @@ pub(super) fn train_options(args: &[String]) -> Result<TrainOptions> {
     let found = command.try_get_matches_from(args);
     let found = found.and_then(|matches| TrainOptions::from_arg_matches(&matches));
     found.map_err(|e| Error::Config(format!("after `--`: {}", e.to_string().trim())))
-}
-
-fn last(records: &[Record], split: Split) -> Option<&Record> {
-    records.iter().rfind(|r| r.split == split)
 }
 
 /// A line for a run.

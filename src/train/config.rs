@@ -251,7 +251,10 @@ impl TrainConfig {
     }
 
     /// As [`TrainConfig::to_toml`], to be compared.
-    pub(super) fn to_table(&self) -> Result<toml::Table> {
+    ///
+    /// # Errors
+    /// None but bugs.
+    pub fn to_table(&self) -> Result<toml::Table> {
         toml::Table::try_from(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
 

@@ -66,6 +66,6 @@ pub use resume::Saved;
 pub use run::{Event, Outcome, Progress, Start, train};
 pub use run_info::RunInfo;
 pub use stepper::StepResult;
-pub use sweep::{Ended, Planned, Vary, combinations, run_all};
+pub use sweep::{Ended, NO_RESULT, Planned, Vary, combinations, run_all};
 pub use trained::Trained;
 pub use trainer::{Trainer, TrainerOptions};

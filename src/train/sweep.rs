@@ -19,7 +19,7 @@ use crate::{Error, Result};
 const MOST: usize = 10_000;
 
 /// Options that change no result.
-const NO_RESULT: [&str; 5] = ["out", "workers", "log-every", "save-every", "tensorboard"];
+pub const NO_RESULT: [&str; 5] = ["out", "workers", "log-every", "save-every", "tensorboard"];
 
 /// An option and the values that it takes in turn, as in config.toml: `weight-decay`, [`0`, `5e-4`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use decorr::train::{Record, read_metrics, steps_per_epoch};
+use decorr::train::{Record, Split, read_metrics, steps_per_epoch};
 use decorr::{Error, Result};
 use toml::Table;
 
@@ -63,13 +63,23 @@ impl Run {
 
     /// An option of config.toml, as it would be given.
     pub(super) fn option(&self, name: &str) -> Option<String> {
-        Some(match self.config.get(name)? {
-            toml::Value::String(text) => plain(text),
-            // Written as an f32.
-            toml::Value::Float(value) => (*value as f32).to_string(),
-            other => other.to_string(),
-        })
+        Some(text_of(self.config.get(name)?))
     }
+}
+
+/// A value of config.toml, as it would be given.
+pub(in crate::cli) fn text_of(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => plain(text),
+        // Written as an f32.
+        toml::Value::Float(value) => (*value as f32).to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// What was logged last of the training, or of the tests.
+pub(in crate::cli) fn last(records: &[Record], split: Split) -> Option<&Record> {
+    records.iter().rfind(|r| r.split == split)
 }
 
 fn if_there(path: &Path) -> Result<Option<String>> {

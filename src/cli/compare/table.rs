@@ -3,7 +3,7 @@
 use decorr::train::{Record, Split, running_mean, smoothing};
 use serde_json::{Value, json};
 
-use super::runs::Run;
+use super::runs::{Run, last};
 
 /// One run, or runs that differ in their seed.
 pub(super) struct Row {
@@ -76,8 +76,8 @@ impl Row {
                 .filter_map(|r| Some((r.step as f64, r.loss?)))
                 .collect()
         };
-        let end = |records: &[Record]| records.iter().rfind(|r| r.split == Split::Train).cloned();
-        let test = |records: &[Record]| records.iter().rfind(|r| r.split == Split::Test).cloned();
+        let end = |records: &[Record]| last(records, Split::Train).cloned();
+        let test = |records: &[Record]| last(records, Split::Test).cloned();
         let steps = runs
             .iter()
             .map(|run| end(&run.records).map_or(0, |r| r.step));

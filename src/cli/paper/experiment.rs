@@ -1,16 +1,17 @@
 //! What an experiment is: a row of [`super::experiments::ALL`].
 
-use decorr::train::{TrainConfig, TrainOptions, XAxis, YAxis};
+use decorr::train::{NO_RESULT, TrainConfig, TrainOptions, XAxis, YAxis};
 use decorr::{Error, Result};
 
 use super::pictures::PictureOf;
+use crate::cli::compare::runs::text_of;
 
 /// How much is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Scale {
-    /// Two minutes on two CPU cores, on the built-in images: shows that all of it works, and nothing about the paper
+    /// Two minutes on two CPU cores, on the built-in images. It shows that everything works, and says nothing about the paper
     Smoke,
-    /// An hour on a laptop's GPU
+    /// Shorter runs, meant for an hour on a laptop's GPU (not measured on one yet)
     Laptop,
     /// The paper's full setting
     Paper,
@@ -159,30 +160,20 @@ impl Group {
             data_dir: Some("data".into()),
             ..paper
         };
-        table(&TrainConfig::resolve(paper)?)
+        TrainConfig::resolve(paper)?.to_table()
     }
 
     /// What `run` has other than the paper's setting, in words.
     pub(super) fn differences(&self, line: &Line, run: &TrainConfig) -> Result<Vec<String>> {
         let paper = self.paper_table(line)?;
-        let run = table(run)?;
-        let of_place = [
-            "out",
-            "workers",
-            "seed",
-            "data-dir",
-            "kernels",
-            "lr",
-            "log-every",
-            "save-every",
-            "tensorboard",
-        ];
+        let run = run.to_table()?;
+        // The rate is chosen, and stands in the table.
+        let others = ["seed", "data-dir", "kernels", "lr"];
+        let is_setting = |name: &str| !NO_RESULT.contains(&name) && !others.contains(&name);
         let mut names: Vec<&String> = run.keys().chain(paper.keys()).collect();
         names.sort_unstable();
         names.dedup();
-        let differ = names
-            .into_iter()
-            .filter(|name| !of_place.contains(&name.as_str()));
+        let differ = names.into_iter().filter(|name| is_setting(name));
         let differ = differ.filter(|name| run.get(*name) != paper.get(*name));
         let value = |value: Option<&toml::Value>| value.map_or("none".into(), text_of);
         Ok(differ
@@ -195,19 +186,4 @@ impl Group {
             })
             .collect())
     }
-}
-
-/// A value as one types it.
-pub(super) fn text_of(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(text) => text.clone(),
-        // Written as an f32.
-        toml::Value::Float(value) => (*value as f32).to_string(),
-        other => other.to_string(),
-    }
-}
-
-/// The options of a run, as config.toml has them.
-pub(super) fn table(config: &TrainConfig) -> Result<toml::Table> {
-    toml::Table::try_from(&config.options).map_err(|e| Error::bug(e.to_string()))
 }

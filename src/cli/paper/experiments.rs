@@ -443,10 +443,7 @@ const FIRST_STEPS: Group = Group {
     title: "VGG-11 on ImageNet, learning rate as at the beginning of 90 epochs",
     paper: "preset = 'imagenet-vgg11-deconv'\nstop-after = 1000",
     laptop: Some("stop-after = 100\naccumulate = 16"),
-    smoke: Some(
-        "data = 'fashion-mnist'\nmodel = 'cnn'\nwidth = 0.25\ntrain-images = 640\ntest-images = 200\n\
-                 stop-after = 10\nbatch-size = 64\nlog-every = 1",
-    ),
+    smoke: Some(SMALL),
     lines: NORMS,
     plots: &[LOSS],
     losses_at: &[100, 300, 1000],

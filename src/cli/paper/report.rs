@@ -1,38 +1,61 @@
 //! What is written of experiments: a page for all, and for each its drawings, a table as Markdown and CSV, and all numbers as JSON.
 
-use std::path::Path;
+use std::rc::Rc;
 
 use decorr::files::write_atomically;
 use decorr::train::RunInfo;
 use decorr::{Error, Result};
 use serde_json::{Value, json};
 
-use super::experiment::{Experiment, text_of};
-use super::html;
-use super::isometry;
+use super::experiment::{Experiment, Group, Scale};
 use super::pictures::Drawn;
 use super::results::{GroupResults, LineResults};
 use super::runs::Setting;
+use super::{distinct, html, isometry};
+use crate::cli::compare::runs::text_of;
 use crate::cli::compare::table::markdown;
 use crate::cli::csv::quoted;
 
 /// An experiment and what came of it.
 pub(super) struct Part {
     pub(super) experiment: &'static Experiment,
-    pub(super) groups: Vec<GroupResults>,
+    /// Experiments may share them.
+    pub(super) groups: Vec<Rc<Outcome>>,
     pub(super) picture: Option<Drawn>,
-    /// Why it, or a part of it, could not run or be read.
-    pub(super) failures: Vec<String>,
-    /// How many runs are not finished.
+}
+
+/// What became of a group of runs.
+pub(super) struct Outcome {
+    pub(super) group: &'static Group,
+    /// How many runs are to go.
     pub(super) open: usize,
+    /// Why runs could not run or be read.
+    pub(super) failures: Vec<String>,
+    /// None if they could not be read.
+    pub(super) results: Option<GroupResults>,
 }
 
 impl Part {
+    /// Why it, or a part of it, could not run or be read.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let all = self.groups.iter().flat_map(|group| &group.failures);
+        distinct(all.cloned())
+    }
+
+    fn open(&self) -> usize {
+        self.groups.iter().map(|group| group.open).sum()
+    }
+
+    fn results(&self) -> impl Iterator<Item = &GroupResults> {
+        self.groups
+            .iter()
+            .filter_map(|group| group.results.as_ref())
+    }
+
     /// In a word or two, for the list of all.
     fn state(&self) -> String {
-        let at_this_scale =
-            self.picture.is_some() || self.groups.iter().any(|g| !g.lines.is_empty());
-        match (self.open, self.failures.is_empty()) {
+        let at_this_scale = self.picture.is_some() || self.results().any(|g| !g.lines.is_empty());
+        match (self.open(), self.failures().is_empty()) {
             (_, false) => "could not run in full".into(),
             (0, _) if !at_this_scale => "not at this scale".into(),
             (0, _) => "done".into(),
@@ -41,7 +64,10 @@ impl Part {
     }
 
     /// Writes its files beside the page: NAME.json, NAME.md, NAME.csv, and NAME.png of a picture.
-    fn write(&self, setting: &Setting) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub(super) fn write(&self, setting: &Setting) -> Result<()> {
         let out = &setting.out;
         let path = |ending: &str| out.join(format!("{}.{ending}", self.experiment.name));
         let mut text = serde_json::to_string_pretty(&self.json(setting))
@@ -53,7 +79,7 @@ impl Part {
         }
         write_atomically(&path("md"), self.markdown(setting).as_bytes())?;
         let mut csv = String::new();
-        for group in self.groups.iter().filter(|g| !g.lines.is_empty()) {
+        for group in self.results().filter(|g| !g.lines.is_empty()) {
             for (i, row) in group.cells().iter().enumerate() {
                 let name = if i == 0 { "group" } else { group.group.name };
                 let cells = row.iter().map(|cell| quoted(cell));
@@ -67,8 +93,8 @@ impl Part {
     fn json(&self, setting: &Setting) -> Value {
         json!({
             "experiment": self.experiment.name, "title": self.experiment.title, "claim": self.experiment.claim,
-            "scale": setting.scale.name(), "seeds": setting.seeds, "failures": self.failures, "open_runs": self.open,
-            "groups": self.groups.iter().map(GroupResults::json).collect::<Vec<_>>(),
+            "scale": setting.scale.name(), "seeds": setting.seeds, "failures": self.failures(), "open_runs": self.open(),
+            "groups": self.results().map(GroupResults::json).collect::<Vec<_>>(),
             "picture": self.picture.as_ref().map(|p| json!({ "about": p.about, "numbers": p.numbers })),
         })
     }
@@ -81,13 +107,13 @@ impl Part {
             setting.scale.name(),
             e.claim
         );
-        for failure in &self.failures {
+        for failure in self.failures() {
             text += &format!("\n**{failure}**\n");
         }
         if let Some(picture) = &self.picture {
             text += &format!("\n![{}]({}.png)\n\n{}\n", e.title, e.name, picture.about);
         }
-        for group in &self.groups {
+        for group in self.results() {
             text += &format!("\n## {}\n\n{}\n", group.title, group.differences);
             if group.lines.is_empty() {
                 continue;
@@ -119,12 +145,12 @@ impl Part {
             setting.scale.name(),
             html::escaped(e.claim)
         );
-        text += &html::list(&self.failures);
+        text += &html::list(&self.failures());
         if let Some(picture) = &self.picture {
             text += &html::picture(&picture.png, e.title);
             text += &format!("<p>{}</p>\n", html::escaped(&picture.about));
         }
-        for group in &self.groups {
+        for group in self.results() {
             text += &group.html(setting);
         }
         text + "</section>\n"
@@ -211,16 +237,6 @@ fn on(info: &RunInfo) -> String {
     )
 }
 
-fn distinct(all: impl Iterator<Item = String>) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for one in all {
-        if !found.contains(&one) {
-            found.push(one);
-        }
-    }
-    found
-}
-
 fn settings(line: &LineResults) -> String {
     let options = line
         .options
@@ -236,19 +252,19 @@ fn settings(line: &LineResults) -> String {
     )
 }
 
-/// Writes index.html and the files of each part.
+/// Writes index.html.
 ///
 /// # Errors
 /// [`Error::Io`] with the path.
-pub(super) fn write(setting: &Setting, command: &str, parts: &[Part]) -> Result<()> {
-    let scale = match setting.scale.name() {
-        "smoke" => {
+pub(super) fn write_page(setting: &Setting, command: &str, parts: &[Part]) -> Result<()> {
+    let scale = match setting.scale {
+        Scale::Smoke => {
             "Scale: smoke. These runs show that everything works. They are far too short to say anything about the paper."
         }
-        "laptop" => {
+        Scale::Laptop => {
             "Scale: laptop. Runs are shorter than the paper's; each experiment says by what."
         }
-        _ => "Scale: paper, its full setting.",
+        Scale::Paper => "Scale: paper, its full setting.",
     };
     let mut body = format!(
         "<h1>Network Deconvolution, measured with decorr</h1>\n<p>{scale} Made by <code>{}</code>.</p>\n",
@@ -267,10 +283,8 @@ pub(super) fn write(setting: &Setting, command: &str, parts: &[Part]) -> Result<
         rows.collect::<String>()
     );
     for part in parts {
-        part.write(setting)?;
         body += &part.html(setting);
     }
     let page = html::page("Network Deconvolution, measured with decorr", &body);
-    let path: &Path = &setting.out.join("index.html");
-    write_atomically(path, page.as_bytes())
+    write_atomically(&setting.out.join("index.html"), page.as_bytes())
 }

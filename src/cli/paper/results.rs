@@ -8,14 +8,15 @@ use decorr::gpu::Gpu;
 use decorr::train::{
     CurveOptions, Ended, Points, XAxis, YAxis, draw_curves, draw_points, running_mean,
 };
-use decorr::train::{Line as CurveLine, RunInfo, Split};
+use decorr::train::{Line as CurveLine, Record, RunInfo, Split};
 use serde_json::{Value, json};
 
-use super::experiment::{Claim, Group, Measured, Plot, table, text_of};
-use super::isometry::{self, LineLayers};
+use super::experiment::{Claim, Group, Measured, Plot};
+use super::isometry::LineLayers;
 use super::optimum::least_squares;
 use super::runs::LineRuns;
-use crate::cli::compare::runs::Run;
+use super::{distinct, isometry};
+use crate::cli::compare::runs::{Run, last, text_of};
 use crate::cli::compare::table::Measure;
 
 /// Results of a group of runs.
@@ -88,20 +89,13 @@ impl GroupResults {
             let name = format!("{}-{}.svg", group.name, i + 1);
             if results.iter().any(finished) {
                 let path = dir.join(&name);
-                notices.extend(match plot {
-                    Plot::Layers { name, pointer } => {
-                        let lines = isometry::points(&layers, pointer);
-                        draw_points(&path, &lines, name, ["layer", ""], true)?
-                    }
-                    plot => draw(&path, &title, &results, *plot, optimum)?,
-                });
+                notices.extend(draw(&path, &title, *plot, &results, &layers, optimum)?);
                 let text =
                     std::fs::read_to_string(&path).map_err(|e| decorr::Error::io(&path, e))?;
                 drawings.push((name, text));
             }
         }
-        notices.sort();
-        notices.dedup();
+        let notices = distinct(notices);
         let claims = group.claims.iter();
         let mut verdicts: Vec<String> = claims
             .map(|claim| verdict(claim, group, &results))
@@ -204,31 +198,25 @@ impl LineResults {
         let mut infos = Vec::new();
         let mut states = Vec::new();
         for (planned, ended) in &line.runs {
-            let state = match ended {
+            states.push(match ended {
                 Ended::Done(_) => "done".into(),
                 Ended::Diverged(why) => format!("diverged: {why}"),
                 Ended::Failed(why) => format!("could not run: {why}"),
                 Ended::Open => "not finished".into(),
-            };
-            if !states.contains(&state) {
-                states.push(state);
-            }
+            });
             if matches!(ended, Ended::Done(_) | Ended::Diverged(_)) {
                 runs.push(Run::read(&planned.config.out)?);
                 infos.push(RunInfo::read(&planned.config.out)?);
             }
         }
+        if line.open > 0 {
+            states.push("not finished".into());
+        }
+        let mut states = distinct(states);
         // That others are done is no news.
         if states.len() > 1 {
             states.retain(|state| state != "done");
         }
-        let last = |split: Split, value: fn(&decorr::train::Record) -> Option<f64>| {
-            let of = |run: &Run| {
-                let record = run.records.iter().rfind(|r| r.split == split)?;
-                Some(value(record).unwrap_or(f64::NAN))
-            };
-            Measure(runs.iter().filter_map(of).collect())
-        };
         let smoothed = |run: &Run| {
             let points: Vec<(f64, f64)> = train_losses(run).collect();
             running_mean(&points, None).last().map(|p| p.1)
@@ -239,7 +227,7 @@ impl LineResults {
         };
         let per_step = |info: &RunInfo| info.steps_per_second.map(|rate| 1000.0 / rate);
         let options = match line.runs.first() {
-            Some((planned, _)) => table(&planned.config)?,
+            Some((planned, _)) => planned.config.to_table()?,
             None => toml::Table::new(),
         };
         Ok(Self {
@@ -248,8 +236,8 @@ impl LineResults {
             state: states.join("; "),
             tried: line.tried.clone(),
             options,
-            top1: last(Split::Test, |r| r.top1),
-            test_loss: last(Split::Test, |r| r.loss),
+            top1: last_tests(&runs, |test| test.top1),
+            test_loss: last_tests(&runs, |test| test.loss),
             train_loss: Measure(runs.iter().filter_map(smoothed).collect()),
             losses: group.losses_at.iter().map(|&step| at(step)).collect(),
             ms_per_step: Measure(infos.iter().filter_map(per_step).collect()),
@@ -261,6 +249,12 @@ impl LineResults {
             infos,
         })
     }
+}
+
+/// Of the last test of each run that has one; NaN where it was not finite.
+fn last_tests(runs: &[Run], value: impl Fn(&Record) -> Option<f64>) -> Measure {
+    let of = |run: &Run| Some(value(last(&run.records, Split::Test)?).unwrap_or(f64::NAN));
+    Measure(runs.iter().filter_map(of).collect())
 }
 
 fn train_losses(run: &Run) -> impl Iterator<Item = (f64, f64)> + '_ {
@@ -275,7 +269,7 @@ fn title(group: &Group, lines: &[LineRuns]) -> Result<String> {
         return Ok(group.title.into());
     };
     let paper = group.paper_table(first)?;
-    let run = table(&run.config)?;
+    let run = run.config.to_table()?;
     let differ = |name: &&str| paper.get(*name) != run.get(*name);
     let other = ["model", "data"].into_iter().filter(differ);
     let other: Vec<String> = other
@@ -291,8 +285,9 @@ fn title(group: &Group, lines: &[LineRuns]) -> Result<String> {
 fn draw(
     path: &Path,
     title: &str,
-    results: &[LineResults],
     plot: Plot,
+    results: &[LineResults],
+    layers: &[LineLayers],
     optimum: Option<f64>,
 ) -> Result<Vec<String>> {
     let shown = results.iter().filter(|line| !line.runs.is_empty());
@@ -320,25 +315,23 @@ fn draw(
         Plot::Over(option, y) => {
             let points = shown.filter_map(|line| {
                 let x = text_of(line.options.get(option)?).parse::<f64>().ok()?;
-                let value = |v: &f64| if y == YAxis::Error { 1.0 - v } else { *v };
-                let values = match y {
-                    YAxis::Loss => line.test_loss.0.clone(),
-                    YAxis::Top1 | YAxis::Error => line.top1.0.iter().map(value).collect(),
-                };
+                let values = last_tests(&line.runs, |test| y.of(test)).0;
                 let norm = line.options.get("norm").map_or(String::new(), text_of);
                 Some((norm, x, values))
             });
             let lines = Points::grouped(points);
             draw_points(path, &lines, title, [option, y.name()], false)
         }
-        // Not of the runs' logs.
-        Plot::Layers { .. } => Ok(Vec::new()),
+        Plot::Layers { name, pointer } => {
+            let lines = isometry::points(layers, pointer);
+            draw_points(path, &lines, name, ["layer", ""], true)
+        }
     }
 }
 
 /// What the runs have other than in the paper, as a sentence.
 fn differences(group: &Group, lines: &[LineRuns], results: &[LineResults]) -> Result<String> {
-    let mut all: Vec<String> = Vec::new();
+    let mut all = Vec::new();
     if let Some(info) = results.iter().flat_map(|line| &line.infos).next()
         && let Some(set) = lines.first().and_then(|line| line.runs.first())
         && let Some([train, _]) = decorr::data::find_set(&set.0.config.data)?.counts
@@ -352,16 +345,13 @@ fn differences(group: &Group, lines: &[LineRuns], results: &[LineResults]) -> Re
     }
     for line in lines {
         if let Some((planned, _)) = line.runs.first() {
-            for difference in group.differences(line.line, &planned.config)? {
-                if !all.contains(&difference) {
-                    all.push(difference);
-                }
-            }
+            all.extend(group.differences(line.line, &planned.config)?);
         }
     }
+    let all = distinct(all);
     Ok(match (lines.is_empty(), all.is_empty()) {
         (true, _) => "Not run at this scale.".into(),
-        (_, true) => "Settings are the paper's.".into(),
+        (_, true) => "Settings are the paper's, as far as it gives them.".into(),
         _ => format!("Differs from the paper: {}.", all.join(", ")),
     })
 }
@@ -462,8 +452,6 @@ fn verdict(claim: &Claim, group: &Group, results: &[LineResults]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use decorr::train::Record;
-
     use super::*;
     use crate::cli::compare::runs::tests::run;
 

@@ -12,6 +12,7 @@ use decorr::{Result, data};
 
 use super::experiment::{Group, Line, Scale};
 use crate::cli::TuneChoice;
+use crate::cli::compare::runs::last;
 use crate::cli::train::choose_kernels;
 
 /// What all runs have.
@@ -22,6 +23,9 @@ pub(super) struct Setting {
     pub(super) data_dir: Option<PathBuf>,
     /// Above all else: what stands after `--`.
     pub(super) options: TrainOptions,
+    /// Whether these ask for measured kernels.
+    pub(super) measured: bool,
+    pub(super) tune: TuneChoice,
     pub(super) out: PathBuf,
 }
 
@@ -113,6 +117,8 @@ pub(super) struct LineRuns {
     pub(super) tried: Vec<(f32, Option<f64>)>,
     /// With the best learning rate, one a seed.
     pub(super) runs: Vec<(Planned, Ended)>,
+    /// How many runs are to go, of all learning rates and seeds.
+    pub(super) open: usize,
 }
 
 /// Runs all of `group` that did not run yet: each learning rate with the first seed, then the best one with the others. `tell` has
@@ -135,23 +141,20 @@ pub(super) fn run_group(
         before += plans.len();
         ended
     };
-    let with_kernels = |planned: Option<Planned>| -> Result<Option<Planned>> {
-        let Some(mut planned) = planned else {
-            return Ok(None);
-        };
-        choose_kernels(
-            &mut planned.config,
-            false,
-            gpu,
-            &TuneChoice { no_tune: false },
-        )?;
-        Ok(Some(planned))
+    let planned = |line: &Line, lr: Option<f32>, seed: u64| -> Result<Option<Planned>> {
+        let planned = setting.planned(group, line, lr, seed)?;
+        let with_kernels = planned.map(|mut planned| {
+            choose_kernels(&mut planned.config, setting.measured, gpu, &setting.tune)?;
+            Ok(planned)
+        });
+        with_kernels.transpose()
     };
     let mut all = Vec::new();
     for line in group.lines {
+        let rates = setting.rates(line);
         let mut first = Vec::new();
-        for lr in setting.rates(line) {
-            first.extend(with_kernels(setting.planned(group, line, lr, 1)?)?);
+        for &lr in &rates {
+            first.extend(planned(line, lr, 1)?);
         }
         if first.is_empty() {
             continue;
@@ -171,13 +174,8 @@ pub(super) fn run_group(
             .rev()
             .max_by(|&a, &b| value(a).total_cmp(&value(b)));
         let best = best.unwrap_or(0);
-        let tried = setting
-            .rates(line)
-            .into_iter()
-            .flatten()
-            .zip(accuracies.iter().copied());
-        let tried = tried.collect();
-        let lr = setting.rates(line)[best];
+        let tried = rates.iter().copied().flatten();
+        let tried = tried.zip(accuracies.iter().copied()).collect();
         let mut others = Vec::new();
         // It is known which rate is best once all of them ended.
         if !ended
@@ -185,14 +183,24 @@ pub(super) fn run_group(
             .any(|e| matches!(e, Ended::Open | Ended::Failed(_)))
         {
             for seed in 2..=setting.seeds {
-                others.extend(with_kernels(setting.planned(group, line, lr, seed)?)?);
+                others.extend(planned(line, rates[best], seed)?);
             }
         }
         let ended_others = run(&others)?;
+        let is_open = |e: &&Ended| matches!(e, Ended::Open);
+        let mut open = ended.iter().chain(&ended_others).filter(is_open).count();
+        if ended.iter().any(|e| matches!(e, Ended::Open)) {
+            open += setting.seeds as usize - 1;
+        }
         let mut runs: Vec<(Planned, Ended)> = first.into_iter().zip(ended).collect();
         let mut runs = vec![runs.swap_remove(best)];
         runs.extend(others.into_iter().zip(ended_others));
-        all.push(LineRuns { line, tried, runs });
+        all.push(LineRuns {
+            line,
+            tried,
+            runs,
+            open,
+        });
     }
     Ok(all)
 }
@@ -200,7 +208,7 @@ pub(super) fn run_group(
 /// Of the last test of the run in `out`.
 fn accuracy(out: &Path) -> Option<f64> {
     let records = read_metrics(&out.join("metrics.jsonl")).ok()?;
-    records.iter().rfind(|r| r.split == Split::Test)?.top1
+    last(&records, Split::Test)?.top1
 }
 
 #[cfg(test)]
@@ -214,6 +222,8 @@ mod tests {
             seeds: 3,
             data_dir: data_dir.map(PathBuf::from),
             options: TrainOptions::default(),
+            measured: false,
+            tune: TuneChoice { no_tune: false },
             out: "there".into(),
         }
     }
