@@ -211,12 +211,15 @@ fn photographs_become_sparse_and_their_patches_uncorrelated() {
     );
     let mut worst = 0f64;
     for (i, (name, picture)) in photographs.iter().enumerate() {
-        let in_f64 = std::thread::scope(|scope| {
-            let both = [3, 7].map(|k| scope.spawn(move || measures_in_f64(picture, k)));
-            both.map(|thread| thread.join().unwrap())
+        let (on_gpu, in_f64) = std::thread::scope(|scope| {
+            let in_f64 = [3, 7].map(|k| scope.spawn(move || measures_in_f64(picture, k)));
+            let on_gpu = [3, 7].map(|k| scope.spawn(move || measures_on_gpu(picture, k)));
+            (
+                on_gpu.map(|thread| thread.join().unwrap()),
+                in_f64.map(|thread| thread.join().unwrap()),
+            )
         });
-        for (k, expected) in [3, 7].into_iter().zip(in_f64) {
-            let actual = measures_on_gpu(picture, k);
+        for ((k, actual), expected) in [3, 7].into_iter().zip(on_gpu).zip(in_f64) {
             let pairs = actual.iter().zip(&expected);
             let largest = pairs.map(|(&a, &e)| error(a, e)).fold(0.0, f64::max);
             worst = worst.max(largest);

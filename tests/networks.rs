@@ -850,14 +850,11 @@ fn every_network_has_a_training_step_in_every_form_with_every_norm() {
 
 #[test]
 fn a_step_of_every_family_is_finite() {
-    let all = Norm::ALL.as_slice();
-    // A software adapter compiles for half a minute for each of the large ones.
-    let large = &[Norm::Deconv];
-    let families = [
-        ("vgg11", all),
-        ("resnet18", all),
-        ("resnet50", large),
-        ("densenet121", large),
+    // Those that no stored case has; a software adapter compiles for half a minute for each norm of the large ones.
+    let families: [(_, &[Norm]); 3] = [
+        ("vgg11", &[Norm::Channel]),
+        ("resnet18", &[Norm::None, Norm::Channel]),
+        ("resnet50", &[Norm::Deconv]),
     ];
     for (name, norms) in families {
         for &norm in norms {

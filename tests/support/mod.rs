@@ -13,6 +13,7 @@ pub mod reference;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use decorr::Result;
@@ -79,6 +80,31 @@ pub fn cases(sample: usize) -> usize {
 pub fn report(line: &str) {
     // A test does not fail for a closed terminal.
     let _ = writeln!(std::io::stdout(), "    {line}");
+}
+
+/// Where a text differs from that of `file`; with `DECORR_TRANSCRIPTS=write` the file is written anew.
+pub fn held_against(file: &Path, new: &str) -> Option<String> {
+    let old = std::fs::read_to_string(file).unwrap_or_default();
+    if new == old {
+        return None;
+    }
+    if std::env::var_os("DECORR_TRANSCRIPTS").is_some_and(|how| how == "write") {
+        std::fs::write(file, new).unwrap();
+        return None;
+    }
+    let line = |text: &str, i: usize| text.lines().nth(i).unwrap_or("(its end)").to_string();
+    let same = old
+        .lines()
+        .zip(new.lines())
+        .take_while(|(a, b)| a == b)
+        .count();
+    Some(format!(
+        "{}:{}\n  was {}\n  is  {}",
+        file.display(),
+        same + 1,
+        line(&old, same),
+        line(new, same)
+    ))
 }
 
 /// Compiles `graph` and runs one step.

@@ -270,12 +270,26 @@ pub fn pool(x: &Tensor, k: usize, g: Geometry, max: bool) -> Tensor {
 
 /// centred^T centred / rows + eps I, of [groups, rows, features].
 pub fn covariance(x: &Tensor, eps: f64) -> Tensor {
-    let rows = x.shape[1] as f64;
-    let mut cov = matmul(x, x, true, false).map(|v| v / rows);
-    let f = x.shape[2];
-    for (i, value) in cov.data.iter_mut().enumerate() {
-        if i / f % f == i % f {
-            *value += eps;
+    let (rows, f) = (x.shape[1], x.shape[2]);
+    let mut cov = Tensor::from_fn(&[x.shape[0], f, f], |_| 0.0);
+    for (group, cov) in x
+        .data
+        .chunks_exact(rows * f)
+        .zip(cov.data.chunks_exact_mut(f * f))
+    {
+        // Its lower triangle, a row of x at a time: of many rows x does not fit a cache, but this does.
+        for row in group.chunks_exact(f) {
+            for (i, a) in row.iter().enumerate() {
+                let sums = &mut cov[i * f..=i * f + i];
+                sums.iter_mut().zip(row).for_each(|(sum, b)| *sum += a * b);
+            }
+        }
+        for i in 0..f {
+            for j in 0..=i {
+                let value = cov[i * f + j] / rows as f64;
+                cov[j * f + i] = value;
+                cov[i * f + j] = value + if i == j { eps } else { 0.0 };
+            }
         }
     }
     cov

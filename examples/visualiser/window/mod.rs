@@ -178,6 +178,12 @@ impl App {
 
 impl eframe::App for App {
     fn ui(&mut self, ui: &mut egui::Ui, _: &mut eframe::Frame) {
+        self.show(ui);
+    }
+}
+
+impl App {
+    fn show(&mut self, ui: &mut egui::Ui) {
         let ctx = ui.ctx().clone();
         self.shortcuts(&ctx);
         egui::Panel::top("tabs").show(ui, |ui| {
@@ -234,7 +240,119 @@ fn title_of(tab: Tab, image: &ImageTab, training: &TrainingTab) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use eframe::egui_wgpu::{Renderer, RendererOptions};
+
     use super::*;
+
+    /// The window without a display: what it would show is looked at as text.
+    struct Headless {
+        app: App,
+        ctx: egui::Context,
+    }
+
+    impl Headless {
+        fn new() -> Self {
+            let choice = decorr::gpu::AdapterChoice {
+                adapter: std::env::var("DECORR_ADAPTER").ok(),
+                backend: std::env::var("DECORR_BACKEND").ok(),
+            };
+            let (instance, adapter) = choose_adapter(&choice).unwrap();
+            let device = adapter.request_device(&device_descriptor(&adapter));
+            let (device, queue) = pollster::block_on(device).unwrap();
+            let gpu = Gpu::from_wgpu(&adapter, device.clone(), queue.clone()).unwrap();
+            let format = wgpu::TextureFormat::Rgba8Unorm;
+            let renderer = Renderer::new(&device, format, RendererOptions::default());
+            let state = RenderState {
+                available_adapters: vec![adapter.clone()],
+                adapter,
+                instance,
+                device,
+                queue,
+                target_format: format,
+                renderer: Arc::new(egui::mutex::RwLock::new(renderer)),
+            };
+            Self {
+                app: App::new(gpu, state, Opened::read(None).unwrap()),
+                ctx: egui::Context::default(),
+            }
+        }
+
+        /// The texts of a frame in which these keys were pressed.
+        fn frame(&mut self, keys: &[(Modifiers, Key)]) -> Vec<String> {
+            let event = |&(modifiers, key)| egui::Event::Key {
+                key,
+                physical_key: None,
+                pressed: true,
+                repeat: false,
+                modifiers,
+            };
+            let size = egui::vec2(1600.0, 3000.0);
+            let input = egui::RawInput {
+                screen_rect: Some(egui::Rect::from_min_size(egui::Pos2::ZERO, size)),
+                events: keys.iter().map(event).collect(),
+                ..egui::RawInput::default()
+            };
+            let output = self.ctx.run_ui(input, |ui| self.app.show(ui));
+            let mut texts = Vec::new();
+            output
+                .shapes
+                .iter()
+                .for_each(|clipped| texts_of(&clipped.shape, &mut texts));
+            texts
+        }
+
+        /// The texts of the first frame that has `wanted`.
+        fn until(&mut self, wanted: &str) -> Vec<String> {
+            for _ in 0..2000 {
+                let texts = self.frame(&[]);
+                if texts.iter().any(|text| text.contains(wanted)) {
+                    return texts;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            panic!("it never shows {wanted:?}: {:?}", self.frame(&[]));
+        }
+    }
+
+    fn texts_of(shape: &egui::Shape, texts: &mut Vec<String>) {
+        match shape {
+            egui::Shape::Vec(shapes) => shapes.iter().for_each(|shape| texts_of(shape, texts)),
+            egui::Shape::Text(text) => texts.push(text.galley.text().into()),
+            _ => {}
+        }
+    }
+
+    /// Every text of both tabs, one a line of `shown/*.txt`: `DECORR_TRANSCRIPTS=write` writes them anew. Numbers may differ by
+    /// rounding, and what is said of the speed is left out.
+    #[test]
+    fn it_shows_what_it_showed() {
+        let mut window = Headless::new();
+        let image = window.until("kurtosis");
+        window.frame(&[(Modifiers::COMMAND, Key::Num2)]);
+        window.until("means of the last 10 of 0 steps");
+        window.frame(&[(Modifiers::NONE, Key::N)]);
+        let training = window.until("means of the last 10 of 1 steps");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/visualiser/window/shown");
+        for (name, texts) in [("image.txt", image), ("training.txt", training)] {
+            let is_fixed = |text: &&String| !text.contains(" on ");
+            let new: Vec<String> = texts.iter().filter(is_fixed).cloned().collect();
+            let file = dir.join(name);
+            if std::env::var_os("DECORR_TRANSCRIPTS").is_some_and(|how| how == "write") {
+                std::fs::write(&file, new.join("\n")).unwrap();
+            }
+            let old = std::fs::read_to_string(&file).unwrap();
+            let old: Vec<&str> = old.split('\n').collect();
+            let are_near = |a: &str, b: &str| match (a.parse::<f64>(), b.parse::<f64>()) {
+                (Ok(a), Ok(b)) => (a - b).abs() <= 2e-3 * b.abs().max(1.0),
+                _ => a == b,
+            };
+            let differs = old.iter().zip(&new).find(|(old, new)| !are_near(old, new));
+            assert!(differs.is_none(), "{name}: {differs:?}");
+            assert_eq!(old.len(), new.len(), "{name}");
+        }
+    }
 
     #[test]
     fn the_title_and_the_hints_are_those_of_what_is_shown() {
