@@ -34,13 +34,24 @@ pub(crate) fn event_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Makes a folder and those above it, unless they are there.
+///
+/// # Errors
+/// [`Error::Config`] if there is a file of this name, [`Error::Io`] with the path.
+pub fn make_folder(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| match dir.is_file() {
+        true => Error::Config(format!("{} is a file; name a folder", dir.display())),
+        false => Error::io(dir, e),
+    })
+}
+
 /// Makes `dir` and proves that it can be written to. Unless `force`, a folder is refused that holds another run, or any
 /// file that a run would write over or remove.
 ///
 /// # Errors
 /// [`Error::Io`] with the path, [`Error::Config`] for a folder with such files.
 pub fn prepare_out(dir: &Path, force: bool) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    make_folder(dir)?;
     let results = RESULTS.map(|name| dir.join(name));
     let mut results = results.into_iter().chain(event_files(dir));
     let there = results.find(|path| path.exists());
@@ -86,7 +97,7 @@ impl Drop for OutLock {
 /// # Errors
 /// [`Error::Config`] if another has it, [`Error::Io`] with the path.
 pub(crate) fn lock_out(dir: &Path) -> Result<OutLock> {
-    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    make_folder(dir)?;
     let path = dir.join(".lock");
     // Some file systems give a file another number each time it is asked for: so not for ever.
     for _ in 0..100 {

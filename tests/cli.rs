@@ -1,10 +1,12 @@
 //! The programs as a user runs them: what they print, what they leave, how they refuse.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Once;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use support::visualiser::visualiser_command;
 
 fn decorr(args: &[&str]) -> Output {
     run(Command::new(env!("CARGO_BIN_EXE_decorr")).args(args))
@@ -12,43 +14,6 @@ fn decorr(args: &[&str]) -> Output {
 
 fn visualiser(args: &[&str]) -> Output {
     run(&mut visualiser_command(args))
-}
-
-fn visualiser_command(args: &[&str]) -> Command {
-    static BUILD: Once = Once::new();
-    // Cargo builds examples for the whole test suite, but not for one file of it.
-    BUILD.call_once(|| {
-        let mut command = Command::new(env!("CARGO"));
-        command.args(["build", "--quiet", "--example", "visualiser"]);
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
-        // Those of this package: a dependency's build script that looks at them would run again.
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"]
-                .iter()
-                .any(|of| name.starts_with(of))
-            {
-                command.env_remove(&*name);
-            }
-        }
-        let built = run(&mut command);
-        assert!(
-            built.status.success(),
-            "{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
-    });
-    let test = std::env::current_exe().expect("the test's own path");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/PROFILE/deps");
-    let name = format!("visualiser{}", std::env::consts::EXE_SUFFIX);
-    let mut command = Command::new(profile.join("examples").join(name));
-    command.args(args);
-    command
 }
 
 fn run(command: &mut Command) -> Output {

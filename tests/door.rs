@@ -34,6 +34,25 @@ fn counting_host() -> (Arc<Gpu>, Arc<AtomicUsize>) {
     (Gpu::from_wgpu(&adapter, device, queue).unwrap(), heard)
 }
 
+/// On a device of decorr's own nobody else hears of them.
+#[test]
+fn errors_of_others_on_a_device_of_ours_are_told_once() {
+    let gpu = Gpu::open(&support::choice()).unwrap();
+    gpu.check().unwrap();
+    let usage = BufferUsages::MAP_READ | BufferUsages::MAP_WRITE;
+    for size in [16, 32] {
+        let _ = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("of another"),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+    }
+    let error = gpu.check().unwrap_err().to_string();
+    assert!(error.contains("of another"), "{error}");
+    gpu.check().unwrap();
+}
+
 /// total += x * w; the output is 2 x + total.
 fn program(gpu: &Arc<Gpu>) -> (Program, Store) {
     let g = Graph::new();

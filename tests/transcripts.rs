@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use image::RgbImage;
+use support::visualiser::visualiser_command;
 
 /// What commands are given.
 fn prepare(dir: &Path) {
@@ -150,15 +151,23 @@ fn is_of_machine(line: &str) -> bool {
     parts.iter().any(|part| line.contains(part))
 }
 
+fn decorr(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_decorr"));
+    command.args(args);
+    command
+}
+
 /// What `command` prints in `dir`.
 fn said(command: &str, dir: &Path) -> String {
     let words: Vec<&str> = command.split_whitespace().collect();
     if let ["cat", file] = words[..] {
         return fs::read_to_string(dir.join(file)).unwrap();
     }
-    assert_eq!(words[0], "decorr", "{command}");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_decorr"));
-    command.args(&words[1..]).current_dir(dir);
+    let mut command = match words[0] {
+        "visualiser" => visualiser_command(&words[1..]),
+        _ => decorr(&words[1..]),
+    };
+    command.current_dir(dir);
     if words
         .iter()
         .any(|word| word.starts_with("-h") || *word == "--help")

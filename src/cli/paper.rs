@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use decorr::files::make_folder;
 use decorr::gpu::Gpu;
 use decorr::train::Ended;
 use decorr::{Error, Result};
@@ -115,7 +116,7 @@ pub(super) fn run(args: &PaperArgs) -> Result<()> {
         }
     }
     let gpu = args.adapter.open_to_run()?;
-    std::fs::create_dir_all(&setting.out).map_err(|e| Error::io(&setting.out, e))?;
+    make_folder(&setting.out)?;
     let command: Vec<String> = std::env::args().skip(1).collect();
     let command = format!("decorr {}", command.join(" "));
     let stop = stop_on_signal();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Command, FromArgMatches};
-use decorr::files::write_atomically;
+use decorr::files::{make_folder, write_atomically};
 use decorr::train::{
     Ended, Planned, Record, Split, TrainOptions, Vary, combinations, read_metrics, run_all,
 };
@@ -52,7 +52,7 @@ pub(super) fn run(args: &SweepArgs) -> Result<()> {
     for run in &mut runs {
         choose_kernels(&mut run.config, measured, &gpu, &args.tune)?;
     }
-    std::fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, e))?;
+    make_folder(&args.out)?;
     let stop = stop_on_signal();
     let mut progress = Sums::new(runs.len());
     let all = run_all(&gpu, &runs, &stop, |i, event| {

@@ -10,7 +10,7 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
 use super::{Download, Set};
-use crate::files::write_atomically_with;
+use crate::files::{make_folder, write_atomically_with};
 use crate::{Error, Result};
 
 /// Environment variable with an address that has the same files as the official one.
@@ -43,7 +43,7 @@ pub fn fetch(
         let message = format!("{} is no set to download: {}", set.name, set.about);
         return Err(Error::Config(message));
     }
-    fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    make_folder(dir)?;
     let base = base.unwrap_or(set.address).trim_end_matches('/');
     for download in set.downloads {
         let path = dir.join(download.file);

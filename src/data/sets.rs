@@ -303,6 +303,38 @@ mod tests {
         }
     }
 
+    /// Where their authors, or PyTorch's mirror, have them.
+    #[test]
+    fn sets_are_fetched_from_their_addresses() {
+        let files = |name: &str| -> Vec<String> {
+            let set = find(name).unwrap();
+            let downloads = set.downloads.iter();
+            downloads
+                .map(|d| format!("{}{}", set.address, d.file))
+                .collect()
+        };
+        let idx = ["train-images", "train-labels", "t10k-images", "t10k-labels"];
+        for (name, base) in [
+            ("mnist", "https://ossci-datasets.s3.amazonaws.com/mnist/"),
+            (
+                "fashion-mnist",
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            ),
+        ] {
+            let wanted = idx.map(|stem| {
+                let dimensions = if stem.ends_with("images") { 3 } else { 1 };
+                format!("{base}{stem}-idx{dimensions}-ubyte.gz")
+            });
+            assert_eq!(files(name), wanted);
+        }
+        let cifar = "https://www.cs.toronto.edu/~kriz/";
+        assert_eq!(files("cifar10"), [format!("{cifar}cifar-10-binary.tar.gz")]);
+        assert_eq!(
+            files("cifar100"),
+            [format!("{cifar}cifar-100-binary.tar.gz")]
+        );
+    }
+
     /// As the paper's code has them for CIFAR, and torchvision's examples for the others.
     #[test]
     fn pixels_are_normalised_as_others_do_it() {

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use super::measures::{BINS, SIGMAS};
 use crate::Result;
 use crate::drawing::{Area, Drawn, SERIES, draw_png, encode_png, text_width};
-use crate::files::write_atomically;
+use crate::files::{make_folder, write_atomically};
 
 const GAP: u32 = 18;
 /// Heights of a title, of the note under it, of labels under a picture, of a line of the caption.
@@ -58,7 +58,7 @@ pub(super) fn write_figure(
     page: &str,
     sheet: &[u8],
 ) -> Result<Vec<String>> {
-    std::fs::create_dir_all(dir).map_err(|e| crate::Error::io(dir, e))?;
+    make_folder(dir)?;
     let names = file_names(pictures, page);
     for (one, name) in pictures.iter().zip(&names) {
         write_atomically(&dir.join(name), &encode_png(&one.picture)?)?;

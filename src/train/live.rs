@@ -14,6 +14,7 @@ use super::options::TrainOptions;
 use super::stepper::{Recipe, Stepper};
 use super::trained::Trained;
 use crate::data::{DataSet, Loader};
+use crate::files::make_folder;
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
 use crate::nn::FreezeCounter;
@@ -142,7 +143,7 @@ impl Live {
     /// # Errors
     /// [`Error::Io`] with the path, and what the device reported.
     pub fn save(&self, dir: &Path) -> Result<Vec<String>> {
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        make_folder(dir)?;
         let mut names = Vec::new();
         let mut curves = Vec::new();
         for run in &self.runs {

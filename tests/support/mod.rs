@@ -9,6 +9,7 @@
 
 pub mod pictures;
 pub mod reference;
+pub mod visualiser;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
