@@ -168,10 +168,8 @@ fn said(command: &str, dir: &Path) -> String {
         _ => decorr(&words[1..]),
     };
     command.current_dir(dir);
-    if words
-        .iter()
-        .any(|word| word.starts_with("-h") || *word == "--help")
-    {
+    let asks = |word: &&str| word.starts_with("-h") || *word == "--help";
+    if words.len() == 1 || words.iter().any(asks) {
         // It says what they are.
         command
             .env_remove("DECORR_ADAPTER")
