@@ -156,7 +156,7 @@ fn the_report_holds_what_the_runs_measured() {
 }
 
 /// Every number and sentence of a report, from runs whose logs were written by hand: `tests/paper/*.txt`, which
-/// `DECORR_TRANSCRIPTS=write` writes anew.
+/// `DECORR_UPDATE_TRANSCRIPTS=1` writes anew.
 fn it_reports_what_it_reported(out: &Path, options: &[&str]) {
     let what = ["fig4a", "fig4b", "fig5"];
     // Other logs have other learning rates win, which takes other runs.

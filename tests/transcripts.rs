@@ -3,7 +3,7 @@
 //! A command begins with `$ `, or with `~ ` where its numbers are not the same everywhere: then each is an N. Lines of standard
 //! error begin with `! `, and an exit status that is not 0 is the last line. `cat FILE` prints a file that a command wrote.
 //! Lines that say what this machine has, or how fast it is, are left out.
-//! `DECORR_TRANSCRIPTS=write cargo test --release --test transcripts` writes the files anew: read what `git diff` says then.
+//! `DECORR_UPDATE_TRANSCRIPTS=1 cargo test --release --test transcripts` writes the files anew: read what `git diff` says then.
 
 mod support;
 

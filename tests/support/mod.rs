@@ -83,13 +83,13 @@ pub fn report(line: &str) {
     let _ = writeln!(std::io::stdout(), "    {line}");
 }
 
-/// Where a text differs from that of `file`; with `DECORR_TRANSCRIPTS=write` the file is written anew.
+/// Where a text differs from that of `file`; with `DECORR_UPDATE_TRANSCRIPTS=1` the file is written anew.
 pub fn held_against(file: &Path, new: &str) -> Option<String> {
     let old = std::fs::read_to_string(file).unwrap_or_default();
     if new == old {
         return None;
     }
-    if std::env::var_os("DECORR_TRANSCRIPTS").is_some_and(|how| how == "write") {
+    if std::env::var_os("DECORR_UPDATE_TRANSCRIPTS").is_some() {
         std::fs::write(file, new).unwrap();
         return None;
     }

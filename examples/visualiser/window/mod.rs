@@ -324,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Every text of both tabs, one a line of `shown/*.txt`: `DECORR_TRANSCRIPTS=write` writes them anew. Numbers may differ by
+    /// Every text of both tabs, one a line of `shown/*.txt`: `DECORR_UPDATE_TRANSCRIPTS=1` writes them anew. Numbers may differ by
     /// rounding, and what is said of the speed is left out.
     #[test]
     fn it_shows_what_it_showed() {
@@ -339,7 +339,7 @@ mod tests {
             let is_fixed = |text: &&String| !text.contains(" on ");
             let new: Vec<String> = texts.iter().filter(is_fixed).cloned().collect();
             let file = dir.join(name);
-            if std::env::var_os("DECORR_TRANSCRIPTS").is_some_and(|how| how == "write") {
+            if std::env::var_os("DECORR_UPDATE_TRANSCRIPTS").is_some() {
                 std::fs::write(&file, new.join("\n")).unwrap();
             }
             let old = std::fs::read_to_string(&file).unwrap();
