@@ -181,6 +181,8 @@ fn ranks_with_statistics_of_all_are_one_process() {
             "1",
             "--eps",
             "0.01",
+            "--lr",
+            "0.005",
             "--sync-stats",
         ];
         let one = runs.run(&format!("one {norm}"), 0, &args);
@@ -189,7 +191,7 @@ fn ranks_with_statistics_of_all_are_one_process() {
         support::report(&format!(
             "{norm}, -n 2 --sync-stats and one process: {found:?}"
         ));
-        assert!(found[0] < 1e-3 && found[1] < 1e-3, "{found:?}");
+        assert!(found[0] < 1e-4 && found[1] < 1e-4, "{found:?}");
         assert!((one.test - ranks.test).abs() < 1e-3 * one.test);
     }
 }
@@ -198,7 +200,16 @@ fn ranks_with_statistics_of_all_are_one_process() {
 #[test]
 fn a_run_goes_on_with_other_ranks() {
     let runs = Runs::new();
-    let sync = ["--sampling-stride", "1", "--eps", "0.01", "--sync-stats"];
+    // Slowly, so that rounding does not grow.
+    let sync = [
+        "--sampling-stride",
+        "1",
+        "--eps",
+        "0.01",
+        "--lr",
+        "0.005",
+        "--sync-stats",
+    ];
     let whole = runs.run("whole", 2, &sync);
     let out = runs.0.path().join("parts");
     for (ranks, more) in [
@@ -224,7 +235,7 @@ fn a_run_goes_on_with_other_ranks() {
     support::report(&format!(
         "4 steps of 4 ranks, 2 of 2, 2 of one process: {found:?}"
     ));
-    assert!(found[0] < 1e-3 && found[1] < 1e-3, "{found:?}");
+    assert!(found[0] < 1e-4 && found[1] < 1e-4, "{found:?}");
 }
 
 /// The processes that this one started.

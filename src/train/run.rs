@@ -208,7 +208,7 @@ pub fn train_among(
         write_config(config, saved.as_deref(), &mut tell)?;
     }
     // Compiling takes some longer than others, and first values may round differently on other systems.
-    let exchanges = trainer.exchanges().0;
+    let exchanges = trainer.exchanges();
     check_alike(&**ranks, &[("what a step exchanges".into(), exchanges)])?;
     trainer.take_from_first()?;
     let device_bytes = allocated.unwrap_or(planned);
@@ -547,7 +547,7 @@ impl Run<'_> {
         if ranks.size() == 1 {
             return Ok(mine);
         }
-        let shown = self.trainer.exchanges().1.shown;
+        let shown = self.trainer.exchange_times().shown;
         let (begin, shown_before) = self.pace.begin;
         let seconds = begin.elapsed().as_secs_f64() - (shown - shown_before);
         let mut values = vec![0.0; ranks.size() + 1];

@@ -554,9 +554,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// What its steps exchange with the other ranks, and what they have exchanged.
-    pub(super) fn exchanges(&self) -> (String, ExchangeTimes) {
-        (self.stepper.exchanges(), self.stepper.exchange_times())
+    /// What its steps exchange with the other ranks, in words that are the same on ranks whose exchanges are.
+    pub(super) fn exchanges(&self) -> String {
+        self.stepper.exchanges()
+    }
+
+    /// What its steps have exchanged with the other ranks.
+    pub fn exchange_times(&self) -> ExchangeTimes {
+        self.stepper.exchange_times()
     }
 
     /// Bytes of device memory that it takes.
