@@ -130,7 +130,7 @@ fn left(out: &Path) -> Left {
     let is_running = |name: &str| name.contains("running");
     Left {
         losses: of(Split::Train).map(loss).collect(),
-        test: of(Split::Test).map(loss).last().unwrap(),
+        test: of(Split::Test).map(loss).next_back().unwrap(),
         weights: tensors
             .filter(|(name, _)| !is_running(name))
             .map(|(name, tensor)| (name, tensor.data))
@@ -317,6 +317,15 @@ fn a_killed_rank_ends_the_run() {
     let said = ended(child, 30);
     // mpirun's words.
     assert!(said.contains("rank 1") && said.contains("Killed"), "{said}");
+    // mpirun does not wait for them.
+    let begin = Instant::now();
+    while ranks
+        .iter()
+        .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    {
+        assert!(begin.elapsed() < Duration::from_secs(30), "a rank goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     // What was saved is whole.
     succeed(
         mpirun(2, &[])

@@ -40,6 +40,9 @@ pub struct Scaling {
     pub bytes: u64,
     /// Bytes that each rank sends.
     pub sent_bytes: u64,
+    /// Sums of so many bytes while nothing else runs, and their milliseconds, the best of several: what docs/scaling.md's model
+    /// is made of.
+    pub bare: Vec<(u64, f64)>,
     /// `alone_ms` over `step_ms`: 1 if nothing is lost.
     pub efficiency: f64,
 }
@@ -48,6 +51,10 @@ impl Scaling {
     /// As text.
     pub fn table(&self) -> String {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let bare = |&(bytes, ms): &(u64, f64)| {
+            format!("\na sum of {:6.2} MiB alone     {ms:9.2} ms", mib(bytes))
+        };
+        let bare: String = self.bare.iter().map(bare).collect();
         format!(
             "{} with norm {}, {} ranks, {} images a step\n\
              one rank alone on its part  {:9.2} ms\n\
@@ -56,7 +63,7 @@ impl Scaling {
                exchange that shows       {:9.2} ms\n\
              exchange that is hidden     {:9.2} ms\n\
              exchanged                   {:9.2} MiB, each rank sends {:.2} MiB\n\
-             efficiency                  {:9.3}",
+             efficiency                  {:9.3}{bare}",
             self.network,
             self.norm,
             self.ranks,
@@ -155,9 +162,18 @@ pub fn scaling(
                 hidden_ms,
                 bytes,
                 sent_bytes: 2 * bytes * (size as u64 - 1) / size as u64,
+                bare: Vec::new(),
                 efficiency: 0.0,
             };
         }
+    }
+    for bytes in [1_u64 << 16, 1 << 20, 1 << 24] {
+        let mut least = f64::INFINITY;
+        for _ in 0..10 {
+            ranks.begin_sum("numbers alone", vec![1.0; bytes as usize / 4])?;
+            least = least.min(1e3 * ranks.take_sum()?.seconds);
+        }
+        best.bare.push((bytes, least));
     }
     // That of the first rank; the others know none.
     best.alone_ms = 1e3 * alone;
