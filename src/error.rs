@@ -67,6 +67,9 @@ pub enum Error {
     /// Training cannot go on (the loss is not a number).
     #[error("{0}")]
     Diverged(String),
+    /// The other processes of the run do not answer, or cannot be reached.
+    #[error("{0}")]
+    Ranks(String),
     /// Something that cannot happen has happened: always a bug of this crate.
     #[error("{0}. This is a bug of decorr: please report it with the command and this line")]
     Bug(String),

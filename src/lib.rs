@@ -40,7 +40,7 @@
 //!
 //! # Features
 //!
-//! All are on by default. A program that trains on data of its own needs none: `default-features = false`.
+//! All but the last are on by default. A program that trains on data of its own needs none: `default-features = false`.
 //!
 //! | feature | what |
 //! |---|---|
@@ -49,12 +49,13 @@
 //! | `pictures` | [`Picture`]; folders of pictures as data sets; predictions of pictures by [`train::Trained`] |
 //! | `draw` | [`train::draw_curves`] and the curves.png of a run; with `pictures` also [`figures`] and [`mod@bench`] |
 //! | `builtin-data` | 6 800 images of Fashion-MNIST in the library |
+//! | `mpi` | off by default: one training over many machines, see [`ranks`] |
 //!
 //! # What may change
 //!
 //! Modules and items whose docs say "Unstable: may change in any release." are public for decorr's own programs and tests, and
 //! for ops of your own: [`mod@bench`], [`figures`], [`files`], [`gpu::wgsl`], [`graph::op`], [`graph::pointwise`],
-//! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`self_check`], [`mod@train::isometry`],
+//! [`graph::tiles`], [`graph::NodeList`], [`ops`], [`passes`], [`ranks`], [`self_check`], [`mod@train::isometry`],
 //! [`train::Live`] and [`tune`]. All else, [`prelude`] first, changes only with the second number of the version, and the changelog says how.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The modules of tests/support name the crate as the tests there do.
@@ -84,6 +85,7 @@ pub mod passes;
 mod picture;
 pub mod prelude;
 pub mod program;
+pub mod ranks;
 pub mod self_check;
 pub mod shape;
 pub mod train;

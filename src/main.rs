@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::note(format_args!("error: {error}"));
+            cli::fail(&error);
             ExitCode::FAILURE
         }
     }

@@ -305,6 +305,17 @@ fn table() -> Vec<(&'static str, &'static [&'static str], Does)> {
         ),
         ("batch-size", &["--batch-size", "8"], Changes(&[])),
         ("accumulate", &["--accumulate", "2"], Changes(&[])),
+        // Of several processes: tests/exchange.rs and tests/ranks.rs.
+        (
+            "sync-stats",
+            &["--sync-stats"],
+            Keeps(|left| assert!(left.model != base().model && left.losses() == base().losses())),
+        ),
+        (
+            "rank-timeout",
+            &["--rank-timeout", "7"],
+            Keeps(|left| assert!(left.file("config.toml").contains("rank-timeout = 7"))),
+        ),
         ("optimizer", &["--optimizer", "adam"], ChangesUpdates(&[])),
         ("lr", &["--lr", "0.02"], ChangesUpdates(&[])),
         ("momentum", &["--momentum", "0.5"], ChangesUpdates(&[])),

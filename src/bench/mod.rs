@@ -9,6 +9,7 @@ mod compare;
 mod peak;
 mod quick;
 mod runner;
+mod scaling;
 mod trace;
 mod workloads;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compare::{Change, Comparison, Verdict, compare};
 pub use quick::{Meaning, PaperRun, quick};
+pub use scaling::{Scaling, scaling};
 pub use trace::{LayerTimes, OpTimes, Peaks, StepTrace, times_by_op, trace_step};
 pub use workloads::{Workload, network_steps, workloads};
 

@@ -78,6 +78,11 @@ pub(super) struct BenchArgs {
     /// `comparison` says what changed
     #[arg(long)]
     json: bool,
+    /// Under mpirun: measure a training step of --network [default: cnn] on --batch-size images, divided over the processes, and
+    /// what of it is their exchange
+    #[cfg(feature = "mpi")]
+    #[arg(long, conflicts_with_all = ["filter", "quick", "profile", "baseline", "variant"])]
+    scaling: bool,
     #[command(flatten)]
     tune: TuneChoice,
     #[command(flatten)]
@@ -85,6 +90,10 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    #[cfg(feature = "mpi")]
+    if args.scaling {
+        return scaling(args);
+    }
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     let gpu = args.adapter.open_to_run()?;
     let variants = match args.variant {
@@ -122,6 +131,35 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         return Err(Error::Config(message));
     }
     Ok(())
+}
+
+/// `--scaling`.
+#[cfg(feature = "mpi")]
+fn scaling(args: &BenchArgs) -> Result<()> {
+    use decorr::models::Norm;
+    // Compiling a large network on a slow adapter takes long, and what is not measured may wait.
+    let ranks = decorr::ranks::start(600)?;
+    super::set_rank(ranks.rank());
+    let measure = || -> Result<()> {
+        let gpu = args.adapter.open_to_run()?;
+        let network = args.network.first().map_or("cnn", String::as_str);
+        let batch_size = args.batch_size.first().copied().unwrap_or(128);
+        for norm in [Norm::Batch, Norm::Deconv] {
+            let rounds = args.rounds as usize;
+            let found = decorr::bench::scaling(&gpu, &ranks, network, norm, batch_size, rounds)?;
+            match args.json {
+                true => print_json(&found)?,
+                false => print(found.table() + "\n"),
+            }
+        }
+        Ok(())
+    };
+    let measured = measure();
+    if let (Err(error), true) = (&measured, ranks.size() > 1) {
+        super::fail(error);
+        ranks.abort();
+    }
+    measured
 }
 
 /// What is measured, with these kernels.

@@ -24,6 +24,7 @@ mod tune;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use decorr::gpu::{AdapterChoice, Gpu};
@@ -152,8 +153,32 @@ impl TuneChoice {
     }
 }
 
+/// The number of this process among those of its run.
+static RANK: AtomicUsize = AtomicUsize::new(0);
+
+/// Of several processes the first alone prints anything but errors.
+fn set_rank(rank: usize) {
+    RANK.store(rank, Ordering::Relaxed);
+}
+
+fn is_first() -> bool {
+    RANK.load(Ordering::Relaxed) == 0
+}
+
+/// Prints an error, with the number of the process if it is not the first.
+pub(crate) fn fail(error: &Error) {
+    let of = match RANK.load(Ordering::Relaxed) {
+        0 => String::new(),
+        rank => format!("rank {rank}: "),
+    };
+    complain(format_args!("{of}error: {error}"));
+}
+
 /// Prints a line. A reader that has had enough (`| head`) ends the program without complaint.
 fn print(line: impl Display) {
+    if !is_first() {
+        return;
+    }
     if let Err(error) = writeln!(std::io::stdout(), "{line}") {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(0);
@@ -165,7 +190,13 @@ fn print(line: impl Display) {
 
 /// Prints a line to standard error, without what a terminal would take for commands: names of strangers' files are in it. One
 /// that is closed, as by `2>&1 | head` or a terminal that is gone, ends nothing. Options that the library names are flags.
-pub(crate) fn note(line: impl Display) {
+fn note(line: impl Display) {
+    if is_first() {
+        complain(line);
+    }
+}
+
+fn complain(line: impl Display) {
     let line = harmless(&with_flags(&line.to_string()));
     let _ = writeln!(std::io::stderr(), "{line}");
 }

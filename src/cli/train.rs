@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use decorr::gpu::Gpu;
 use decorr::graph::op::Variants;
-use decorr::train::{Event, Outcome, Progress, Saved, Start, TrainConfig, TrainOptions, train};
+use decorr::ranks::{self, Ranks};
+use decorr::train::{
+    Event, Outcome, Progress, Saved, Start, TrainConfig, TrainOptions, train_among,
+};
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, TuneChoice, note, print, tune, with_flags};
+use super::{AdapterArgs, TuneChoice, fail, note, print, set_rank, tune, with_flags};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -44,6 +48,43 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
         adapter,
     } = args;
     let options = with_file(options, config.as_deref())?;
+    let patience = options
+        .rank_timeout
+        .or(TrainOptions::defaults().rank_timeout);
+    let ranks = ranks::start(patience.unwrap_or(u64::MAX))?;
+    set_rank(ranks.rank());
+    let outcome = run_among(&ranks, options, [resume, force], &tune, &adapter);
+    if let (Err(error), true) = (&outcome, ranks.size() > 1) {
+        end_all(ranks, error);
+    }
+    outcome
+}
+
+/// Ends a run of several processes. Returns of one that ends by itself.
+fn end_all(ranks: Arc<dyn Ranks>, error: &Error) -> ! {
+    // The loss is that of all ranks: all have this error, and the first may still be writing.
+    let is_of_all = matches!(error, Error::Diverged(_));
+    if ranks.rank() > 0 && !is_of_all {
+        // What all have (an option, a missing file) the first says for all, and ends this one.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    if ranks.rank() == 0 || !is_of_all {
+        fail(error);
+    }
+    if !is_of_all || ranks.gather("how the run ended", Vec::new()).is_err() {
+        ranks.abort();
+    }
+    drop(ranks);
+    std::process::exit(1);
+}
+
+fn run_among(
+    ranks: &Arc<dyn Ranks>,
+    options: TrainOptions,
+    [resume, force]: [bool; 2],
+    tune: &TuneChoice,
+    adapter: &AdapterArgs,
+) -> Result<()> {
     let (options, start) = match (resume, force) {
         (true, _) => resumed(options)?,
         (false, true) => (options, Start::Over),
@@ -52,15 +93,16 @@ pub(super) fn run(args: TrainArgs) -> Result<()> {
     let (options, measured) = without_measured(options);
     let mut config = TrainConfig::resolve(options)?;
     let gpu = adapter.open_to_run()?;
-    choose_kernels(&mut config, measured, &gpu, &tune)?;
+    choose_kernels(&mut config, measured, &gpu, tune)?;
     let software = gpu.is_software().then(|| gpu.name());
     let whole = data::whole_set(&config.data);
     before(software, &config, whole.as_deref())
         .iter()
         .for_each(note);
     let stop = stop_on_signal();
-    let display = Display::new(config.log_every);
-    let outcome = train(&gpu, &config, start, &stop, |event| display.show(event));
+    let mut display = Display::new(config.log_every, ranks.rank() == 0);
+    let tell = |event: Event<'_>| display.show(event);
+    let outcome = train_among(ranks, &gpu, &config, start, &stop, tell);
     display.bar.finish_and_clear();
     let latest = || {
         let saved = Saved::latest(&config.out).ok()?;
@@ -227,21 +269,35 @@ fn sum(of: &Outcome) -> String {
 struct Display {
     bar: ProgressBar,
     log_every: u64,
+    /// Of several processes, who is the slowest.
+    slowest: String,
 }
 
 impl Display {
-    fn new(log_every: u64) -> Self {
-        let bar = ProgressBar::new(0);
+    /// Shows nothing unless `is_shown`.
+    fn new(log_every: u64, is_shown: bool) -> Self {
+        let bar = match is_shown {
+            true => ProgressBar::new(0),
+            false => ProgressBar::hidden(),
+        };
         // The template is a constant of this file and valid.
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, log_every }
+        Self {
+            bar,
+            log_every,
+            slowest: String::new(),
+        }
     }
 
-    fn show(&self, event: Event<'_>) {
+    fn show(&mut self, event: Event<'_>) {
         let text = line(&event);
         match event {
+            Event::Slowest(..) => self.slowest = text,
+            Event::Step(progress) if !self.slowest.is_empty() => {
+                self.show_step(&progress, format!("{text}, {}", self.slowest));
+            }
             Event::Begin(_) => self.bar.set_message(text),
             Event::Step(progress) => self.show_step(&progress, text),
             Event::Memory(..) | Event::Notice(_) | Event::Test(..) => self.say(&text),
@@ -285,6 +341,7 @@ fn line(event: &Event<'_>) -> String {
             p.images_per_second,
             duration(p.seconds_left)
         ),
+        Event::Slowest(rank, adapter) => format!("slowest: rank {rank} ({adapter})"),
         Event::Test(step, test) => format!("step {step}: test {test}"),
     }
 }

@@ -43,6 +43,15 @@ pub struct LoaderConfig {
     /// What to do with images that cannot be read: name them and go on, with the next good one of
     /// the epoch's order in their place if `drop_last`, else without them; or end with an error.
     pub skip_bad: bool,
+    /// Which of how many equal parts of each batch is made: that of a rank. [0, 1] is the whole.
+    pub part: [usize; 2],
+}
+
+impl LoaderConfig {
+    /// Images of the part of a batch.
+    fn part_size(&self) -> usize {
+        self.batch_size / self.part[1].max(1)
+    }
 }
 
 impl Default for LoaderConfig {
@@ -58,6 +67,7 @@ impl Default for LoaderConfig {
             augment: Augment::None,
             workers: 0,
             skip_bad: false,
+            part: [0, 1],
         }
     }
 }
@@ -122,6 +132,13 @@ impl Loader {
                 config.batch_size,
                 images.len(),
                 images.len()
+            )));
+        }
+        let [part, parts] = config.part;
+        if part >= parts || !config.batch_size.is_multiple_of(parts) {
+            return Err(Error::Config(format!(
+                "a `batch_size` of {} has no equal part {part} of {parts}",
+                config.batch_size
             )));
         }
         let in_memory = !matches!(images.source, Source::Files(_));
@@ -256,12 +273,13 @@ impl Work {
     }
 
     fn batch(&self, epoch: u64, index: usize, order: &[usize]) -> Result<Batch> {
-        let size = self.config.batch_size;
+        let size = self.config.part_size();
+        let first = index * self.config.batch_size + self.config.part[0] * size;
         let mut batch = self.used().pop().unwrap_or_default();
         batch.images = emptied(batch.images, self.images.are_bytes());
         batch.labels.clear();
         batch.skipped.clear();
-        for at in index * size..((index + 1) * size).min(order.len()) {
+        for at in first.min(order.len())..(first + size).min(order.len()) {
             match self.image(order[at], order[at], epoch, &mut batch) {
                 Err(error) if self.config.skip_bad => {
                     batch.skipped.push(error.to_string());
@@ -397,6 +415,33 @@ mod tests {
         for mut values in [first, second] {
             values.sort_unstable();
             assert_eq!(values, (0..23).collect::<Vec<u8>>());
+        }
+    }
+
+    /// Ranks see all that one process sees, in the same batches.
+    #[test]
+    fn parts_of_batches_are_the_batches() {
+        let whole = all(config(6));
+        let part = |i| {
+            all(LoaderConfig {
+                part: [i, 3],
+                ..config(6)
+            })
+        };
+        let parts = [part(0), part(1), part(2)];
+        for (i, batch) in whole.iter().enumerate() {
+            let of_parts = |of: fn(&Batch) -> Vec<f32>| -> Vec<f32> {
+                parts.iter().flat_map(|part| of(&part[i])).collect()
+            };
+            assert_eq!(of_parts(|b| b.labels.clone()), batch.labels);
+            let images = |b: &Batch| bytes(b).iter().map(|&v| f32::from(v)).collect();
+            assert_eq!(of_parts(images), images(batch));
+            let len: usize = parts.iter().map(|part| part[i].len).sum();
+            assert_eq!((len, parts[2][i].is_last), (batch.len, batch.is_last));
+        }
+        for part in [[3, 3], [0, 4]] {
+            let config = LoaderConfig { part, ..config(6) };
+            assert!(Loader::new(images(23), config).is_err(), "{part:?}");
         }
     }
 

@@ -154,6 +154,20 @@ impl DataSet {
     /// # Errors
     /// [`Error::Config`] if no batch can be made.
     pub fn train_loader(&self, batch_size: usize, seed: u64, start: u64) -> Result<Loader> {
+        self.train_loader_of([0, 1], batch_size, seed, start)
+    }
+
+    /// As [`DataSet::train_loader`], of one of so many equal parts of each batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no batch can be made, or cut so.
+    pub(crate) fn train_loader_of(
+        &self,
+        part: [usize; 2],
+        batch_size: usize,
+        seed: u64,
+        start: u64,
+    ) -> Result<Loader> {
         let config = LoaderConfig {
             batch_size,
             shuffle: true,
@@ -164,6 +178,7 @@ impl DataSet {
             augment: self.augment,
             workers: self.workers,
             skip_bad: self.skip_bad,
+            part,
         };
         Loader::new(Arc::clone(&self.train), config)
     }

@@ -11,6 +11,6 @@ mod workspace;
 pub use adapter::{AdapterChoice, AdapterSummary, list_adapters};
 pub use device::{Counters, Gpu, choose_adapter, device_descriptor};
 pub(crate) use pipelines::{Pipeline, PipelineCache};
-pub(crate) use ring::{RING_SLOTS, read_back};
+pub(crate) use ring::{Mapping, RING_SLOTS, read_back};
 pub(crate) use ring::{Readback, Upload};
 pub use workspace::Workspace;

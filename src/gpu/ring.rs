@@ -19,14 +19,57 @@ const FAILED: u8 = 2;
 
 /// A buffer whose mapping is asked for and reported by a flag.
 #[derive(Debug)]
-struct Mapping {
+pub(crate) struct Mapping {
     buffer: wgpu::Buffer,
     state: Arc<AtomicU8>,
     submission: Option<wgpu::SubmissionIndex>,
 }
 
 impl Mapping {
-    fn map(&self, gpu: &Gpu, mode: MapMode) -> Result<()> {
+    /// A buffer that is not mapped.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub(crate) fn new(gpu: &Gpu, label: &str, size_bytes: u64, mode: MapMode) -> Result<Self> {
+        let usage = match mode {
+            MapMode::Read => BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            MapMode::Write => BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
+        };
+        Ok(Self {
+            buffer: gpu.buffer(label, size_bytes, usage)?,
+            state: Arc::default(),
+            submission: None,
+        })
+    }
+
+    /// The buffer.
+    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Asks for it to be mapped once `submission`, the last that uses it, is done.
+    pub(crate) fn map_after(
+        &mut self,
+        gpu: &Gpu,
+        mode: MapMode,
+        submission: &wgpu::SubmissionIndex,
+    ) -> Result<()> {
+        self.map(gpu, mode)?;
+        self.submission = Some(submission.clone());
+        Ok(())
+    }
+
+    /// Writes `bytes` to the start of the mapped buffer; unmaps.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
+        let view = self.buffer.get_mapped_range_mut(..bytes.len() as u64);
+        let mut view = view.map_err(|e| Error::DeviceLost(format!("upload buffer: {e}")))?;
+        view.slice(..).copy_from_slice(bytes);
+        drop(view);
+        self.buffer.unmap();
+        Ok(())
+    }
+
+    pub(crate) fn map(&self, gpu: &Gpu, mode: MapMode) -> Result<()> {
         self.state.store(PENDING, Ordering::Release);
         let state = Arc::clone(&self.state);
         let done = move |result: Result<(), wgpu::BufferAsyncError>| {
@@ -37,7 +80,7 @@ impl Mapping {
     }
 
     /// The mapped bytes, given to `read`; unmaps.
-    fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let result = {
             let view = self.buffer.get_mapped_range(..);
             let view = view.map_err(|e| Error::DeviceLost(format!("reading back: {e}")))?;
@@ -48,7 +91,7 @@ impl Mapping {
     }
 
     /// True once mapped; waits for it if `wait`.
-    fn ready(&mut self, gpu: &Gpu, wait: bool) -> Result<bool> {
+    pub(crate) fn ready(&mut self, gpu: &Gpu, wait: bool) -> Result<bool> {
         if self.state.load(Ordering::Acquire) == PENDING {
             if wait {
                 gpu.wait(self.submission.take())?;
@@ -115,12 +158,7 @@ impl Upload {
     pub(crate) fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut slots = Vec::new();
         for _ in 0..RING_SLOTS {
-            let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
-            let slot = Mapping {
-                buffer: gpu.buffer("upload", size_bytes, usage)?,
-                state: Arc::default(),
-                submission: None,
-            };
+            let slot = Mapping::new(gpu, "upload", size_bytes, MapMode::Write)?;
             slot.map(gpu, MapMode::Write)?;
             slots.push(slot);
         }
@@ -170,9 +208,7 @@ impl Upload {
         gpu: &Gpu,
         submission: &wgpu::SubmissionIndex,
     ) -> Result<()> {
-        let slot = &mut self.slots[self.next];
-        slot.map(gpu, MapMode::Write)?;
-        slot.submission = Some(submission.clone());
+        self.slots[self.next].map_after(gpu, MapMode::Write, submission)?;
         self.next = (self.next + 1) % self.slots.len();
         Ok(())
     }
@@ -193,17 +229,17 @@ impl Readback {
     pub(crate) fn new(gpu: &Gpu, size_bytes: u64) -> Result<Self> {
         let mut free = Vec::new();
         for _ in 0..RING_SLOTS {
-            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-            free.push(Mapping {
-                buffer: gpu.buffer("readback", size_bytes, usage)?,
-                state: Arc::default(),
-                submission: None,
-            });
+            free.push(Mapping::new(gpu, "readback", size_bytes, MapMode::Read)?);
         }
         Ok(Self {
             free,
             under_way: VecDeque::with_capacity(RING_SLOTS as usize),
         })
+    }
+
+    /// The step of the oldest results that are under way.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.under_way.front().map(|(step, _)| *step)
     }
 
     /// True if [`Readback::target`] needs no wait.
@@ -227,8 +263,7 @@ impl Readback {
         submission: &wgpu::SubmissionIndex,
     ) -> Result<()> {
         if let Some(mut slot) = self.free.pop() {
-            slot.map(gpu, MapMode::Read)?;
-            slot.submission = Some(submission.clone());
+            slot.map_after(gpu, MapMode::Read, submission)?;
             self.under_way.push_back((step, slot));
         }
         Ok(())

@@ -35,6 +35,39 @@ pub struct Graph {
     /// Whether layers take parameters that are there.
     is_sharing: Cell<bool>,
     error: RefCell<FirstError>,
+    among: Cell<Among>,
+}
+
+/// Which of the processes that train together a graph is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Among {
+    /// The number of the process, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub ranks: usize,
+    /// Whether statistics of layers are those of all ranks' images, and not of the rank's own.
+    pub sync_stats: bool,
+}
+
+impl Default for Among {
+    /// One process.
+    fn default() -> Self {
+        Self {
+            rank: 0,
+            ranks: 1,
+            sync_stats: false,
+        }
+    }
+}
+
+impl Among {
+    /// Over how many ranks statistics are taken.
+    pub fn sync_ranks(self) -> usize {
+        match self.sync_stats {
+            true => self.ranks,
+            false => 1,
+        }
+    }
 }
 
 /// The first error of a graph.
@@ -51,6 +84,18 @@ impl Graph {
     /// An empty graph.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of one of several processes.
+    pub fn of_rank(among: Among) -> Self {
+        let graph = Self::new();
+        graph.among.set(among);
+        graph
+    }
+
+    /// Which process it is of.
+    pub fn among(&self) -> Among {
+        self.among.get()
     }
 
     /// The nodes so far. They must not be held while the graph grows.

@@ -77,6 +77,12 @@ pub trait Op: fmt::Debug + Send + Sync + Any + Same {
     fn is_view(&self) -> bool {
         false
     }
+
+    /// True if the program has the output from the other ranks: the sum of their inputs, divided by their number. It takes no
+    /// kernel.
+    fn is_exchange(&self) -> bool {
+        false
+    }
 }
 
 /// Equality of ops of unknown kinds. Ops have it by `#[derive(PartialEq)]`, and do not compile without.

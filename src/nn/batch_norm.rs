@@ -71,21 +71,27 @@ impl Layer for BatchNorm {
         };
         let running_mean = g.statistic("running_mean", [c], Init::Constant(0.0));
         let running_var = g.statistic("running_var", [c], Init::Constant(1.0));
-        if mode == Mode::Eval {
-            // Not `x.batch_norm`, whose gradient takes the statistics for those of `x` itself.
-            let factor = weight * (running_var + self.eps).rsqrt();
+        // Not `x.batch_norm`, whose gradient takes the statistics for those of `x` itself.
+        let normalised = |mean: Tensor<'g>, var: Tensor<'g>| {
+            let factor = weight * (var + self.eps).rsqrt();
             let mut per_channel = vec![1; x.rank()];
             per_channel[1] = c;
             let of_x = |t: Tensor<'g>| t.reshape(per_channel.clone());
-            let (mean, factor, bias) = (of_x(running_mean), of_x(factor), of_x(bias));
-            return (x - mean) * factor + bias;
+            (x - of_x(mean)) * of_x(factor) + of_x(bias)
+        };
+        if mode == Mode::Eval {
+            return normalised(running_mean, running_var);
         }
         let batch = x.batch_statistics();
         let (mean, var) = (batch.mean.reshape([c]), batch.var.reshape([c]));
-        let count = batch.count as f32;
+        let ranks = g.among().sync_ranks();
+        let count = (ranks * batch.count) as f32;
         let unbiased = var * (count / (count - 1.0).max(1.0));
         running_mean.assign(blend(running_mean, mean, self.momentum));
         running_var.assign(blend(running_var, unbiased, self.momentum));
-        x.batch_norm(batch, weight, bias, self.eps)
+        match ranks {
+            1 => x.batch_norm(batch, weight, bias, self.eps),
+            _ => normalised(mean, var),
+        }
     }
 }

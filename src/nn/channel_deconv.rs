@@ -134,13 +134,13 @@ impl ChannelDeconv {
             Some(weight) => {
                 let count = columns.div_ceil(step);
                 let sample = by_channel.slice(1, 0, step, count);
-                let mean = sample.mean_to([block, 1]);
+                let mean = sample.mean_to([block, 1]).over_ranks();
                 let shifted = match self.centered {
                     true => sample - mean.detach(),
                     false => sample,
                 };
                 let rows = shifted.permute(&[1, 0]).reshape([1, count, block]);
-                let cov = rows.covariance(self.options.eps);
+                let cov = rows.covariance(self.options.eps).over_ranks();
                 let deconv = cov.newton_schulz(self.options.n_iter, CovGrad::Symmetric);
                 move_towards(running_mean, mean.reshape([block]), weight);
                 let deconv = deconv.reshape([block, block]);
@@ -177,9 +177,11 @@ impl ChannelDeconv {
                 let len = channels * pixels;
                 let flat = images.reshape([n, len]);
                 let sample = flat.slice(1, 0, step, len.div_ceil(step));
-                let mean = sample.mean_to([1]);
-                let divisor = sample.len().saturating_sub(1).max(1) as f32;
-                let var = (sample - mean).square().reduce_sum([1], 1.0 / divisor);
+                let mean = sample.mean_to([1]).over_ranks();
+                let ranks = g.among().sync_ranks();
+                let divisor = (ranks * sample.len()).saturating_sub(1).max(1) as f32;
+                let squares = (sample - mean).square();
+                let var = squares.reduce_sum([1], ranks as f32 / divisor).over_ranks();
                 move_towards(running_mean, mean, weight);
                 move_towards(running_var, var, weight);
                 (mean, var)

@@ -172,15 +172,17 @@ pub(super) fn statistics_of_rows<'g>(
 ) -> Statistics<'g> {
     let [count, columns] = rows.dims();
     let features = columns / groups;
-    let mean = rows.mean_to([1, columns]);
+    let mean = rows.mean_to([1, columns]).over_ranks();
     let mut centred = rows - mean.detach();
     if groups > 1 {
         let by_row = centred.reshape([count, groups, features]);
         centred = by_row.permute(&[1, 0, 2]);
     }
     let centred = centred.reshape([groups, count, features]);
-    let cov = centred.covariance(options.eps).named("cov");
-    let deconv = match is_cheaper_by_rows(count, features, options.n_iter) {
+    // With the statistics of all ranks their rows are not here, and the mean of the covariances is that of all rows.
+    let has_all_rows = rows.graph().among().sync_ranks() == 1;
+    let cov = centred.covariance(options.eps).over_ranks().named("cov");
+    let deconv = match has_all_rows && is_cheaper_by_rows(count, features, options.n_iter) {
         true => centred.newton_schulz_of_rows(options.eps, options.n_iter),
         false => cov.newton_schulz(options.n_iter, CovGrad::Symmetric),
     };

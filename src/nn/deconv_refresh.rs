@@ -49,10 +49,10 @@ impl<'g> BatchMoments<'g> {
         let channels = image[1];
         let mut per_channel = vec![1; image.len()];
         per_channel[1] = channels;
-        let mean_image = x.mean_to(image);
+        let mean_image = x.mean_to(image).over_ranks();
         // The mean inside the variance contributes nothing to its gradient.
         let mean = mean_image.mean_to(per_channel.clone()).detach();
-        let var = (x - mean).square().mean_to(per_channel);
+        let var = (x - mean).square().mean_to(per_channel).over_ranks();
         Self {
             mean_image,
             var: var.reshape([channels]),

@@ -38,8 +38,14 @@ impl Layer for Dropout {
         }
         // Whole steps of 1 change the bits of every float below 2^24 in size.
         let counter = g.state("counter", [1], Role::Optimizer, Init::Uniform(1e6));
-        counter.assign(counter + 1.0);
-        let uniform = counter.random_uniform(x.shape());
+        // Each rank counts what all of them use, and uses its own.
+        let among = g.among();
+        counter.assign(counter + among.ranks as f32);
+        let own = match among.ranks {
+            1 => counter,
+            _ => counter + among.rank as f32,
+        };
+        let uniform = own.random_uniform(x.shape());
         // Kept where uniform >= p; the numbers are multiples of 2^-24.
         let kept = (uniform - (p - 0.5 / (1 << 24) as f32)).greater_than_zero();
         x * (kept * (1.0 / (1.0 - p)))

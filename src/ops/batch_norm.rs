@@ -23,18 +23,19 @@ pub struct BatchStatistics<'g> {
     pub mean: Tensor<'g>,
     /// Variance over batch and pixels, divisor the count (biased).
     pub var: Tensor<'g>,
-    /// How many values each was taken over.
+    /// How many values each was taken over, those of this rank.
     pub count: usize,
 }
 
 impl<'g> Tensor<'g> {
-    /// Mean and variance of each channel of this [N, C, H, W] or [N, C]. Fails if it has fewer than 2 dimensions.
+    /// Mean and variance of each channel of this [N, C, H, W] or [N, C], of the images of all ranks if the graph wants it so
+    /// ([`crate::graph::Among`]). Fails if it has fewer than 2 dimensions.
     #[track_caller]
     pub fn batch_statistics(self) -> BatchStatistics<'g> {
         let per_channel = channel_shape(&self.shape()).unwrap_or_else(|_| [1].into());
         let count = self.len() / self.size(1).max(1);
-        let mean = self.mean_to(per_channel.clone());
-        let var = (self - mean).square().mean_to(per_channel);
+        let mean = self.mean_to(per_channel.clone()).over_ranks();
+        let var = (self - mean).square().mean_to(per_channel).over_ranks();
         BatchStatistics { mean, var, count }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wgpu::BufferUsages;
 
+use super::exchange::{Exchanged, Exchanges, schedule};
 use super::plan::{Plan, PlannedKernels, Region, padded};
 use super::{Bound, Memory, OutputCopy, Program, Store};
 use crate::gpu::{Gpu, Readback, Upload, wgsl};
@@ -72,8 +73,9 @@ impl Program {
             });
             target_offset += padded(len as u64 * 4);
         }
+        let exchanges = exchanges(&gpu, &places, store, dispatches.len())?;
         let memory = Memory {
-            other: memory.other + params.size(),
+            other: memory.other + params.size() + exchanges.size_bytes(),
             ..memory
         };
         let input_buffer = places.inputs;
@@ -82,6 +84,7 @@ impl Program {
             readback: Readback::new(&gpu, target_offset)?,
             gpu,
             dispatches,
+            exchanges,
             inputs: plan.inputs,
             input_buffer,
             outputs,
@@ -188,6 +191,33 @@ impl<'a> Places<'a> {
             Error::bug(format!("{name} has no storage"))
         })
     }
+}
+
+/// What a step of so many dispatches exchanges with the other ranks.
+fn exchanges(
+    gpu: &Gpu,
+    places: &Places<'_>,
+    store: &Store,
+    dispatches: usize,
+) -> Result<Exchanges> {
+    let ranks = Arc::clone(store.ranks());
+    let wanted = &places.plan.wanted;
+    let (buckets, actions) = schedule(wanted, dispatches, ranks.size());
+    let place = |node: usize| {
+        places
+            .of(node)
+            .map(|storage| (storage.buffer, storage.offset))
+    };
+    let exchanged = |&i: &usize| -> Result<Exchanged> {
+        Ok(Exchanged {
+            name: places.plan.graph.nodes()[wanted[i].input].name.clone(),
+            from: place(wanted[i].input)?,
+            to: place(wanted[i].output)?,
+            len: (wanted[i].size_bytes / 4) as usize,
+        })
+    };
+    let buckets = buckets.iter().map(|b| b.iter().map(exchanged).collect());
+    Exchanges::new(gpu, ranks, buckets.collect::<Result<_>>()?, actions)
 }
 
 /// The dispatches of a plan, and the one buffer of their parameters.

@@ -2,6 +2,7 @@
 
 mod compile;
 mod describe;
+mod exchange;
 mod on_device;
 mod plan;
 mod profile;
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use compile::CompileOptions;
+pub use exchange::ExchangeTimes;
+use exchange::Exchanges;
 pub use on_device::{Input, OnDevice};
 pub use profile::KernelTime;
 pub use step::Outputs;
@@ -22,11 +25,12 @@ use crate::graph::Cost;
 use crate::shape::Shape;
 
 /// A compiled graph. One step is one encoder and one submit; no GPU object is made and nothing
-/// waited for in it.
+/// waited for in it. (A step that exchanges values with other ranks is several, and waits for these.)
 #[derive(Debug)]
 pub struct Program {
     gpu: Arc<Gpu>,
     dispatches: Vec<Bound>,
+    exchanges: Exchanges,
     inputs: BTreeMap<String, Placed>,
     input_buffer: wgpu::Buffer,
     outputs: Vec<OutputCopy>,

@@ -111,6 +111,7 @@ impl Program {
     /// [`Error::Shape`] if an input has another size or lies past the end of its buffer, [`Error::Graph`] if one is missing
     /// or unknown or its buffer lacks `COPY_SRC`; what the device reported.
     pub fn record(&self, encoder: &mut CommandEncoder, inputs: &[(&str, Input<'_>)]) -> Result<()> {
+        self.refuse_exchanges("record")?;
         let inputs = self.locate(inputs)?;
         self.gpu.watch(|| {
             for (placed, input) in inputs {
@@ -127,7 +128,7 @@ impl Program {
                     self.copy_input(encoder, placed, buffer, from);
                 }
             }
-            self.dispatch(encoder);
+            self.dispatch(encoder, 0..self.dispatches.len());
         })
     }
 

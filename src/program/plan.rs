@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 
+use super::exchange::Wanted;
 use super::{CompileOptions, Memory, Placed, Program};
 use crate::gpu::{Gpu, RING_SLOTS};
 use crate::graph::op::{Dispatch, Lowered, Lowering, Variants};
@@ -26,6 +27,8 @@ pub(super) struct Plan {
     /// Nodes that write a state's memory: the state, and the input that reads it in the same kernel.
     pub(super) written_in_place: HashMap<usize, (usize, Option<usize>)>,
     pub(super) kernels: Vec<PlannedKernels>,
+    /// In the order of nodes.
+    pub(super) wanted: Vec<Wanted>,
     pub(super) requests: Vec<Request>,
     /// By node, with the offset in it in bytes; `None` for what is in no arena.
     pub(super) request_of: Vec<Option<(usize, u64)>>,
@@ -137,8 +140,23 @@ impl Plan {
             pair_at[pair.nodes[1]] = Some(pair);
             is_joined[pair.nodes[0]] = true;
         }
+        let (mut wanted, mut dispatches) = (Vec::new(), 0);
+        // How many dispatches must have run before a node's memory has its value.
+        let mut written_after = vec![0; graph.nodes().len()];
         for (i, node) in graph.nodes().iter().enumerate() {
             let Kind::Op(op) = &node.kind else { continue };
+            if op.is_exchange() {
+                let input = roots[node.inputs[0].index()];
+                wanted.push(Wanted {
+                    input,
+                    output: i,
+                    size_bytes: node.shape.size_bytes(),
+                    start: written_after[input],
+                    due: dispatches,
+                });
+                written_after[i] = dispatches;
+                continue;
+            }
             let mut planned = match (update_at[i], pair_at[i]) {
                 (Some(update), _) => update_kernel(&graph, update, &written_in_place)?,
                 (_, Some(pair)) => pair_kernel(&graph, pair, variants)?,
@@ -148,6 +166,12 @@ impl Plan {
                     node_kernel(&graph, i, op.as_ref(), reader, variants)?
                 }
             };
+            dispatches += planned.lowered.dispatches.len();
+            let joined = update_at[i].map(|update| update.members.concat());
+            let joined = joined.or(pair_at[i].map(|pair| pair.nodes.to_vec()));
+            for written in joined.unwrap_or_else(|| vec![i]) {
+                written_after[written] = dispatches;
+            }
             planned.scratch = requests.len();
             for &len in &planned.lowered.scratch {
                 let size_bytes = padded(len as u64 * 4);
@@ -185,6 +209,7 @@ impl Plan {
             roots,
             written_in_place,
             kernels,
+            wanted,
             requests,
             request_of,
             state_runs,

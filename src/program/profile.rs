@@ -60,6 +60,7 @@ impl Program {
     /// [`crate::Error::Adapter`] if the adapter has no timestamps; as [`Program::step`].
     pub fn profile(&mut self, inputs: &[(&str, &[f32])]) -> Result<Vec<KernelTime>> {
         self.gpu.need_timestamps()?;
+        self.refuse_exchanges("profile")?;
         let gpu = std::sync::Arc::clone(&self.gpu);
         gpu.watch(|| self.timed_step(inputs))?
     }

@@ -1,6 +1,7 @@
 //! Replaying a program, and its results some steps later.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Input, OutputCopy, Placed, Program};
@@ -66,7 +67,7 @@ impl Program {
         let gpu = Arc::clone(&self.gpu);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         self.write_inputs(&mut encoder, inputs)?;
-        self.dispatch(&mut encoder);
+        let mut encoder = self.pieces(encoder)?;
         if let Some(target) = self.readback.target() {
             for output in &self.outputs {
                 let size = output.len as u64 * 4;
@@ -75,6 +76,7 @@ impl Program {
             }
         }
         let submission = gpu.queue.submit([encoder.finish()]);
+        self.pieces_submitted(&submission)?;
         let step = self.next_step;
         self.next_step += 1;
         self.upload.submitted(&gpu, &submission)?;
@@ -114,9 +116,10 @@ impl Program {
         encoder.copy_buffer_to_buffer(from, offset, target, placed.offset_bytes, bytes);
     }
 
-    pub(super) fn dispatch(&self, encoder: &mut wgpu::CommandEncoder) {
+    /// Records these dispatches.
+    pub(super) fn dispatch(&self, encoder: &mut wgpu::CommandEncoder, which: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for dispatch in &self.dispatches {
+        for dispatch in &self.dispatches[which] {
             let [x, y, z] = dispatch.workgroups;
             pass.set_pipeline(&dispatch.pipeline.pipeline);
             pass.set_bind_group(0, &dispatch.bind_group, &[]);
@@ -131,6 +134,18 @@ impl Program {
     pub fn collect(&mut self) -> Result<Vec<Outputs>> {
         while let Some(outputs) = self.take(false)? {
             self.finished.push(outputs);
+        }
+        Ok(std::mem::take(&mut self.finished))
+    }
+
+    /// As [`Program::collect`], of the steps before `step`, for which it waits: how many there are does not depend on time.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub(crate) fn finish_before(&mut self, step: u64) -> Result<Vec<Outputs>> {
+        while self.readback.oldest().is_some_and(|oldest| oldest < step) {
+            let outputs = self.take(true)?;
+            self.finished.extend(outputs);
         }
         Ok(std::mem::take(&mut self.finished))
     }

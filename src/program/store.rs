@@ -12,6 +12,7 @@ use crate::gpu::{Gpu, Workspace, read_back};
 use crate::graph::op::Variants;
 use crate::graph::{Init, Kind, Node, NodeList, Role, State};
 use crate::passes::{MadeStates, select_variant};
+use crate::ranks::{OneProcess, Ranks};
 use crate::shape::Shape;
 use crate::{Error, Result};
 
@@ -24,6 +25,7 @@ pub struct Store {
     /// Buffers of states made so far.
     buffers: usize,
     variants: Variants,
+    ranks: Arc<dyn Ranks>,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl Store {
             entries: BTreeMap::new(),
             buffers: 0,
             variants: select_variant(workspace.gpu()),
+            ranks: Arc::new(OneProcess::default()),
             workspace: Arc::clone(workspace),
         }
     }
@@ -68,6 +71,16 @@ impl Store {
     /// Kernels of programs that are compiled from now on.
     pub fn set_variants(&mut self, variants: Variants) {
         self.variants = variants;
+    }
+
+    /// Those that its programs exchange values with; this process alone at first.
+    pub fn ranks(&self) -> &Arc<dyn Ranks> {
+        &self.ranks
+    }
+
+    /// Ranks of programs that are compiled from now on.
+    pub fn set_ranks(&mut self, ranks: Arc<dyn Ranks>) {
+        self.ranks = ranks;
     }
 
     /// The device that holds it.

@@ -16,7 +16,7 @@ use crate::program::Store;
 use crate::{Error, Result};
 
 /// Options that say where and how a run is run, and change nothing of what comes of it.
-pub(super) const OF_PLACE: [&str; 2] = ["out", "workers"];
+pub(super) const OF_PLACE: [&str; 3] = ["out", "workers", "rank-timeout"];
 
 /// A resolved run: every option has its value.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Parts of a step, see [`super::accumulation_step`].
     pub accumulate: usize,
+    /// Whether layers take the statistics of all ranks' images.
+    pub sync_stats: bool,
     /// Base learning rate.
     pub lr: f32,
     /// Seed.
@@ -85,6 +87,7 @@ impl TrainConfig {
             epochs: Some(epochs),
             batch_size: Some(batch_size),
             accumulate: Some(accumulate),
+            sync_stats: Some(sync_stats),
             lr: Some(lr),
             seed: Some(seed),
             log_every: Some(log_every),
@@ -114,6 +117,7 @@ impl TrainConfig {
             warmup_steps,
             batch_size,
             accumulate,
+            sync_stats,
             lr,
             seed,
             log_every,
@@ -258,6 +262,18 @@ impl TrainConfig {
         toml::Table::try_from(&self.options).map_err(|e| Error::Config(e.to_string()))
     }
 
+    /// What must be the same on all ranks of a run: its options, but for those of the place and of the adapter.
+    pub(super) fn of_all_ranks(&self) -> Result<Vec<(String, String)>> {
+        let table = self.to_table()?.into_iter();
+        let of_rank =
+            |name: &str| OF_PLACE.contains(&name) || ["kernels", "data-dir"].contains(&name);
+        let options = table.filter(|(name, _)| !of_rank(name));
+        let line = |(name, value): (String, toml::Value)| {
+            (format!("`{}`", name.replace('-', "_")), value.to_string())
+        };
+        Ok(options.map(line).collect())
+    }
+
     /// What a checkpoint says of its run: all options but where it was written to and by how many threads,
     /// so that two runs of one configuration give the same bytes; the steps done, and what the network takes and gives.
     ///
@@ -271,6 +287,7 @@ impl TrainConfig {
         let options = TrainOptions {
             out: None,
             workers: None,
+            rank_timeout: None,
             ..self.options.clone()
         };
         let config = toml::to_string(&options).map_err(|e| Error::Config(e.to_string()))?;
@@ -526,7 +543,9 @@ mod tests {
         };
         let metadata = config.metadata(17, &interface).unwrap();
         let mut wanted: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
-        assert!(wanted.remove("out").is_some() && wanted.remove("workers").is_some());
+        for place in OF_PLACE {
+            assert!(wanted.remove(place).is_some(), "{place}");
+        }
         let found: toml::Table = toml::from_str(&metadata["config"]).unwrap();
         assert_eq!(found, wanted);
         let wanted = [

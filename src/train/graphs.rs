@@ -2,7 +2,7 @@
 
 use crate::autodiff::gradients;
 use crate::data::{DataSet, Images};
-use crate::graph::{Graph, Init, Kind, Role, Tensor};
+use crate::graph::{Among, Graph, Init, Kind, Role, Tensor};
 use crate::nn::{Layer, Mode, RowLoss};
 use crate::optim::Optimizer;
 use crate::shape::Shape;
@@ -112,13 +112,35 @@ pub fn training_step(
     images: impl Into<ImageInput>,
     mode: Mode,
 ) -> Result<Graph> {
-    let g = Graph::new();
+    training_step_among(Among::default(), model, loss, optimizer, images, mode)
+}
+
+/// As [`training_step`], of one of several processes, with gradients that are the mean of those of all. Loss and share of hits
+/// are of its own part of the batch.
+pub(super) fn training_step_among(
+    among: Among,
+    model: &dyn Layer,
+    loss: impl RowLoss,
+    optimizer: &Optimizer,
+    images: impl Into<ImageInput>,
+    mode: Mode,
+) -> Result<Graph> {
+    let g = Graph::of_rank(among);
     let mean = forward_with_loss(&g, model, loss, images.into(), mode);
     let lr = g.input("lr", [1]);
     let parameters = g.parameters();
-    optimizer.update(&parameters, &gradients(mean, &parameters), lr);
+    let grads = of_all_ranks(gradients(mean, &parameters), among);
+    optimizer.update(&parameters, &grads, lr);
     g.check()?;
     Ok(g)
+}
+
+/// Gradients of the mean over the ranks, of those of each.
+fn of_all_ranks(grads: Vec<Tensor<'_>>, among: Among) -> Vec<Tensor<'_>> {
+    match among.ranks {
+        1 => grads,
+        _ => grads.into_iter().map(Tensor::rank_mean).collect(),
+    }
 }
 
 /// One of the `parts` of a step whose batch does not fit at once: forward, backward, running
@@ -138,7 +160,19 @@ pub fn accumulation_step(
     mode: Mode,
     parts: usize,
 ) -> Result<Graph> {
-    let g = Graph::new();
+    accumulation_step_among(Among::default(), model, loss, images, mode, parts)
+}
+
+/// As [`accumulation_step`], of one of several processes.
+pub(super) fn accumulation_step_among(
+    among: Among,
+    model: &dyn Layer,
+    loss: impl RowLoss,
+    images: impl Into<ImageInput>,
+    mode: Mode,
+    parts: usize,
+) -> Result<Graph> {
+    let g = Graph::of_rank(among);
     let mean = forward_with_loss(&g, model, loss, images.into(), mode);
     let keep = g.input("keep", [1]);
     let parameters = g.parameters();
@@ -152,12 +186,12 @@ pub fn accumulation_step(
 }
 
 /// The optimiser's update by the gradients that the parts of a step, as `part` has them, added up.
-/// Input: `lr`. Nothing is read back.
+/// Input: `lr`. Nothing is read back. Where `part` is of one of several processes, the sums are the mean of all.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] for bugs of this crate.
 pub fn update_step(part: &Graph, optimizer: &Optimizer) -> Result<Graph> {
-    let g = Graph::new();
+    let g = Graph::of_rank(part.among());
     let lr = g.input("lr", [1]);
     let (mut parameters, mut grads) = (Vec::new(), Vec::new());
     for parameter in part.parameters() {
@@ -170,6 +204,7 @@ pub fn update_step(part: &Graph, optimizer: &Optimizer) -> Result<Graph> {
         parameters.push(w);
         grads.push(accumulated(w));
     }
+    let grads = of_all_ranks(grads, g.among());
     optimizer.update(&parameters, &grads, lr);
     g.check()?;
     Ok(g)

@@ -63,7 +63,7 @@ pub use prediction::{Guess, Prediction};
 pub use predictor::Predictor;
 pub use presets::preset;
 pub use resume::Saved;
-pub use run::{Event, Outcome, Progress, Start, train};
+pub use run::{Event, Outcome, Progress, Start, train, train_among};
 pub use run_info::RunInfo;
 pub use stepper::StepResult;
 pub use sweep::{Ended, NO_RESULT, Planned, Vary, combinations, run_all};

@@ -191,6 +191,9 @@ options! {
     stop_after: u64 = None, within(1..), "Stop after this number of steps, as if interrupted: unlike --steps, it leaves the schedule as it is. --resume with a larger number goes on";
     batch_size: usize = Some(128), within(1..=1 << 20), "Images per step";
     accumulate: usize = Some(1), within(1..), "Process the images of a step in this number of parts, one after the other, if they do not fit in memory at once; statistics of batch norm and deconvolution are then those of each part";
+    #[cfg_attr(feature = "cli", arg(num_args = 0..=1, default_missing_value = "true"))]
+    sync_stats: bool = Some(false), any, "In a run of several processes (docs/scaling.md), batch norm and deconvolution take the statistics of the whole batch, as one process does; without it, each process takes those of its part";
+    rank_timeout: u64 = Some(60), within(1..=1 << 20), "Seconds that a process of several waits for the others in an exchange before it ends the run; ten times as long at the start, at evaluations and checkpoints";
     optimizer: OptimizerName = Some(OptimizerName::Sgd), any, "Update rule";
     lr: f32 = Some(0.1), positive(), "Learning rate";
     momentum: f32 = Some(0.9), below_1(), "SGD's momentum";
@@ -297,6 +300,8 @@ mod tests {
             epochs = 2
             batch-size = 128
             accumulate = 1
+            sync-stats = false
+            rank-timeout = 60
             optimizer = "sgd"
             lr = 0.1
             momentum = 0.9

@@ -86,6 +86,7 @@ impl Saved {
         options.refresh.get_or_insert(1);
         options.refresh_after.get_or_insert(0);
         options.tensorboard.get_or_insert(false);
+        options.sync_stats.get_or_insert(false);
         Ok(Self {
             path: path.to_path_buf(),
             step,

@@ -13,7 +13,7 @@ use super::init::Weights;
 use super::interface::Interface;
 use super::metrics::{MetricsWriter, Record, Split, read_up_to};
 use super::resume::{self, Saved};
-use super::run_info::{RUN_INFO, RunInfo};
+use super::run_info::{RUN_INFO, RunInfo, checksum};
 use super::stepper::StepResult;
 use super::tensorboard::TensorBoard;
 use super::trainer::{Trainer, TrainerOptions, is_sane, not_finite};
@@ -25,6 +25,7 @@ use crate::gpu::Gpu;
 use crate::models::{Model, Norm};
 use crate::nn::{FreezeCounter, Mode, is_of_refresh};
 use crate::program::Store;
+use crate::ranks::{OneProcess, Ranks, check_alike};
 use crate::{Error, Result};
 
 const CHECKPOINT: &str = "model.safetensors";
@@ -46,6 +47,8 @@ pub enum Event<'a> {
     Step(Progress),
     /// The test images were evaluated after this many steps.
     Test(u64, Evaluation),
+    /// Of several processes, the number and the adapter of the one that takes longest for its part of a step.
+    Slowest(usize, &'a str),
 }
 
 /// Where training is.
@@ -111,8 +114,27 @@ pub fn train(
     config: &TrainConfig,
     start: Start,
     stop: &AtomicBool,
+    tell: impl FnMut(Event<'_>),
+) -> Result<Outcome> {
+    let alone: Arc<dyn Ranks> = Arc::new(OneProcess::default());
+    train_among(&alone, gpu, config, start, stop, tell)
+}
+
+/// As [`train`], as one of several processes that train one network: each is given its part of every batch. The first alone
+/// writes files. All must be alike in options, data and version; adapters may differ.
+///
+/// # Errors
+/// As [`train`]; [`Error::Config`] naming ranks that differ, [`Error::Ranks`] naming one that does not answer. The caller
+/// then ends the others by [`Ranks::abort`].
+pub fn train_among(
+    ranks: &Arc<dyn Ranks>,
+    gpu: &Arc<Gpu>,
+    config: &TrainConfig,
+    start: Start,
+    stop: &AtomicBool,
     mut tell: impl FnMut(Event<'_>),
 ) -> Result<Outcome> {
+    let is_first = ranks.rank() == 0;
     let (mut saved, may_be_there) = match start {
         Start::New => (None, false),
         Start::Over => (None, true),
@@ -120,7 +142,9 @@ pub fn train(
     };
     let set = open_data(config, saved.as_deref(), &mut tell)?;
     let first = saved.as_ref().map_or(0, |s| s.step);
-    let loader = set.train_loader(config.batch_size, config.seed, first)?;
+    let part = [ranks.rank(), ranks.size()];
+    refuse_uneven(config, ranks.size())?;
+    let loader = set.train_loader_of(part, config.batch_size, config.seed, first)?;
     let per_epoch = loader.batches_per_epoch() as u64;
     let total_steps = config.last_step(per_epoch);
     if saved.is_some() {
@@ -130,8 +154,15 @@ pub fn train(
         Some(from) if saved.is_none() => Some(Weights::read(from)?),
         _ => None,
     };
-    let lock = lock_out(&config.out)?;
-    prepare_out(&config.out, may_be_there)?;
+    // All have read by then what the first may write over.
+    let adapters = meet(&**ranks, gpu, config, &set, first)?;
+    let lock = match is_first {
+        true => Some(lock_out(&config.out)?),
+        false => None,
+    };
+    if is_first {
+        prepare_out(&config.out, may_be_there)?;
+    }
 
     tell(Event::Begin("compiling"));
     let mut store = Store::new(gpu, config.seed);
@@ -144,9 +175,19 @@ pub fn train(
         }
         Ok(())
     };
-    let made = compile(config, store, model, &modes, &set, (loader, first), give);
+    let made = compile(
+        config,
+        ranks,
+        store,
+        model,
+        &modes,
+        &set,
+        (loader, first),
+        give,
+    );
     let (trainer, evaluator) = match made {
         Ok(made) => made,
+        Err(error) if ranks.size() > 1 => return Err(error),
         Err(error) => {
             drop(lock);
             remove_if_empty(&config.out);
@@ -159,20 +200,31 @@ pub fn train(
     tell(Event::Memory(planned, allocated));
     let records = match &mut saved {
         Some(saved) => restore(config, saved, model.deconv.refresh, &trainer, &mut tell)?,
-        None => remove_earlier(&config.out)?,
+        None if is_first => remove_earlier(&config.out)?,
+        None => Vec::new(),
     };
-    // First: a folder without it is of no run, and a run that is killed here is to go on.
-    write_config(config, saved.as_deref(), &mut tell)?;
+    if is_first {
+        // First: a folder without it is of no run, and a run that is killed here is to go on.
+        write_config(config, saved.as_deref(), &mut tell)?;
+    }
+    // Compiling takes some longer than others, and first values may round differently on other systems.
+    let exchanges = trainer.exchanges();
+    check_alike(&**ranks, &[("what a step exchanges".into(), exchanges)])?;
+    trainer.take_from_first()?;
     let device_bytes = allocated.unwrap_or(planned);
     let before = saved.as_ref().map(|_| config.out.as_path());
-    let board = match config.tensorboard {
+    let board = match config.tensorboard && is_first {
         true => Some(TensorBoard::begin(&config.out, first, &model, &set)?),
         false => None,
     };
     let mut run = Run {
         info: RunInfo::begin(gpu, trainer.store(), &set, device_bytes, before),
         best: best_of(&records).filter(|_| config.out.join(BEST).is_file()),
-        metrics: MetricsWriter::over(&config.out.join(METRICS), &records)?,
+        metrics: match is_first {
+            true => Some(MetricsWriter::over(&config.out.join(METRICS), &records)?),
+            false => None,
+        },
+        pace: Pace::new(adapters),
         board,
         config,
         interface: Interface::of(&set),
@@ -189,14 +241,14 @@ pub fn train(
         done: first,
         skipped: 0,
     };
-    run.info.write(&config.out)?;
+    run.write_info()?;
     run.begin_board()?;
     let result = run.go_on(stop, &mut tell);
     if let Err(Error::Diverged(why)) = &result {
         run.info.diverged = Some(why.clone());
         run.info.end(run.done, run.train_seconds, false);
         // Failing to write it is not the error to report.
-        let _ = run.info.write(&config.out);
+        let _ = run.write_info();
     }
     result
 }
@@ -234,10 +286,85 @@ fn refuse_finished(config: &TrainConfig, first: u64, total_steps: u64) -> Result
     )))
 }
 
+/// Refuses a batch that cannot be divided over the ranks and their parts.
+fn refuse_uneven(config: &TrainConfig, ranks: usize) -> Result<()> {
+    let (batch, parts) = (config.batch_size, config.accumulate);
+    match batch.is_multiple_of(parts * ranks) {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "`batch_size` {batch} is the batch of all {ranks} processes together: `accumulate` {parts} times {ranks} does not \
+             divide it"
+        ))),
+    }
+}
+
+/// Waits for all ranks, and refuses those that are not alike. The names of their adapters.
+fn meet(
+    ranks: &dyn Ranks,
+    gpu: &Gpu,
+    config: &TrainConfig,
+    set: &DataSet,
+    first: u64,
+) -> Result<Vec<String>> {
+    if ranks.size() == 1 {
+        return Ok(vec![gpu.name().into()]);
+    }
+    let version = format!("{} {}", env!("CARGO_PKG_VERSION"), env!("DECORR_BUILT_OF"));
+    let images = format!("{} and {}", set.train.len(), set.test.len());
+    let mut mine = vec![
+        ("the version of decorr".into(), version),
+        ("the number of images".into(), images),
+        (
+            "the checksum of the data".into(),
+            checksum(set).unwrap_or_default(),
+        ),
+        ("the first step".into(), first.to_string()),
+    ];
+    mine.extend(config.of_all_ranks()?);
+    check_alike(ranks, &mine)?;
+    let adapters = ranks.gather("the ranks' adapters", gpu.name().into())?;
+    let text = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
+    Ok(adapters.into_iter().map(text).collect())
+}
+
+/// How fast the ranks are.
+#[derive(Debug)]
+struct Pace {
+    /// Their adapters.
+    adapters: Vec<String>,
+    /// Seconds of their own in a step, smoothed.
+    seconds: Vec<f64>,
+    /// When the last step began, and how long exchanges had kept it waiting before.
+    begin: (Instant, f64),
+}
+
+impl Pace {
+    fn new(adapters: Vec<String>) -> Self {
+        Self {
+            seconds: vec![0.0; adapters.len()],
+            adapters,
+            begin: (Instant::now(), 0.0),
+        }
+    }
+
+    /// Whether the adapters are not all the same.
+    fn differs(&self) -> bool {
+        self.adapters.iter().any(|name| *name != self.adapters[0])
+    }
+
+    fn slowest(&self) -> Option<(usize, &str)> {
+        let by_time = |a: &usize, b: &usize| self.seconds[*a].total_cmp(&self.seconds[*b]);
+        let slowest = (0..self.adapters.len()).max_by(by_time)?;
+        Some((slowest, &self.adapters[slowest]))
+    }
+}
+
 /// The trainer whose first step is `first`, the next of the loader, and the evaluator. `give` may change the first values in
 /// the store.
+#[allow(clippy::too_many_arguments, reason = "all that a run is made of, once")]
 fn compile(
     config: &TrainConfig,
+    ranks: &Arc<dyn Ranks>,
     store: Store,
     model: Model,
     modes: &[Mode],
@@ -249,6 +376,7 @@ fn compile(
     let options = TrainerOptions::default()
         .batch_size(config.batch_size)
         .accumulate(config.accumulate)
+        .ranks(Arc::clone(ranks), config.sync_stats)
         .seed(config.seed)
         .lr(config.lr)
         .schedule(config.schedule(loader.batches_per_epoch() as u64))
@@ -256,7 +384,7 @@ fn compile(
         .optimizer(config.optimizer)
         .loss(config.loss)
         .modes(modes, move |step| model.mode(step, freeze));
-    let test_batch = (config.batch_size / config.accumulate).min(set.test.len());
+    let test_batch = options.part().min(set.test.len());
     let mut trainer = Trainer::with(store, Arc::new(model), set.clone(), loader, first, options)?;
     let store = trainer.store_mut();
     let evaluator = Evaluator::new(store, &model, config.loss, set, test_batch)?;
@@ -342,7 +470,9 @@ struct Run<'a> {
     interface: Interface,
     trainer: Trainer,
     evaluator: Evaluator,
-    metrics: MetricsWriter,
+    /// Of the first rank.
+    metrics: Option<MetricsWriter>,
+    pace: Pace,
     board: Option<TensorBoard>,
     records: Vec<Record>,
     checkpoint: PathBuf,
@@ -376,7 +506,8 @@ impl Run<'_> {
     /// All steps that are left, with what is due in between, until `stop`.
     fn go_on(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<Outcome> {
         let mut clock = Instant::now();
-        while self.trainer.steps() < self.total_steps && !stop.load(Ordering::Relaxed) {
+        self.pace.begin.0 = clock;
+        while self.trainer.steps() < self.total_steps && !self.is_to_stop(stop, tell)? {
             let skipped = &mut self.skipped;
             let ends_epoch = self.trainer.submit(|why| {
                 *skipped += 1;
@@ -393,6 +524,7 @@ impl Run<'_> {
             if save || test {
                 self.take(true, &clock, tell)?;
                 self.train_seconds += clock.elapsed().as_secs_f64();
+                self.align()?;
                 // Before saving: a network that gives no numbers is not to replace one that does.
                 if test {
                     self.test(tell)?;
@@ -401,10 +533,59 @@ impl Run<'_> {
                     self.save()?;
                 }
                 clock = Instant::now();
+                self.pace.begin.0 = clock;
             }
         }
         self.take(true, &clock, tell)?;
         self.finish(&clock, tell)
+    }
+
+    /// Whether any rank was told to stop: all end after the same step. Ranks also tell how long their last step took.
+    fn is_to_stop(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Event<'_>)) -> Result<bool> {
+        let mine = stop.load(Ordering::Relaxed);
+        let ranks = Arc::clone(&self.trainer.options().ranks);
+        if ranks.size() == 1 {
+            return Ok(mine);
+        }
+        let shown = self.trainer.exchange_times().shown;
+        let (begin, shown_before) = self.pace.begin;
+        let seconds = begin.elapsed().as_secs_f64() - (shown - shown_before);
+        let mut values = vec![0.0; ranks.size() + 1];
+        values[ranks.rank()] = seconds as f32;
+        values[ranks.size()] = f32::from(u8::from(mine));
+        let sums = ranks.sum("whether to stop", values)?;
+        for (known, new) in self.pace.seconds.iter_mut().zip(&sums) {
+            *known = 0.9 * *known + 0.1 * f64::from(*new);
+        }
+        if let Some((rank, adapter)) = self.pace.slowest() {
+            tell(Event::Slowest(rank, adapter));
+        }
+        self.pace.begin = (Instant::now(), shown);
+        Ok(sums[ranks.size()] > 0.0)
+    }
+
+    /// Before what is saved and tested: the ranks become one network again. Waits for those that are late.
+    fn align(&self) -> Result<()> {
+        let ranks = &self.trainer.options().ranks;
+        if ranks.size() > 1 {
+            ranks.gather("the end of an evaluation", Vec::new())?;
+        }
+        self.trainer.average_statistics()?;
+        match self.pace.differs() {
+            true => self.trainer.take_from_first(),
+            false => Ok(()),
+        }
+    }
+
+    fn is_first(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    fn write_info(&self) -> Result<()> {
+        match self.is_first() {
+            true => self.info.write(&self.config.out),
+            false => Ok(()),
+        }
     }
 
     /// Takes the results of steps in order, of all that were submitted if `wait`: checks, logs, tells.
@@ -468,7 +649,9 @@ impl Run<'_> {
     }
 
     fn log(&mut self, record: Record) -> Result<()> {
-        self.metrics.write(&record)?;
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(&record)?;
+        }
         if let Some(board) = &mut self.board {
             board.log(&record)?;
         }
@@ -479,7 +662,9 @@ impl Run<'_> {
     /// curves.png, if decorr has the feature `draw`.
     fn draw(&self) -> Result<()> {
         #[cfg(feature = "draw")]
-        super::curves::draw_run(&self.config.out.join(CURVES), self.config, &self.records)?;
+        if self.is_first() {
+            super::curves::draw_run(&self.config.out.join(CURVES), self.config, &self.records)?;
+        }
         Ok(())
     }
 
@@ -496,8 +681,12 @@ impl Run<'_> {
             );
             return Err(self.diverged(&what));
         }
+        let Some(metrics) = &self.metrics else {
+            self.saved_at = Some(self.done);
+            return Ok(());
+        };
         let metadata = self.config.metadata(self.done, &self.interface)?;
-        self.metrics.sync()?;
+        metrics.sync()?;
         if let Some(board) = &self.board {
             board.sync()?;
         }
@@ -542,9 +731,11 @@ impl Run<'_> {
             board.show(self.done, self.trainer.store())?;
         }
         if self.config.keep_best && self.best.is_none_or(|best| evaluation.top1 > best) {
-            let tensors = checkpoint::from_store(self.trainer.store(), &checkpoint::MODEL)?;
-            let metadata = self.config.metadata(self.done, &self.interface)?;
-            checkpoint::save(&self.config.out.join(BEST), &tensors, &metadata)?;
+            if self.is_first() {
+                let tensors = checkpoint::from_store(self.trainer.store(), &checkpoint::MODEL)?;
+                let metadata = self.config.metadata(self.done, &self.interface)?;
+                checkpoint::save(&self.config.out.join(BEST), &tensors, &metadata)?;
+            }
             self.best = Some(evaluation.top1);
         }
         Ok(evaluation)
@@ -554,6 +745,7 @@ impl Run<'_> {
         let interrupted = self.done < self.total_steps;
         if interrupted {
             self.train_seconds += clock.elapsed().as_secs_f64();
+            self.align()?;
         }
         let test = match self.tested {
             Some((step, evaluation)) if step == self.done => evaluation,
@@ -562,7 +754,7 @@ impl Run<'_> {
         self.save()?;
         self.draw()?;
         self.info.end(self.done, self.train_seconds, !interrupted);
-        self.info.write(&self.config.out)?;
+        self.write_info()?;
         Ok(Outcome {
             steps: self.done,
             train_loss: self.last_loss,

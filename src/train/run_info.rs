@@ -158,12 +158,12 @@ fn peak_of(status: &str) -> Option<u64> {
 }
 
 #[cfg(not(feature = "fetch"))]
-fn checksum(_: &DataSet) -> Option<String> {
+pub(super) fn checksum(_: &DataSet) -> Option<String> {
     None
 }
 
 #[cfg(feature = "fetch")]
-fn checksum(set: &DataSet) -> Option<String> {
+pub(super) fn checksum(set: &DataSet) -> Option<String> {
     use crate::data::Source;
     use sha2::{Digest, Sha256};
 

@@ -1,14 +1,17 @@
 //! A training step as the programs that it takes: one, or with gradient accumulation one for each
 //! part of the batch and one for the update.
 
+use std::sync::Arc;
+
 use super::config::TrainConfig;
-use super::graphs::{ImageInput, accumulation_step, training_step, update_step};
+use super::graphs::{ImageInput, accumulation_step_among, training_step_among, update_step};
 use crate::data::{Batch, Pixels};
-use crate::graph::Graph;
+use crate::graph::{Among, Graph};
 use crate::models::Model;
 use crate::nn::{Layer, Mode, RowLoss};
 use crate::optim::Optimizer;
-use crate::program::{CompileOptions, Input, Outputs, Program, Store};
+use crate::program::{CompileOptions, ExchangeTimes, Input, Outputs, Program, Store};
+use crate::ranks::Ranks;
 use crate::{Error, Result};
 
 /// What a step gave.
@@ -26,8 +29,10 @@ pub(super) struct Recipe<'a> {
     pub(super) model: &'a dyn Layer,
     pub(super) loss: &'a dyn RowLoss,
     pub(super) optimizer: &'a Optimizer,
-    /// How many parts a batch is cut into.
+    /// How many parts a batch, or each rank's part of it, is cut into.
     pub(super) parts: usize,
+    /// Which of the processes that train together this is.
+    pub(super) among: Among,
 }
 
 impl<'a> Recipe<'a> {
@@ -38,6 +43,7 @@ impl<'a> Recipe<'a> {
             loss: &config.loss,
             optimizer: &config.optimizer,
             parts: config.accumulate,
+            among: Among::default(),
         }
     }
 }
@@ -55,6 +61,7 @@ pub(super) struct Stepper {
     /// Results of parts of a step that is not complete: number, loss, hits.
     partial: (usize, f64, f64),
     results: Vec<StepResult>,
+    ranks: Arc<dyn Ranks>,
 }
 
 impl Stepper {
@@ -82,13 +89,35 @@ impl Stepper {
             last: 0,
             partial: (0, 0.0, 0.0),
             results: Vec::new(),
+            ranks: Arc::clone(store.ranks()),
         })
     }
 
     /// Bytes that its programs take beside what they share in the store.
     pub(super) fn other_bytes(&self) -> u64 {
+        self.all_programs().map(|p| p.memory().other).sum()
+    }
+
+    fn all_programs(&self) -> impl Iterator<Item = &Program> {
         let programs = self.programs.iter().map(|(_, program)| program);
-        programs.chain(&self.update).map(|p| p.memory().other).sum()
+        programs.chain(&self.update)
+    }
+
+    /// What its programs exchange in a step, in words that are the same on ranks whose exchanges are.
+    pub(super) fn exchanges(&self) -> String {
+        let lens: Vec<_> = self.all_programs().map(Program::exchange_lens).collect();
+        format!("{lens:?}")
+    }
+
+    /// What its programs have exchanged.
+    pub(super) fn exchange_times(&self) -> ExchangeTimes {
+        let mut sum = ExchangeTimes::default();
+        for times in self.all_programs().map(Program::exchange_times) {
+            sum.seconds += times.seconds;
+            sum.shown += times.shown;
+            sum.bytes += times.bytes;
+        }
+        sum
     }
 
     /// Submits a step in one of the modes that it was made for.
@@ -142,10 +171,12 @@ impl Stepper {
 
     fn gather(&mut self, wait: bool) -> Result<()> {
         let (_, program) = &mut self.programs[self.last];
-        let outputs = if wait {
-            program.finish()?
-        } else {
-            program.collect()?
+        let outputs = match (wait, self.ranks.size()) {
+            (true, _) => program.finish()?,
+            (false, 1) => program.collect()?,
+            // All but those of the last step, which are done, since gradients of a later one were exchanged: as many on every
+            // rank.
+            _ => program.finish_before(program.steps_done().saturating_sub(self.parts as u64))?,
         };
         for outputs in outputs {
             self.add(&outputs)?;
@@ -159,14 +190,22 @@ impl Stepper {
         *loss += f64::from(part.scalar("loss")?);
         *top1 += f64::from(part.scalar("top1")?);
         if *count == self.parts {
-            self.results.push(StepResult {
-                loss: (*loss / *count as f64) as f32,
-                top1: (*top1 / *count as f64) as f32,
-            });
+            let own = [*loss, *top1].map(|sum| (sum / *count as f64) as f32);
+            let [loss, top1] = of_all(&*self.ranks, own)?;
+            self.results.push(StepResult { loss, top1 });
             self.partial = (0, 0.0, 0.0);
         }
         Ok(())
     }
+}
+
+/// The mean over the ranks. A number is that of all of them, or of none.
+fn of_all(ranks: &dyn Ranks, own: [f32; 2]) -> Result<[f32; 2]> {
+    if ranks.size() == 1 {
+        return Ok(own);
+    }
+    let sums = ranks.sum("the loss", own.to_vec())?;
+    Ok([0, 1].map(|i| sums[i] / ranks.size() as f32))
 }
 
 /// Part `i` of `parts` of a batch's images, as a step takes it.
@@ -194,12 +233,13 @@ pub(super) fn step_graphs(
         loss,
         optimizer,
         parts,
+        among,
     } = recipe;
     let mut graphs = Vec::new();
     for &mode in modes {
         graphs.push(match parts {
-            1 => training_step(model, loss, optimizer, part.clone(), mode)?,
-            parts => accumulation_step(model, loss, part.clone(), mode, parts)?,
+            1 => training_step_among(among, model, loss, optimizer, part.clone(), mode)?,
+            parts => accumulation_step_among(among, model, loss, part.clone(), mode, parts)?,
         });
     }
     if parts > 1 {

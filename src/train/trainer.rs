@@ -14,10 +14,11 @@ use super::resume::ROLES;
 use super::stepper::{Recipe, StepResult, Stepper};
 use crate::data::{DataSet, Loader};
 use crate::gpu::Gpu;
-use crate::graph::Tensor;
-use crate::nn::{Layer, Loss, Mode, RowLoss};
+use crate::graph::{Among, Role, Tensor};
+use crate::nn::{Layer, Loss, Mode, RowLoss, is_of_refresh};
 use crate::optim::{Optimizer, Schedule, Sgd};
-use crate::program::Store;
+use crate::program::{ExchangeTimes, Store};
+use crate::ranks::{OneProcess, Ranks};
 use crate::{Error, Result};
 
 /// How a [`Trainer`] trains. Methods change one option each.
@@ -39,6 +40,11 @@ pub struct TrainerOptions {
     pub optimizer: Optimizer,
     /// Softmax cross-entropy by default.
     pub loss: Arc<dyn RowLoss + Send + Sync>,
+    /// The processes that train together; this one alone by default. Each is given its part of every batch.
+    pub ranks: Arc<dyn Ranks>,
+    /// Whether layers take the statistics of all ranks' images, as one process would, or each rank those of its own; not by
+    /// default.
+    pub sync_stats: bool,
     modes: Modes,
 }
 
@@ -61,6 +67,8 @@ impl Default for TrainerOptions {
             warmup_steps: 0,
             optimizer: Sgd::default().momentum(0.9).into(),
             loss: Arc::new(Loss::default()),
+            ranks: Arc::new(OneProcess::default()),
+            sync_stats: false,
             modes: Modes {
                 all: vec![Mode::Train],
                 of_step: Arc::new(|_| Mode::Train),
@@ -81,6 +89,14 @@ impl TrainerOptions {
     #[must_use]
     pub fn accumulate(mut self, parts: usize) -> Self {
         self.accumulate = parts;
+        self
+    }
+
+    /// The processes that train together, for example those of [`crate::ranks::start`], and whether layers take the statistics
+    /// of all their images.
+    #[must_use]
+    pub fn ranks(mut self, ranks: Arc<dyn Ranks>, sync_stats: bool) -> Self {
+        (self.ranks, self.sync_stats) = (ranks, sync_stats);
         self
     }
 
@@ -151,6 +167,20 @@ impl TrainerOptions {
         self
     }
 
+    /// Which rank this is.
+    pub(super) fn among(&self) -> Among {
+        Among {
+            rank: self.ranks.rank(),
+            ranks: self.ranks.size(),
+            sync_stats: self.sync_stats,
+        }
+    }
+
+    /// Images that are on the device at once.
+    pub(super) fn part(&self) -> usize {
+        self.batch_size / self.accumulate / self.ranks.size()
+    }
+
     /// The learning rate of step `step`, from 0.
     pub(super) fn lr_at(&self, step: u64) -> f32 {
         let lr = self.schedule.lr(self.lr, step);
@@ -219,7 +249,8 @@ impl Trainer {
         data: DataSet,
         options: TrainerOptions,
     ) -> Result<Self> {
-        let loader = data.train_loader(options.batch_size, options.seed, 0)?;
+        let part = [options.ranks.rank(), options.ranks.size()];
+        let loader = data.train_loader_of(part, options.batch_size, options.seed, 0)?;
         let store = Store::new(gpu, options.seed);
         Self::with(store, Arc::new(model), data, loader, 0, options)
     }
@@ -233,17 +264,23 @@ impl Trainer {
         start: u64,
         options: TrainerOptions,
     ) -> Result<Self> {
-        let (batch, parts) = (options.batch_size, options.accumulate);
-        if parts == 0 || !batch.is_multiple_of(parts) {
+        let (batch, parts, ranks) = (options.batch_size, options.accumulate, options.ranks.size());
+        if parts == 0 || !batch.is_multiple_of(parts * ranks) {
+            let among = match ranks {
+                1 => String::new(),
+                _ => format!(" on each of {ranks} ranks"),
+            };
             return Err(Error::Config(format!(
-                "a batch of {batch} images cannot be cut into {parts} equal parts"
+                "a batch of {batch} images cannot be cut into {parts} equal parts{among}"
             )));
         }
+        store.set_ranks(Arc::clone(&options.ranks));
+        let part = options.part();
         if options.modes.all.is_empty() {
             return Err(Error::Config("no mode is given to train in".into()));
         }
         let interface = Interface::of(&data);
-        let given = classes_of(&*model, batch / parts, interface.shape)?;
+        let given = classes_of(&*model, part, interface.shape)?;
         let classes = data.train.classes;
         if given != classes {
             let message =
@@ -255,8 +292,9 @@ impl Trainer {
             loss: &*options.loss,
             optimizer: &options.optimizer,
             parts,
+            among: options.among(),
         };
-        let part = ImageInput::of(&data, &data.train, batch / parts);
+        let part = ImageInput::of(&data, &data.train, part);
         let stepper = Stepper::new(&mut store, recipe, &part, &options.modes.all)?;
         Ok(Self {
             forward: Forward::new(model, &interface),
@@ -358,11 +396,11 @@ impl Trainer {
     /// # Errors
     /// Those of images that cannot be read; [`Error::Data`] if none can; what the device reported.
     pub fn evaluate(&mut self) -> Result<Evaluation> {
+        self.average_statistics()?;
         let evaluator = match &mut self.evaluator {
             Some(evaluator) => evaluator,
             none => {
-                let part = self.options.batch_size / self.options.accumulate;
-                let size = part.min(self.data.test.len());
+                let size = self.options.part().min(self.data.test.len());
                 let model = self.forward.model();
                 let loss: &dyn RowLoss = &*self.options.loss;
                 let store = &mut self.store;
@@ -389,6 +427,7 @@ impl Trainer {
     /// [`Error::Io`] with the path; [`Error::Diverged`] if a value is no number, and nothing is written; what the device
     /// reported.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.average_statistics()?;
         let tensors = checkpoint::from_store(&self.store, &ROLES)?;
         if let Some(name) = not_finite(&tensors) {
             let step = self.submitted;
@@ -427,9 +466,9 @@ impl Trainer {
             number.ok_or_else(|| fail(format!("its `{key}` is no number: {text:?}")))
         };
         let (step, seed) = (number(STEP)?, number(SEED)?);
-        let loader = self
-            .data
-            .train_loader(self.options.batch_size, seed, step)?;
+        let part = [self.options.ranks.rank(), self.options.ranks.size()];
+        let size = self.options.batch_size;
+        let loader = self.data.train_loader_of(part, size, seed, step)?;
         // Steps under way are not to write over it, nor to be counted.
         self.stepper.take(true)?;
         checkpoint::to_store(path, &tensors, &self.store, &ROLES)?;
@@ -467,6 +506,62 @@ impl Trainer {
     /// As [`Trainer::store`], to compile programs for.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// Brings running statistics, of which each rank has those of its own images, to their mean over the ranks. Steps between
+    /// need nothing of each other's: running values are sums, so this is the same as if every step had averaged.
+    pub(super) fn average_statistics(&self) -> Result<()> {
+        let ranks = self.options.ranks.size() as f32;
+        self.exchange(
+            |name, role| role == Role::Statistic || is_of_refresh(name),
+            |values| values,
+            |sum| sum / ranks,
+        )
+    }
+
+    /// Gives all ranks the values of the first, but for running statistics: adapters that differ do not round alike.
+    pub(super) fn take_from_first(&self) -> Result<()> {
+        let is_first = self.options.ranks.rank() == 0;
+        self.exchange(
+            |name, role| !(role == Role::Statistic || is_of_refresh(name)),
+            |values| match is_first {
+                true => values,
+                false => vec![0.0; values.len()],
+            },
+            |sum| sum,
+        )
+    }
+
+    /// Puts what `of_sum` makes of the sums over the ranks, of what they `give`, in the place of the states that are `wanted`.
+    fn exchange(
+        &self,
+        wanted: impl Fn(&str, Role) -> bool,
+        give: impl Fn(Vec<f32>) -> Vec<f32>,
+        of_sum: impl Fn(f32) -> f32,
+    ) -> Result<()> {
+        let ranks = &*self.options.ranks;
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let states = self.store.states();
+        for (name, _, _) in
+            states.filter(|&(name, _, role)| ROLES.contains(&role) && wanted(name, role))
+        {
+            let sums = ranks.sum(name, give(self.store.read(name)?))?;
+            let values: Vec<f32> = sums.into_iter().map(&of_sum).collect();
+            self.store.write(name, &values)?;
+        }
+        Ok(())
+    }
+
+    /// What its steps exchange with the other ranks, in words that are the same on ranks whose exchanges are.
+    pub(super) fn exchanges(&self) -> String {
+        self.stepper.exchanges()
+    }
+
+    /// What its steps have exchanged with the other ranks.
+    pub fn exchange_times(&self) -> ExchangeTimes {
+        self.stepper.exchange_times()
     }
 
     /// Bytes of device memory that it takes.
