@@ -597,6 +597,20 @@ fn figure_9_is_of_the_features_in_float64() {
     }
     assert!(worst < 0.01, "{worst}");
     assert!(report.live_channels * 10 > channels * 9, "{report:?}");
+    // With all of eps and little of the covariance, features stay nearly as they are.
+    let mut with_eps = FIG9;
+    with_eps.statistics.eps = 100.0;
+    let same = fig9(&gpu(), &picture, &trained(), with_eps).unwrap().report;
+    for [before, after] in same
+        .channels
+        .iter()
+        .filter(|[before, _]| before.hoyer.is_finite())
+    {
+        assert!(
+            error(after.hoyer, before.hoyer) < 0.02,
+            "{before:?} {after:?}"
+        );
+    }
     // By Hoyer's measure, which says something else than kurtosis does.
     let count = |is_sparser: fn(&[Sparsity; 2]) -> bool| {
         report.channels.iter().filter(|c| is_sparser(c)).count()

@@ -630,6 +630,21 @@ fn wrong_files_are_named_and_change_nothing() {
 }
 
 /// Of 100 classes or more the evaluation has the five largest logits, too.
+/// The seed decides first weights, and not the names or shapes of states before them.
+#[test]
+fn another_seed_has_other_first_weights() {
+    let first = |seed: u64| {
+        let g = Graph::new();
+        let x = g.input("x", [2, 3]);
+        g.output("y", Linear::new(3, 4).forward(x, Mode::Train));
+        let mut store = Store::new(&support::gpu(), seed);
+        Program::compile(&g, &mut store, CompileOptions::default()).unwrap();
+        store.read("weight").unwrap()
+    };
+    assert_eq!(first(1), first(1));
+    assert_ne!(first(1), first(2));
+}
+
 #[test]
 fn many_classes_have_a_top5() {
     const CLASSES: usize = 100;

@@ -206,6 +206,10 @@ fn write_log(run: &Path) {
         let step = record["step"].as_f64().unwrap();
         let is_test = record["split"] == "test";
         record["loss"] = (number(5) / step + if is_test { 0.25 } else { 0.0 }).into();
+        // Of two seeds one diverges.
+        if name == "batch-norm-lr-0.1_seed-2" && step > 1.0 {
+            record["loss"] = Value::Null;
+        }
         record["top1"] = (number(7) * if is_test { 0.9 } else { 1.0 }).into();
         record["seconds"] = (step * (0.5 + number(11))).into();
         format!("{record}\n")

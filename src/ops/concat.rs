@@ -105,6 +105,7 @@ impl Op for Concat {
 
 #[cfg(test)]
 mod tests {
+    use crate::graph::Graph;
     use crate::ops::gradients::{Case, case, check, reference};
 
     fn cases() -> Vec<Case> {
@@ -141,5 +142,31 @@ mod tests {
     #[test]
     fn it_and_its_gradient_are_the_reference() {
         check("concat", &cases());
+    }
+
+    /// A dimension that there is not, others that differ, nothing to join.
+    #[test]
+    fn what_cannot_be_joined_is_an_error() {
+        let joined = |shapes: &[&[usize]], dim| {
+            let g = Graph::new();
+            let x: Vec<_> = shapes
+                .iter()
+                .enumerate()
+                .map(|(i, &shape)| g.input(&format!("x{i}"), shape))
+                .collect();
+            g.concat(&x, dim);
+            g.check().map_err(|e| e.to_string())
+        };
+        assert_eq!(joined(&[&[2, 3], &[4, 3]], 0), Ok(()));
+        for (shapes, dim) in [
+            (&[&[2, 3][..], &[2, 3]][..], 2),
+            (&[&[2, 3], &[2, 3]], 3),
+            (&[&[2, 3], &[3, 3]], 1),
+            (&[&[2, 3], &[2, 3, 1]], 0),
+            (&[], 0),
+        ] {
+            let error = joined(shapes, dim).unwrap_err();
+            assert!(error.contains("concat"), "{shapes:?} by {dim}: {error}");
+        }
     }
 }

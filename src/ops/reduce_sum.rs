@@ -322,7 +322,7 @@ mod tests {
     use crate::ops::gradients::{Case, case, check};
 
     fn cases() -> Vec<Case> {
-        let table: [(&[usize], &[usize]); 11] = [
+        let table: [(&[usize], &[usize]); 13] = [
             (&[3, 5, 7, 9], &[1, 5, 1, 1]),
             (&[3, 5, 4, 8], &[1, 5, 1, 1]),
             (&[37, 13], &[1, 13]),
@@ -334,6 +334,9 @@ mod tests {
             (&[3, 4, 5], &[3, 4, 1]),
             (&[9001], &[1]),
             (&[2, 31, 67], &[1]),
+            // Large enough that a CPU adapter sums in parts, too.
+            (&[5, 40_001], &[5, 1]),
+            (&[40_001, 6], &[1, 6]),
         ];
         let mut cases = Vec::new();
         for (from, to) in table {

@@ -410,6 +410,9 @@ mod tests {
         let left = "a leaves the axis of the loss, 0.425 to 2.08, at step 2: ";
         assert!(notices[1].starts_with(left), "{}", notices[1]);
         assert_eq!(notices[2], "the loss of a is not a number at step 3");
+        // Of several runs one is enough.
+        let several = curve(&[&good, &wild], &options);
+        assert!(several.diverged);
         // Alone it has the axis for itself.
         assert!(bounds(&curves[1..2], false).1[1] > 1e11);
         // Its accuracies are numbers like others.
