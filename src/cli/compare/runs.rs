@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use decorr::train::{Record, Split, read_metrics, steps_per_epoch};
+use decorr::train::{Record, Split, read_metrics, running_mean, steps_per_epoch};
 use decorr::{Error, Result};
 use toml::Table;
 
@@ -80,6 +80,24 @@ pub(in crate::cli) fn text_of(value: &toml::Value) -> String {
 /// What was logged last of the training, or of the tests.
 pub(in crate::cli) fn last(records: &[Record], split: Split) -> Option<&Record> {
     records.iter().rfind(|r| r.split == split)
+}
+
+/// Steps and losses of the training that are numbers.
+pub(in crate::cli) fn train_losses(records: &[Record]) -> Vec<(f64, f64)> {
+    let train = records.iter().filter(|r| r.split == Split::Train);
+    train
+        .filter_map(|r| Some((r.step as f64, r.loss?)))
+        .collect()
+}
+
+/// The last running mean of the training's losses; NaN of a run that ended without a number.
+pub(in crate::cli) fn last_train_loss(records: &[Record], smooth: Option<usize>) -> Option<f64> {
+    match last(records, Split::Train)?.loss {
+        None => Some(f64::NAN),
+        Some(_) => running_mean(&train_losses(records), smooth)
+            .last()
+            .map(|p| p.1),
+    }
 }
 
 fn if_there(path: &Path) -> Result<Option<String>> {

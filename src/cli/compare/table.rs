@@ -1,9 +1,9 @@
 //! Where runs are, in a table.
 
-use decorr::train::{Record, Split, running_mean, smoothing};
+use decorr::train::{Record, Split, smoothing};
 use serde_json::{Value, json};
 
-use super::runs::{Run, last};
+use super::runs::{Run, last, last_train_loss, train_losses};
 
 /// One run, or runs that differ in their seed.
 pub(super) struct Row {
@@ -70,12 +70,6 @@ impl Row {
             Measure(runs.iter().filter_map(|run| value(&run.records)).collect())
         };
         let first = runs.first();
-        let losses = |records: &[Record]| -> Vec<(f64, f64)> {
-            let train = records.iter().filter(|r| r.split == Split::Train);
-            train
-                .filter_map(|r| Some((r.step as f64, r.loss?)))
-                .collect()
-        };
         let end = |records: &[Record]| last(records, Split::Train).cloned();
         let test = |records: &[Record]| last(records, Split::Test).cloned();
         let steps = runs
@@ -83,7 +77,7 @@ impl Row {
             .map(|run| end(&run.records).map_or(0, |r| r.step));
         let over = runs
             .iter()
-            .map(|run| smoothing(losses(&run.records).len(), smooth));
+            .map(|run| smoothing(train_losses(&run.records).len(), smooth));
         let mut adapters: Vec<&str> = runs
             .iter()
             .filter_map(|run| run.adapter.as_deref())
@@ -96,12 +90,7 @@ impl Row {
             norm: first.and_then(|run| run.option("norm")),
             lr: first.and_then(|run| run.option("lr")),
             steps: [steps.clone().min().unwrap_or(0), steps.max().unwrap_or(0)],
-            train_loss: each(&|records| {
-                // A run that ended without a number has none here.
-                end(records)?.loss.map_or(Some(f64::NAN), |_| {
-                    running_mean(&losses(records), smooth).last().map(|p| p.1)
-                })
-            }),
+            train_loss: each(&|records| last_train_loss(records, smooth)),
             train_loss_over: [over.clone().min().unwrap_or(1), over.max().unwrap_or(1)],
             test_loss: each(&|records| Some(test(records)?.loss.unwrap_or(f64::NAN))),
             test_top1: each(&|records| Some(test(records)?.top1.unwrap_or(f64::NAN))),

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use decorr::Result;
 use decorr::gpu::Gpu;
-use decorr::train::{
-    CurveOptions, Ended, Points, XAxis, YAxis, draw_curves, draw_points, running_mean,
-};
+use decorr::train::{CurveOptions, Ended, Points, XAxis, YAxis, draw_curves, draw_points};
 use decorr::train::{Line as CurveLine, Record, RunInfo, Split};
 use serde_json::{Value, json};
 
@@ -16,7 +14,7 @@ use super::isometry::LineLayers;
 use super::optimum::least_squares;
 use super::runs::LineRuns;
 use super::{distinct, isometry};
-use crate::cli::compare::runs::{Run, last, text_of};
+use crate::cli::compare::runs::{Run, last, last_train_loss, text_of, train_losses};
 use crate::cli::compare::table::Measure;
 
 /// Results of a group of runs.
@@ -217,12 +215,12 @@ impl LineResults {
         if states.len() > 1 {
             states.retain(|state| state != "done");
         }
-        let smoothed = |run: &Run| {
-            let points: Vec<(f64, f64)> = train_losses(run).collect();
-            running_mean(&points, None).last().map(|p| p.1)
-        };
+        let smoothed = |run: &Run| last_train_loss(&run.records, None);
         let at = |step: u64| {
-            let of = |run: &Run| train_losses(run).find(|p| p.0 == step as f64).map(|p| p.1);
+            let of = |run: &Run| {
+                let losses = train_losses(&run.records);
+                losses.iter().find(|p| p.0 == step as f64).map(|p| p.1)
+            };
             Measure(runs.iter().filter_map(of).collect())
         };
         let per_step = |info: &RunInfo| info.steps_per_second.map(|rate| 1000.0 / rate);
@@ -255,11 +253,6 @@ impl LineResults {
 fn last_tests(runs: &[Run], value: impl Fn(&Record) -> Option<f64>) -> Measure {
     let of = |run: &Run| Some(value(last(&run.records, Split::Test)?).unwrap_or(f64::NAN));
     Measure(runs.iter().filter_map(of).collect())
-}
-
-fn train_losses(run: &Run) -> impl Iterator<Item = (f64, f64)> + '_ {
-    let train = run.records.iter().filter(|r| r.split == Split::Train);
-    train.filter_map(|r| Some((r.step as f64, r.loss?)))
 }
 
 /// The group's, and what its runs have in place of the paper's network and data.
