@@ -41,6 +41,17 @@ const RUN: &[&str] = &[
     "0.05",
 ];
 
+/// With these, ranks are one process to rounding. Slowly, so that rounding does not grow.
+const SYNC: &[&str] = &[
+    "--sampling-stride",
+    "1",
+    "--eps",
+    "0.01",
+    "--lr",
+    "0.005",
+    "--sync-stats",
+];
+
 /// `decorr RUN args --out out`, or so many of them by mpirun.
 fn decorr(ranks: usize, args: &[&str], out: &Path) -> Command {
     let mut command = match ranks {
@@ -174,17 +185,7 @@ fn ranks_are_accumulation_and_the_same_bits_each_time() {
 fn ranks_with_statistics_of_all_are_one_process() {
     let runs = Runs::new();
     for norm in ["deconv", "batch"] {
-        let args = [
-            "--norm",
-            norm,
-            "--sampling-stride",
-            "1",
-            "--eps",
-            "0.01",
-            "--lr",
-            "0.005",
-            "--sync-stats",
-        ];
+        let args = [&["--norm", norm][..], SYNC].concat();
         let one = runs.run(&format!("one {norm}"), 0, &args);
         let ranks = runs.run(&format!("two {norm}"), 2, &args);
         let found = difference(&one, &ranks);
@@ -200,17 +201,7 @@ fn ranks_with_statistics_of_all_are_one_process() {
 #[test]
 fn a_run_goes_on_with_other_ranks() {
     let runs = Runs::new();
-    // Slowly, so that rounding does not grow.
-    let sync = [
-        "--sampling-stride",
-        "1",
-        "--eps",
-        "0.01",
-        "--lr",
-        "0.005",
-        "--sync-stats",
-    ];
-    let whole = runs.run("whole", 2, &sync);
+    let whole = runs.run("whole", 2, SYNC);
     let out = runs.0.path().join("parts");
     for (ranks, more) in [
         (4, ["--stop-after", "4"]),
@@ -218,7 +209,7 @@ fn a_run_goes_on_with_other_ranks() {
         (0, ["--stop-after", "8"]),
     ] {
         let mut command = match ranks {
-            4 => decorr(4, &[&sync[..], &more].concat(), &out),
+            4 => decorr(4, &[SYNC, &more].concat(), &out),
             0 => Command::new(env!("CARGO_BIN_EXE_decorr")),
             _ => mpirun(ranks, &[]),
         };
