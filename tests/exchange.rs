@@ -200,14 +200,14 @@ fn a_step_takes_means_over_ranks_wherever_they_stand() {
     }
 }
 
-/// 48 images of 3 x 6 x 6 that are no noise, in 4 classes.
-fn images() -> Images {
-    let len = 48 * 3 * 36;
+/// Images of 3 x 6 x 6 that are no noise, in 4 classes.
+fn images(count: usize) -> Images {
+    let len = count * 3 * 36;
     let value = |i: usize| ((i * 37 + (i / 36) * 11 + (i / 108) * 53) % 251) as u8;
     Images::new(
         (0..len).map(value).collect::<Vec<u8>>(),
         [3, 6, 6],
-        (0..48).map(|i| (i * 7 % 4) as u16).collect(),
+        (0..count).map(|i| (i * 7 % 4) as u16).collect(),
         4,
     )
     .unwrap()
@@ -264,11 +264,14 @@ fn network(norm: &str) -> Sequential {
     }
 }
 
+/// Images of the test: the last batch has 7, all of them the first rank's.
+const TEST: usize = 31;
+
 /// Results of five steps, an evaluation, and all states but the running ones; then those.
-type Trained = (Vec<StepResult>, f64, [BTreeMap<String, Vec<f32>>; 2]);
+type Trained = (Vec<StepResult>, Evaluation, [BTreeMap<String, Vec<f32>>; 2]);
 
 fn train(norm: &str, options: TrainerOptions) -> Trained {
-    let set = DataSet::new(images(), images(), &[0.5; 3], &[0.25; 3]).unwrap();
+    let set = DataSet::new(images(48), images(TEST), &[0.5; 3], &[0.25; 3]).unwrap();
     let mut options = options.batch_size(24).lr(0.05);
     if norm == "refresh" {
         let mode = |step: u64| match step % 2 {
@@ -279,7 +282,7 @@ fn train(norm: &str, options: TrainerOptions) -> Trained {
     }
     let mut trainer = Trainer::new(&support::gpu(), network(norm), set, options).unwrap();
     let results = (0..5).map(|_| trainer.step().unwrap()).collect();
-    let loss = trainer.evaluate().unwrap().loss;
+    let evaluation = trainer.evaluate().unwrap();
     let store = trainer.store();
     let [mut others, mut running] = [BTreeMap::new(), BTreeMap::new()];
     for (name, _, role) in store.states().filter(|(_, _, role)| *role != Role::Scratch) {
@@ -289,7 +292,7 @@ fn train(norm: &str, options: TrainerOptions) -> Trained {
             false => others.insert(name.to_string(), values),
         };
     }
-    (results, loss, [others, running])
+    (results, evaluation, [others, running])
 }
 
 /// The largest difference, as a share of the largest value of the tensor.
@@ -320,7 +323,7 @@ fn ranks_are_the_parts_of_a_batch() {
         let all = on_ranks(size, |ranks| {
             train(norm, TrainerOptions::default().ranks(ranks, false))
         });
-        for (rank, (of_rank, loss, [states, running])) in all.iter().enumerate() {
+        for (rank, (of_rank, evaluation, [states, running])) in all.iter().enumerate() {
             let (most, name) = difference(&one, states);
             support::report(&format!(
                 "{norm}, {size} ranks, rank {rank}: {most:e} in {name}"
@@ -331,7 +334,7 @@ fn ranks_are_the_parts_of_a_batch() {
             }
             // One network in the end.
             assert_eq!(
-                (states, running, loss),
+                (states, running, evaluation),
                 (&all[0].2[0], &all[0].2[1], &all[0].1)
             );
         }
@@ -342,7 +345,7 @@ fn ranks_are_the_parts_of_a_batch() {
 #[test]
 fn ranks_with_statistics_of_all_are_one_process() {
     for norm in ["deconv", "batch", "channel", "refresh"] {
-        let (results, loss, [one, running]) = train(norm, TrainerOptions::default());
+        let (results, evaluation, [one, running]) = train(norm, TrainerOptions::default());
         for size in [2, 3] {
             let all = on_ranks(size, |ranks| {
                 train(norm, TrainerOptions::default().ranks(ranks, true))
@@ -360,7 +363,8 @@ fn ranks_with_statistics_of_all_are_one_process() {
                 for (a, b) in results.iter().zip(of_rank) {
                     assert!((a.loss - b.loss).abs() < 1e-4, "{a:?} {b:?}");
                 }
-                assert!((loss - of_test).abs() < 1e-3 * loss.abs());
+                assert!((evaluation.loss - of_test.loss).abs() < 1e-3 * evaluation.loss);
+                assert_eq!((evaluation.top1, TEST), (of_test.top1, of_test.images));
             }
         }
         // And not that of the parts: the test would not see a mode without effect.
@@ -386,7 +390,7 @@ fn the_same_run_gives_the_same_bits() {
 #[test]
 fn a_batch_that_ranks_cannot_share_is_refused() {
     let errors = on_ranks(2, |ranks| {
-        let set = DataSet::new(images(), images(), &[0.5; 3], &[0.25; 3]).unwrap();
+        let set = DataSet::new(images(48), images(48), &[0.5; 3], &[0.25; 3]).unwrap();
         let options = TrainerOptions::default()
             .ranks(ranks, false)
             .batch_size(12)

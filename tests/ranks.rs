@@ -396,3 +396,53 @@ fn a_loss_that_is_no_number_stops_all() {
     let info = fs::read_to_string(out.join("run.json")).unwrap();
     assert!(info.contains("diverged"), "{info}");
 }
+
+/// Of the images of each rank, of training and of the test; counted over all.
+#[test]
+fn images_that_are_left_out_are_told_by_every_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    for (split, count) in [("train", 9_u8), ("val", 6)] {
+        for class in ["cat", "dog"] {
+            for i in 0..count {
+                let path = dir.path().join(format!("{split}/{class}/{i}.png"));
+                support::pictures::save_plain(&path, [20 * i, 50, 100]);
+            }
+        }
+        let broken = dir.path().join(format!("{split}/dog/{}.png", count - 1));
+        let bytes = fs::read(&broken).unwrap();
+        fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let mut command = mpirun(2, &[]);
+    command.args([
+        "train",
+        "--data",
+        "folder",
+        "--image-size",
+        "8",
+        "--skip-bad",
+    ]);
+    command.args([
+        "--model",
+        "linear",
+        "--norm",
+        "none",
+        "--batch-size",
+        "18",
+        "--epochs",
+        "4",
+    ]);
+    command.arg("--data-dir").arg(dir.path());
+    command.arg("--out").arg(dir.path().join("out"));
+    let said = succeed(&mut command);
+    let lines = |begin: &str| said.lines().filter(|line| line.starts_with(begin)).count();
+    let (first, second) = (lines("skipped: "), lines("rank 1: skipped: "));
+    assert!(first > 0 && second > 0, "{first} and {second}: {said}");
+    let all = format!("skipped {} times an image", first + second);
+    assert!(said.contains(&all), "{all}: {said}");
+    assert_eq!(lines("rank 1: skipped in the test: "), 1, "{said}");
+    let records = read_metrics(&dir.path().join("out/metrics.jsonl")).unwrap();
+    let test = records.iter().rfind(|r| r.split == Split::Test).unwrap();
+    // Eleven images are left.
+    let hits = test.top1.unwrap() * 11.0;
+    assert!((hits - hits.round()).abs() < 1e-9, "{hits}");
+}

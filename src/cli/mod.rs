@@ -156,7 +156,7 @@ impl TuneChoice {
 /// The number of this process among those of its run.
 static RANK: AtomicUsize = AtomicUsize::new(0);
 
-/// Of several processes the first alone prints anything but errors.
+/// Of several processes the first alone prints anything but errors and images that it leaves out.
 fn set_rank(rank: usize) {
     RANK.store(rank, Ordering::Relaxed);
 }
@@ -167,11 +167,15 @@ fn is_first() -> bool {
 
 /// Prints an error, with the number of the process if it is not the first.
 pub(crate) fn fail(error: &Error) {
-    let of = match RANK.load(Ordering::Relaxed) {
-        0 => String::new(),
-        rank => format!("rank {rank}: "),
-    };
-    complain(format_args!("{of}error: {error}"));
+    of_rank(format_args!("error: {error}"));
+}
+
+/// Prints to standard error what every process has to say, with its number if it is not the first.
+fn of_rank(line: impl Display) {
+    match RANK.load(Ordering::Relaxed) {
+        0 => complain(line),
+        rank => complain(format_args!("rank {rank}: {line}")),
+    }
 }
 
 /// Prints a line. A reader that has had enough (`| head`) ends the program without complaint.

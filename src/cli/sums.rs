@@ -42,7 +42,7 @@ impl Sums {
             said.push("begins".into());
         }
         match event {
-            Event::Notice(text) => said.push(text.to_string()),
+            Event::Notice(text) | Event::Skipped(text) => said.push(text.to_string()),
             Event::Test(step, test) => said.push(format!("step {step}: test {test}")),
             Event::Step(p) if p.step == p.total_steps || p.step.is_multiple_of(100) => {
                 let after = self.runs.saturating_sub(self.before + 1);

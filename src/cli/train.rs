@@ -15,7 +15,7 @@ use decorr::train::{
 use decorr::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{AdapterArgs, TuneChoice, fail, note, print, set_rank, tune, with_flags};
+use super::{AdapterArgs, TuneChoice, fail, note, of_rank, print, set_rank, tune, with_flags};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -300,7 +300,10 @@ impl Display {
             }
             Event::Begin(_) => self.bar.set_message(text),
             Event::Step(progress) => self.show_step(&progress, text),
-            Event::Memory(..) | Event::Notice(_) | Event::Test(..) => self.say(&text),
+            Event::Skipped(_) if self.bar.is_hidden() => of_rank(text),
+            Event::Memory(..) | Event::Notice(_) | Event::Skipped(_) | Event::Test(..) => {
+                self.say(&text);
+            }
         }
     }
 
@@ -332,7 +335,7 @@ fn line(event: &Event<'_>) -> String {
             let (planned, used) = (planned >> 20, used.unwrap_or_default());
             format!("memory: {planned} MiB planned{used}")
         }
-        Event::Notice(text) => text.to_string(),
+        Event::Notice(text) | Event::Skipped(text) => text.to_string(),
         Event::Step(p) => format!(
             "epoch {} loss {:.4} top1 {:.3} {:.0} images/s {} left",
             p.epoch,

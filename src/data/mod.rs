@@ -203,8 +203,17 @@ impl DataSet {
     /// # Errors
     /// [`Error::Config`] if no batch can be made.
     pub fn test_loader(&self, batch_size: usize) -> Result<Loader> {
+        self.test_loader_of([0, 1], batch_size)
+    }
+
+    /// As [`DataSet::test_loader`], of one of so many equal parts of each batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no batch can be made, or cut so.
+    pub(crate) fn test_loader_of(&self, part: [usize; 2], batch_size: usize) -> Result<Loader> {
         let config = LoaderConfig {
             batch_size,
+            part,
             workers: self.workers,
             skip_bad: self.skip_bad,
             ..LoaderConfig::default()

@@ -13,6 +13,7 @@ use crate::data::{self, DataSet};
 use crate::gpu::Gpu;
 use crate::nn::{Layer, RowLoss};
 use crate::program::{CompileOptions, Input, Outputs, Program, Store};
+use crate::ranks::Ranks;
 use crate::{Error, Result};
 
 /// Means over all images.
@@ -46,6 +47,7 @@ pub(crate) struct Evaluator {
     program: Program,
     data: DataSet,
     batch_size: usize,
+    ranks: Arc<dyn Ranks>,
 }
 
 impl Evaluator {
@@ -66,6 +68,7 @@ impl Evaluator {
             program: Program::compile(&graph, store, CompileOptions::default())?,
             data: data.clone(),
             batch_size,
+            ranks: Arc::clone(store.ranks()),
         })
     }
 
@@ -74,13 +77,16 @@ impl Evaluator {
         self.program.memory().other
     }
 
-    /// Runs over all images once; those that cannot be read are left out if the data set was opened
-    /// so, and `skipped` is told why.
+    /// Runs over all images once, each rank over its part of each batch; those that cannot be read are left out if the data
+    /// set was opened so, and `skipped` is told why.
     ///
     /// # Errors
-    /// What the device reported, and those of images that cannot be read; [`Error::Data`] if none can.
+    /// What the device reported, and those of images that cannot be read; [`Error::Data`] if none can; [`Error::Ranks`].
     pub(super) fn run(&mut self, mut skipped: impl FnMut(&str)) -> Result<Evaluation> {
-        let mut loader = self.data.test_loader(self.batch_size)?;
+        let (rank, ranks) = (self.ranks.rank(), self.ranks.size());
+        let mut loader = self
+            .data
+            .test_loader_of([rank, ranks], self.batch_size * ranks)?;
         // Steps are numbered over the program's life.
         let first = self.program.steps_done();
         let (mut loss, mut hits, mut hits5, mut lens) = (0.0, 0.0, 0.0, Vec::new());
@@ -116,17 +122,23 @@ impl Evaluator {
         for outputs in self.program.finish()? {
             add(&lens, outputs);
         }
-        let images: usize = lens.iter().sum();
-        if images == 0 {
+        let own = [loss, hits, hits5, lens.iter().sum::<usize>() as f64];
+        let mut sums = [0.0; 4];
+        let bytes = bytemuck::cast_slice(&own).to_vec();
+        for of_rank in self.ranks.gather("the sums of an evaluation", bytes)? {
+            let of_rank: Vec<f64> = bytemuck::pod_collect_to_vec(&of_rank);
+            sums.iter_mut().zip(of_rank).for_each(|(sum, v)| *sum += v);
+        }
+        let [loss, hits, hits5, count] = sums;
+        if count == 0.0 {
             let message = "none of the test images can be read";
             return Err(Error::data(&self.data.test.name, message));
         }
-        let count = images as f64;
         Ok(Evaluation {
             loss: loss / count,
             top1: hits / count,
             top5: (self.data.test.classes >= MANY_CLASSES).then_some(hits5 / count),
-            images,
+            images: count as usize,
         })
     }
 }

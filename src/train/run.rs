@@ -41,8 +41,10 @@ pub enum Event<'a> {
     /// Bytes of device memory that the run takes, all of it taken before the first step: as planned,
     /// and as the adapter reports, where it does.
     Memory(u64, Option<u64>),
-    /// Something the user should know: images that are missing or were skipped.
+    /// Something the user should know.
     Notice(&'a str),
+    /// An image that cannot be read was left out. Of several processes each tells it of its own images.
+    Skipped(&'a str),
     /// A training step's results are there.
     Step(Progress),
     /// The test images were evaluated after this many steps.
@@ -511,7 +513,7 @@ impl Run<'_> {
             let skipped = &mut self.skipped;
             let ends_epoch = self.trainer.submit(|why| {
                 *skipped += 1;
-                tell(Event::Notice(&format!("skipped: {why}")));
+                tell(Event::Skipped(&format!("skipped: {why}")));
             })?;
             let submitted = self.trainer.steps();
             self.take(false, &clock, tell)?;
@@ -706,7 +708,7 @@ impl Run<'_> {
         tell(Event::Begin("evaluating"));
         let evaluation = self
             .evaluator
-            .run(|skipped| tell(Event::Notice(&format!("skipped in the test: {skipped}"))))?;
+            .run(|skipped| tell(Event::Skipped(&format!("skipped in the test: {skipped}"))))?;
         let finite = |v: f64| v.is_finite().then_some(v);
         self.log(Record {
             split: Split::Test,
@@ -761,9 +763,16 @@ impl Run<'_> {
             test,
             seconds: self.train_seconds,
             interrupted,
-            skipped: self.skipped,
+            skipped: self.skipped_by_all()?,
             checkpoint: self.checkpoint.clone(),
         })
+    }
+
+    /// Images that were left out of training, over all ranks.
+    fn skipped_by_all(&self) -> Result<u64> {
+        let ranks = &self.trainer.options().ranks;
+        let sums = ranks.sum("images that were skipped", vec![self.skipped as f32])?;
+        Ok(sums.iter().map(|&sum| sum as u64).sum())
     }
 }
 
