@@ -1,6 +1,6 @@
 //! One training of several processes: `mpirun` of the program, on the software adapter.
 //!
-//! `scripts/test-mpi` runs it. The numbers of ranks are tested without MPI too, in tests/exchange.rs.
+//! `DECORR_FEATURES=mpi scripts/test --test ranks` runs it. The numbers of ranks are tested without MPI too, in tests/exchange.rs.
 
 #![cfg(unix)]
 

@@ -14,6 +14,10 @@ pub fn visualiser_command(args: &[&str]) -> Command {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
+        // As these tests were built, or the library and what it needs would be compiled again.
+        if cfg!(feature = "mpi") {
+            command.args(["--features", "mpi"]);
+        }
         // Those of this package: a dependency's build script that looks at them would run again.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
