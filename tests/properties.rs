@@ -116,6 +116,25 @@ fn first_values_are_a_tensors_own() {
     }
 }
 
+/// A stride leaves no pixel out of images that have fewer rows or columns than it.
+#[test]
+fn small_images_are_deconvolved_by_all_of_their_pixels() {
+    use decorr::nn::ChannelDeconv;
+    for [h, w] in [[2, 6], [6, 2]] {
+        let g = Graph::new();
+        // Blocks of 4, and one channel that is left.
+        let x = g.input("x", [4, 5, h, w]);
+        for stride in [1, 3] {
+            let options = DeconvOptions::default().block(4).sampling_stride(stride);
+            let layer = ChannelDeconv::new(5, 4).options(options);
+            let scope = format!("stride{stride}");
+            g.output(&scope, g.scope(&scope, || layer.forward(x, Mode::Train)));
+        }
+        let outputs = support::run(&g, &[("x", &random(8, 20 * h * w))]).unwrap();
+        assert_eq!(outputs["stride1"], outputs["stride3"], "{h} x {w}");
+    }
+}
+
 #[test]
 fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
     // y depends on the input by its whitened form alone, up to eps: scale by 8, shift by 3.
