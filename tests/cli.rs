@@ -1507,6 +1507,34 @@ fn compare_draws_over_an_option() {
             && !named.contains("norm batch"),
         "{named}"
     );
+    // Each option of the drawing changes it, over steps as over an option.
+    for x in ["step", "weight-decay"] {
+        let plain = draw(&["--x", x, "--y", "loss"]);
+        for option in [
+            &["--log"][..],
+            &["--title", "Of all"],
+            &["--names", "p,q,r,s,t"],
+            &["--y", "error"],
+        ] {
+            let names = ["--names", "BN,DC"];
+            let option = if x != "step" && option[0] == names[0] {
+                &names
+            } else {
+                option
+            };
+            let rest = if option[0] == "--y" {
+                &[][..]
+            } else {
+                &["--y", "loss"]
+            };
+            let drawn = draw(&[&["--x", x], rest, option].concat());
+            assert_ne!(drawn, plain, "--x {x} {option:?}");
+            assert!(
+                option[0] != "--title" || drawn.contains("Of all"),
+                "--x {x}"
+            );
+        }
+    }
     let compare = |options: &[&str]| {
         decorr(&[&["compare"], &runs[..], &["--out", &svg_text], options].concat())
     };

@@ -646,6 +646,29 @@ fn figure_9_by_running_statistics() {
     let of_network = fig9(&gpu(), &picture, &trained(), running).unwrap().report;
     assert_eq!(of_image.max_correlation[0], of_network.max_correlation[0]);
     assert!(of_network.max_correlation[1] > of_image.max_correlation[1]);
+    // What would have no say is refused.
+    let block = trained().block();
+    let mut statistics = running.statistics;
+    statistics.n_iter += 1;
+    for (options, wanted) in [
+        (
+            Fig9Options {
+                block: Some(block + 1),
+                ..running
+            },
+            format!("`running`: the network's D is of blocks of {block}; leave `block` out"),
+        ),
+        (
+            Fig9Options {
+                statistics,
+                ..running
+            },
+            "`running`: the network's D is taken as it is; leave `eps`, `n_iter` and `sampling_stride` out".into(),
+        ),
+    ] {
+        let refused = fig9(&gpu(), &picture, &trained(), options).unwrap_err();
+        assert_eq!(refused.to_string(), wanted);
+    }
     let past = Fig9Options { layer: 9, ..FIG9 };
     let message = fig9(&gpu(), &picture, &trained(), past)
         .unwrap_err()
@@ -969,7 +992,10 @@ fn a_constant_image_is_painted_as_such() {
             assert!(!far, "{name}: {pixel:?}");
         }
     }
+    // Where nothing varies, the maps have the scale of what is nothing: before, and after by D of eps alone.
+    assert_eq!(figure.numbers.cov_ends, [1e-12, 1e-3]);
     let figure = fig2(&gpu(), [Ok(picture)], None, FIG2).unwrap();
+    assert_eq!(figure.bars, [1e-12, 1e-3]);
     for one in &figure.panels[..2] {
         let white = |p: &image::Rgb<u8>| p.0.iter().all(|&v| v > 250);
         assert!(one.picture.pixels().all(white), "{}", one.name);

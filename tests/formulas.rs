@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use decorr::autodiff::gradients;
 use decorr::graph::{Graph, Init, Tensor};
 use decorr::nn::{
@@ -349,6 +351,7 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
             |g| x(g, &[2, 3]).reshape([5]),
         ),
     ];
+    let mut said = String::new();
     for (i, (name, within, beyond)) in rules.iter().enumerate() {
         let g = Graph::new();
         within(&g);
@@ -359,8 +362,15 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
         let Err(error) = g.check() else {
             panic!("{name}, row {i}: is taken");
         };
-        assert!(error.to_string().contains(name), "row {i}: {error}");
+        let error = error.to_string();
+        assert!(error.contains(name), "row {i}: {error}");
+        // Without the place in this file.
+        let (what, _) = error.split_once(" (at ").unwrap();
+        said += &format!("{what}\n");
     }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formulas/refusals.txt");
+    let differs = support::held_against(&file, &said);
+    assert!(differs.is_none(), "{}", differs.unwrap_or_default());
 }
 
 /// Where a copy of a copy is one copy, what the first left out stays out.

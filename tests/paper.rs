@@ -49,6 +49,15 @@ fn the_report_holds_what_the_runs_measured() {
     let begun = text(&output.stderr).matches(": begins").count();
     // Two seeds of 4 lines, and of 4 others first two learning rates and then the better one again.
     assert_eq!(begun, 2 * 4 + 4 * 3);
+    let said = text(&output.stderr);
+    let place = |line: &str| Some(line.split_once("] ")?.0.to_string() + "]");
+    let places: Vec<String> = said
+        .lines()
+        .filter(|line| line.ends_with(": begins"))
+        .filter_map(place)
+        .collect();
+    let wanted: Vec<String> = (1..=begun).map(|i| format!("[{i}/{begun}]")).collect();
+    assert_eq!(places, wanted);
     for file in [
         "fig4a.md",
         "fig5.csv",
@@ -171,6 +180,10 @@ fn it_reports_what_it_reported(out: &Path, options: &[&str]) {
         done(&output);
         begin = text(&output.stderr).contains(": begins");
     }
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/paper/page.txt");
+    let differs = support::held_against(&file, &words_of_page(&page));
+    assert!(differs.is_none(), "{}", differs.unwrap());
     for name in what {
         let mut report = json(&out.join(format!("{name}.json")));
         let mut texts = ["md", "csv"]
@@ -188,6 +201,22 @@ fn it_reports_what_it_reported(out: &Path, options: &[&str]) {
         let differs = support::held_against(&file, &texts.join("\n"));
         assert!(differs.is_none(), "{}", differs.unwrap());
     }
+}
+
+/// The page without its drawings, and without what is of this machine: the command, and what the runs ran on.
+fn words_of_page(page: &str) -> String {
+    let mut parts = page.split("<svg ");
+    let mut words = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        words += "(a drawing)";
+        words += part.split_once("</svg>").map_or("", |(_, after)| after);
+    }
+    let is_of_machine = |line: &&str| {
+        line.contains("Made by <code>") || line.starts_with("<p class=\"pale\">decorr ")
+    };
+    let lines = words.lines().skip_while(|line| *line != "<body>");
+    let lines: Vec<&str> = lines.filter(|line| !is_of_machine(line)).collect();
+    lines.join("\n") + "\n"
 }
 
 /// Gives a run losses, accuracies and times that depend on its name.

@@ -116,6 +116,39 @@ fn first_values_are_a_tensors_own() {
     }
 }
 
+/// By hand: what follows the last row would count as 0 + 1.
+#[test]
+fn sums_of_columns_end_with_the_last_row() {
+    for rows in [63, 65, 130, 259, 1001] {
+        let g = Graph::new();
+        let x = g.input("x", [rows, 8]);
+        g.output("sum", (x + 1.0).sum_to([1, 8]));
+        let values: Vec<f32> = (0..rows * 8).map(|i| (i % 8) as f32).collect();
+        let sums = &support::run(&g, &[("x", &values)]).unwrap()["sum"];
+        let wanted: Vec<f32> = (1..=8).map(|c| (rows * c) as f32).collect();
+        assert_eq!(*sums, wanted, "{rows} rows");
+    }
+}
+
+/// A stride leaves no pixel out of images that have fewer rows or columns than it.
+#[test]
+fn small_images_are_deconvolved_by_all_of_their_pixels() {
+    use decorr::nn::ChannelDeconv;
+    for [h, w] in [[2, 6], [6, 2]] {
+        let g = Graph::new();
+        // Blocks of 4, and one channel that is left.
+        let x = g.input("x", [4, 5, h, w]);
+        for stride in [1, 3] {
+            let options = DeconvOptions::default().block(4).sampling_stride(stride);
+            let layer = ChannelDeconv::new(5, 4).options(options);
+            let scope = format!("stride{stride}");
+            g.output(&scope, g.scope(&scope, || layer.forward(x, Mode::Train)));
+        }
+        let outputs = support::run(&g, &[("x", &random(8, 20 * h * w))]).unwrap();
+        assert_eq!(outputs["stride1"], outputs["stride3"], "{h} x {w}");
+    }
+}
+
 #[test]
 fn deconvolved_output_does_not_change_when_the_input_is_scaled_and_shifted() {
     // y depends on the input by its whitened form alone, up to eps: scale by 8, shift by 3.

@@ -118,7 +118,20 @@ fn what_makes_no_sense_is_refused_by_name() {
     write(&path, &integers);
     let text = refusal();
     assert!(text.contains("fc.bias") && text.contains("I32"), "{text}");
-    for bytes in [&b"PK\x03\x04archive/data.pkl"[..], b"\x80\x02}q\x00."] {
+    // What a terminal would take for a command.
+    let mut coloured = linear(Dtype::F32, "", |_| ());
+    coloured[1].name = "fc\u{1b}[31m.bias".into();
+    write(&path, &coloured);
+    let text = refusal();
+    assert!(text.contains(r"fc\u{1b}[31m.bias"), "{text}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+    for bytes in [
+        &b"PK\x03\x04archive/data.pkl"[..],
+        b"\x80\x02}q\x00.",
+        b"\x80\x03}q\x00.\0\0\0",
+        b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}.",
+        b"\x80\x05\x95\x0b\0\0\0\0\0\0\0}.",
+    ] {
         let pth = dir.path().join("resnet.pth");
         std::fs::write(&pth, bytes).unwrap();
         let text = evaluated(&pth, "linear", Norm::None)

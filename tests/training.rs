@@ -248,6 +248,11 @@ fn live_steps_are_those_of_a_run() {
     // Done is what every run has done.
     live.runs_mut()[1].losses.pop();
     assert_eq!((live.submitted(), live.done()), (STEPS, STEPS - 1));
+    // The first step whose loss is no number is named, and no other is run.
+    live.runs_mut()[1].losses[2] = f32::INFINITY;
+    let text = live.step().unwrap_err().to_string();
+    assert_eq!(text, "the loss of step 3 with `norm` deconv is no number");
+    assert_eq!(live.submitted(), STEPS);
 }
 
 #[test]

@@ -404,11 +404,15 @@ pub(crate) fn measure(args: &MeasureArgs, adapter: &AdapterArgs) -> Result<()> {
     if args.json {
         print_json(&rows)?;
     }
+    all_measured(failed, paths.len())
+}
+
+/// Refuses to be taken for a success where pictures were left out.
+fn all_measured(failed: usize, of: usize) -> Result<()> {
     match failed {
         0 => Ok(()),
         n => Err(Error::Config(format!(
-            "{n} of {} pictures could not be measured",
-            paths.len()
+            "{n} of {of} pictures could not be measured"
         ))),
     }
 }
@@ -550,6 +554,16 @@ mod tests {
     use decorr::figures::Measures;
 
     use super::*;
+
+    #[test]
+    fn pictures_that_were_left_out_are_counted_of_all() {
+        let said = |failed| all_measured(failed, 3).map_err(|e| e.to_string());
+        assert_eq!(said(0), Ok(()));
+        for failed in [1, 3] {
+            let wanted = format!("{failed} of 3 pictures could not be measured");
+            assert_eq!(said(failed), Err(wanted));
+        }
+    }
 
     /// Each number its own, so that none stands in the place of another.
     #[test]

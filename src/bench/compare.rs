@@ -289,6 +289,12 @@ mod tests {
             verdict(&[100.0, 109.0, 120.0, 105.0, 130.0], &noisy),
             Verdict::Same
         );
+        // It is the noise of either report that counts: 7 % is much, but not where rounds lie 5 % above the best.
+        let apart = [100.0, 105.0, 105.0, 105.0, 106.0];
+        let later = [107.0, 107.2, 110.0, 111.0, 112.0];
+        assert_eq!(verdict(&apart, &later), Verdict::Same);
+        assert_eq!(verdict(&later, &apart), Verdict::Same);
+        assert_eq!(verdict(&quiet, &later), Verdict::Slower);
         // One lucky round does not make a row faster while all others are slower.
         assert_eq!(
             verdict(&quiet, &[85.0, 86.0, 120.0, 118.0, 121.0]),

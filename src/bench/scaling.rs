@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::data::{DataSet, Images};
 use crate::gpu::Gpu;
 use crate::models::{Model, Norm, network};
+use crate::program::ExchangeTimes;
 use crate::ranks::Ranks;
 use crate::train::{Trainer, TrainerOptions};
 use crate::{Error, Result};
@@ -142,10 +143,7 @@ pub fn scaling(
         let before = trainer.exchange_times();
         let step = timed(&mut trainer)?;
         let after = trainer.exchange_times();
-        let per_step = |seconds: f64| 1e3 * seconds / STEPS as f64;
-        let shown = per_step(after.shown - before.shown);
-        let exchange = per_step(after.seconds - before.seconds);
-        let own = [1e3 * step, shown, (exchange - shown).max(0.0)];
+        let own = own_times(step, before, after);
         let sums = ranks.sum("times", own.map(|v| v as f32).to_vec())?;
         let [step_ms, shown_ms, hidden_ms] = [0, 1, 2].map(|i| f64::from(sums[i]) / size as f64);
         if step_ms < best.step_ms {
@@ -161,7 +159,7 @@ pub fn scaling(
                 shown_ms,
                 hidden_ms,
                 bytes,
-                sent_bytes: 2 * bytes * (size as u64 - 1) / size as u64,
+                sent_bytes: sent(bytes, size as u64),
                 bare: Vec::new(),
                 efficiency: 0.0,
             };
@@ -179,4 +177,78 @@ pub fn scaling(
     best.alone_ms = 1e3 * alone;
     best.efficiency = best.alone_ms / best.step_ms;
     Ok(best)
+}
+
+/// Milliseconds of a step of `step` seconds: all of it, what it waited for its exchange, and what went on beside it.
+fn own_times(step: f64, before: ExchangeTimes, after: ExchangeTimes) -> [f64; 3] {
+    let per_step = |seconds: f64| 1e3 * seconds / STEPS as f64;
+    let shown = per_step(after.shown - before.shown);
+    let exchange = per_step(after.seconds - before.seconds);
+    [1e3 * step, shown, (exchange - shown).max(0.0)]
+}
+
+/// What a rank sends for a sum of so many bytes: all but its own part, and again once it is added up.
+fn sent(bytes: u64, ranks: u64) -> u64 {
+    2 * bytes * (ranks - 1) / ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_stands_behind_its_name() {
+        let found = Scaling {
+            network: "cnn".into(),
+            norm: "deconv".into(),
+            ranks: 4,
+            batch_size: 512,
+            alone_ms: 81.0,
+            step_ms: 90.0,
+            compute_ms: 83.0,
+            shown_ms: 7.0,
+            hidden_ms: 2.5,
+            bytes: 6 << 20,
+            sent_bytes: 9 << 20,
+            bare: vec![(1 << 16, 0.25), (1 << 20, 3.0)],
+            efficiency: 0.9,
+        };
+        let wanted = "cnn with norm deconv, 4 ranks, 512 images a step\n\
+            one rank alone on its part      81.00 ms\n\
+            step                            90.00 ms\n  \
+              compute                       83.00 ms\n  \
+              exchange that shows            7.00 ms\n\
+            exchange that is hidden          2.50 ms\n\
+            exchanged                        6.00 MiB, each rank sends 9.00 MiB\n\
+            efficiency                      0.900\n\
+            a sum of   0.06 MiB alone          0.25 ms\n\
+            a sum of   1.00 MiB alone          3.00 ms";
+        assert_eq!(found.table(), wanted);
+    }
+
+    /// Of steps that took 4 ms each to exchange, of which they waited for 1; and of steps that waited for all.
+    #[test]
+    fn an_exchange_shows_or_is_hidden() {
+        let steps = STEPS as f64;
+        let times = |seconds: f64, shown: f64| ExchangeTimes {
+            seconds: 1.0 + steps * seconds,
+            shown: 0.5 + steps * shown,
+            bytes: 0,
+        };
+        for (seconds, shown, wanted) in [
+            (0.004, 0.001, [10.0, 1.0, 3.0]),
+            (0.002, 0.003, [10.0, 3.0, 0.0]),
+        ] {
+            let found = own_times(0.01, times(0.0, 0.0), times(seconds, shown));
+            let near = |i: usize| (found[i] - wanted[i]).abs() < 1e-9;
+            assert!((0..3).all(near), "{found:?} is not {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn each_rank_sends_twice_what_is_not_its_own_part() {
+        for (ranks, wanted) in [(1, 0), (2, 1200), (3, 1600), (4, 1800)] {
+            assert_eq!(sent(1200, ranks), wanted);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `decorr eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use decorr::train::{Evaluation, LossName, TrainOptions, data_name_parser, evaluate_checkpoint};
@@ -66,14 +66,19 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     } else {
         print(line(&result));
     }
-    if result.loss.is_finite() {
+    check(&args.network.checkpoint, &result)
+}
+
+/// Refuses a loss that is no number, once it is printed.
+fn check(checkpoint: &Path, found: &Evaluation) -> Result<()> {
+    if found.loss.is_finite() {
         return Ok(());
     }
     let message = format!(
         "the loss is {}: the network gives no numbers for some images",
-        result.loss
+        found.loss
     );
-    Err(Error::checkpoint(&args.network.checkpoint, message))
+    Err(Error::checkpoint(checkpoint, message))
 }
 
 fn line(found: &Evaluation) -> String {
@@ -83,6 +88,27 @@ fn line(found: &Evaluation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As scripts see it: the exit status is that of an error.
+    #[test]
+    fn a_loss_that_is_no_number_is_an_error() {
+        let of = |loss| {
+            let found = Evaluation {
+                loss,
+                top1: 0.25,
+                top5: None,
+                images: 40,
+            };
+            check(Path::new("runs/a"), &found).map_err(|e| e.to_string())
+        };
+        assert_eq!(of(1e30), Ok(()));
+        for (loss, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+            let wanted = format!(
+                "checkpoint runs/a: the loss is {text}: the network gives no numbers for some images"
+            );
+            assert_eq!(of(loss), Err(wanted));
+        }
+    }
 
     #[test]
     fn each_number_stands_behind_its_name() {

@@ -6,8 +6,12 @@ use clap::{Arg, Command};
 pub(crate) fn with_flags(text: &str, command: &Command) -> String {
     let flags = command.get_arguments().filter_map(Arg::get_long);
     let text = flags.fold(text.to_string(), |text, flag| {
-        let name = format!("`{}`", flag.replace('-', "_"));
-        text.replace(&name, &format!("--{flag}"))
+        // As the library has it, and as config.toml does.
+        let names = [flag.replace('-', "_"), flag.to_string()];
+        let flagged = format!("--{flag}");
+        names.iter().fold(text, |text, name| {
+            text.replace(&format!("`{name}`"), &flagged)
+        })
     });
     let subcommands = command.get_subcommands();
     subcommands.fold(text, |text, command| with_flags(&text, command))
@@ -26,6 +30,10 @@ mod tests {
         assert_eq!(
             of("at most `batch_size` 31, or another `out`"),
             "at most --batch-size 31, or another --out"
+        );
+        assert_eq!(
+            of("expected one of `batch-size`, `out`"),
+            "expected one of --batch-size, --out"
         );
         // What is no option, and what is not in backquotes, stays.
         let other = "`batch` batch_size `decorr train` `outer` it`s out";

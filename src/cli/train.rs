@@ -164,14 +164,7 @@ fn resumed(options: TrainOptions) -> Result<(TrainOptions, Start)> {
         return Err(Error::Config(message.into()));
     }
     let saved = Saved::latest(&options.out_or_default())?;
-    for damaged in &saved.damaged {
-        note(format_args!("passed over: {damaged}"));
-    }
-    note(format_args!(
-        "resuming after step {} from {}",
-        saved.step,
-        saved.path.display()
-    ));
+    goes_on(&saved).iter().for_each(note);
     Ok((
         options.over(saved.options.clone()),
         Start::Resume(Box::new(saved)),
@@ -202,6 +195,18 @@ fn before(software: Option<&str>, config: &TrainConfig, whole: Option<&Path>) ->
     }
     lines.push(config.summary());
     lines
+}
+
+/// Where a run goes on, after what could not be read.
+fn goes_on(saved: &Saved) -> Vec<String> {
+    let damaged = saved.damaged.iter();
+    let from = format!(
+        "resuming after step {} from {}",
+        saved.step,
+        saved.path.display()
+    );
+    let lines = damaged.map(|why| format!("passed over: {why}"));
+    lines.chain([from]).collect()
 }
 
 /// What is saved of a run that ended early, and how it goes on; `saved` gives its last checkpoint.
@@ -236,16 +241,18 @@ fn skipped(of: &Outcome) -> Option<String> {
 fn report(config: &TrainConfig, outcome: &Outcome) {
     skipped(outcome).iter().for_each(note);
     print(sum(outcome));
-    print(format_args!(
-        "wrote {}/model.safetensors, metrics.jsonl, config.toml, run.json and curves.png",
-        config.out.display()
-    ));
-    if config.tensorboard {
-        print(format_args!(
-            "and event files: tensorboard --logdir {}",
-            config.out.display()
-        ));
-    }
+    wrote(config).iter().for_each(print);
+}
+
+/// What lies in the folder of a run now.
+fn wrote(config: &TrainConfig) -> Vec<String> {
+    let out = config.out.display();
+    let files = format!(
+        "wrote {out}/model.safetensors, metrics.jsonl, config.toml, run.json and curves.png"
+    );
+    let events = format!("and event files: tensorboard --logdir {out}");
+    let events = config.tensorboard.then_some(events);
+    [files].into_iter().chain(events).collect()
 }
 
 fn sum(of: &Outcome) -> String {
@@ -438,6 +445,45 @@ mod tests {
         ] {
             assert_eq!(line(adapter, kernels, dir, whole), wanted);
         }
+    }
+
+    #[test]
+    fn what_a_resumed_run_passes_over_is_said() {
+        let mut saved = Saved {
+            path: "a/checkpoints/step-7".into(),
+            step: 7,
+            seconds: 1.5,
+            options: TrainOptions::default(),
+            tensors: Default::default(),
+            class_names: None,
+            damaged: Vec::new(),
+        };
+        let from = "resuming after step 7 from a/checkpoints/step-7";
+        assert_eq!(goes_on(&saved), [from]);
+        saved.damaged = vec!["step-9 is cut".into(), "step-8 is empty".into()];
+        let passed = [
+            "passed over: step-9 is cut",
+            "passed over: step-8 is empty",
+            from,
+        ];
+        assert_eq!(goes_on(&saved), passed);
+    }
+
+    #[test]
+    fn files_of_events_are_named_where_there_are_any() {
+        let of = |tensorboard| {
+            let options = TrainOptions {
+                out: Some("there".into()),
+                tensorboard: Some(tensorboard),
+                ..TrainOptions::default()
+            };
+            wrote(&TrainConfig::resolve(options).unwrap())
+        };
+        let files =
+            "wrote there/model.safetensors, metrics.jsonl, config.toml, run.json and curves.png";
+        assert_eq!(of(false), [files]);
+        let events = "and event files: tensorboard --logdir there";
+        assert_eq!(of(true), [files, events]);
     }
 
     #[test]

@@ -639,6 +639,51 @@ fn refine_band(
 mod tests {
     use super::*;
 
+    /// Any number of 0xff may stand before a marker.
+    #[test]
+    fn a_restart_is_found_behind_bytes_that_fill() {
+        let restart = |bytes: &[u8], count| {
+            let mut bits = Bits {
+                bytes,
+                at: 0,
+                buffer: 1,
+                count,
+            };
+            bits.restart()
+                .ok()
+                .map(|()| (bits.at, bits.buffer, bits.count))
+        };
+        for (bytes, count, wanted) in [
+            (&b"\xff\xd0a"[..], 0, Some(2)),
+            (b"\xff\xff\xd7", 7, Some(3)),
+            (b"\xff\xff\xff\xff\xd3", 1, Some(5)),
+            (b"\xff\xd8", 0, None),
+            (b"\xff\xff", 0, None),
+            (b"a\xff\xd0", 0, None),
+            // A byte of data is left.
+            (b"\xff\xd0", 8, None),
+        ] {
+            let wanted = wanted.map(|at| (at, 0, 0));
+            assert_eq!(restart(bytes, count), wanted, "{bytes:x?} {count}");
+        }
+    }
+
+    /// Progressive scans of one component each are the usual thing, and no reason for another decoder.
+    #[test]
+    fn scans_of_their_own_are_those_of_sequential_files() {
+        let survey = |bytes: &[u8]| survey(bytes, &mut |_, _| Ok(())).unwrap();
+        let progressive = survey(include_bytes!("../../tests/data/progressive.jpg"));
+        assert!(progressive.is_progressive && progressive.components() == 3);
+        let alone: Vec<usize> = progressive
+            .components
+            .iter()
+            .map(|c| c.missing.len())
+            .collect();
+        assert!(progressive.is_interleaved, "{alone:?}");
+        let cmyk = survey(include_bytes!("../../tests/data/cmyk.jpg"));
+        assert!(!cmyk.is_progressive && cmyk.is_interleaved);
+    }
+
     /// Adobe's word is its last byte, whatever its flags: 0 is colours as they are, 1 brightness and colours.
     #[test]
     fn jfif_overrules_adobe_in_colour_alone() {

@@ -485,6 +485,48 @@ mod tests {
     }
 
     #[test]
+    fn kinds_that_are_not_read_are_named() {
+        use ColorType::{CMYK, Gray, GrayA, Multiband, RGB, RGBA, YCbCr};
+        let bands = Multiband {
+            bit_depth: 16,
+            num_samples: 5,
+        };
+        for (colours, is_float, wanted) in [
+            (Gray(1), false, ""),
+            (Gray(8), false, ""),
+            (GrayA(16), false, ""),
+            (RGB(8), false, ""),
+            (RGBA(16), false, ""),
+            (CMYK(8), false, ""),
+            (RGB(32), true, ""),
+            (RGBA(32), true, ""),
+            (RGB(1), false, "RGB in whole numbers of 1 bits is not read"),
+            (
+                Gray(32),
+                false,
+                "grey in whole numbers of 32 bits is not read",
+            ),
+            (Gray(16), true, "grey in floats of 16 bits is not read"),
+            (
+                GrayA(32),
+                true,
+                "grey with transparency in floats of 32 bits is not read",
+            ),
+            (
+                RGBA(64),
+                true,
+                "RGB with transparency in floats of 64 bits is not read",
+            ),
+            (CMYK(32), true, "CMYK in floats of 32 bits is not read"),
+            (bands, false, "5 bands of 16 bits are not read"),
+            (YCbCr(16), false, "its colours (YCbCr(16)) are not read"),
+        ] {
+            let said = check_kind(colours, is_float).err().unwrap_or_default();
+            assert_eq!(said, wanted, "{colours:?} {is_float}");
+        }
+    }
+
+    #[test]
     fn colours_are_divided_by_their_transparency_and_floats_by_their_white() {
         let image = image::RgbaImage::from_pixel(1, 1, image::Rgba([100, 50, 0, 127]));
         let divided = divided_by_alpha(image.into()).into_rgb8();

@@ -235,3 +235,84 @@ pub(super) fn number(values: &BTreeMap<String, Vec<f32>>, name: &str) -> f64 {
     let value = values.get(name).and_then(|v| v.first());
     value.map_or(f64::NAN, |&v| f64::from(v))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outputs(all: &[(&str, f32)]) -> BTreeMap<String, Vec<f32>> {
+        let one = |&(name, value): &(&str, f32)| (name.to_string(), vec![value]);
+        all.iter().map(one).collect()
+    }
+
+    /// By the largest variance before and after, and the least after.
+    #[test]
+    fn numbers_that_mean_nothing_are_undefined() {
+        let (nothing, wild) = ("nothing varies here", "D did not converge");
+        for (before, after, least, wanted) in [
+            (0.5, 1.0, 0.9, ""),
+            (2e-12, 1.49, -0.09, ""),
+            (0.5, 1.5, 0.9, wild),
+            (0.5, f32::NAN, 0.9, wild),
+            (0.5, 1.0, -0.2, wild),
+            (5e-13, 1.0, 0.9, nothing),
+            (0.0, f32::NAN, -0.2, nothing),
+            (f32::NAN, 1.0, 0.9, nothing),
+        ] {
+            let values = outputs(&[
+                ("before.largest_variance", before),
+                ("after.largest_variance", after),
+                ("after.least_variance", least),
+            ]);
+            let said = undefined(&values).unwrap_or_default();
+            let is_said = said.is_empty() == wanted.is_empty() && said.starts_with(wanted);
+            assert!(is_said, "{before} {after} {least}: {said}");
+        }
+    }
+
+    #[test]
+    fn correlations_are_from_0_to_1_where_something_varies() {
+        let of = |variance| {
+            let values = outputs(&[
+                ("before.largest_variance", variance),
+                ("before.max_correlation", 1.01),
+                ("after.max_correlation", 0.25),
+            ]);
+            correlations(&values)
+        };
+        assert_eq!(of(0.5), [1.0, 0.25]);
+        assert!(of(5e-13).iter().all(|v| v.is_nan()));
+    }
+
+    #[test]
+    fn few_patches_are_fewer_than_values() {
+        assert!(few_patches(26, 27).is_some() && few_patches(27, 27).is_none());
+    }
+
+    /// Of three values in two channels: 1, 2, 3 less their mean, and nothing.
+    #[test]
+    fn sparsity_is_of_each_channel() {
+        let third = 1.0f32 / 3.0;
+        let rows = [
+            [2.0 * third, 0.0],
+            [2.0 * third, 0.0],
+            [2.0 * third, 0.0],
+            [2.0 * third, 0.0],
+            [third, 1.0],
+        ];
+        let values = BTreeMap::from([("x.sparsity".to_string(), rows.concat())]);
+        let [found, nothing] = sparsity(&values, "x", 3)[..] else {
+            panic!("not of two channels");
+        };
+        // Kurtosis 2/3 over (2/3)^2, less 3; Hoyer (root 3 - 2 / root 2) / (root 3 - 1).
+        assert!((found.excess_kurtosis + 1.5).abs() < 1e-6, "{found:?}");
+        let hoyer = (3f64.sqrt() - 2f64.sqrt()) / (3f64.sqrt() - 1.0);
+        assert!((found.hoyer - hoyer).abs() < 1e-6, "{found:?}");
+        assert!((found.near_zero - 1.0 / 3.0).abs() < 1e-6, "{found:?}");
+        assert!(nothing.hoyer.is_nan() && nothing.near_zero.is_nan());
+        assert_eq!(
+            (in_digits(0.25, 3), in_digits(f64::NAN, 3)),
+            ("0.250".into(), "undefined".into())
+        );
+    }
+}

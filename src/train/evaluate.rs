@@ -193,10 +193,8 @@ pub(super) fn open_with_data(
     let names = Some(trained.class_names().to_vec()).filter(|n| is_of_folder && !n.is_empty());
     // Other data than it was trained on must not be looked for in the old folder. A batch of a training in parts has as
     // many images as a part of it had.
-    let part = written.batch_size.zip(written.accumulate);
-    let part = part.map(|(batch, parts)| (batch / parts.max(1)).max(1));
     let below = TrainOptions {
-        batch_size: part.or(written.batch_size),
+        batch_size: at_once(&written),
         accumulate: Some(1),
         data_dir: if options.data.is_some() {
             None
@@ -210,6 +208,12 @@ pub(super) fn open_with_data(
     Ok((trained, config, set))
 }
 
+/// Images that a step of training had in memory at one time, where it is known.
+fn at_once(written: &TrainOptions) -> Option<usize> {
+    let parts = written.accumulate.unwrap_or(1).max(1);
+    written.batch_size.map(|batch| (batch / parts).max(1))
+}
+
 /// An empty store for what `config` was trained to.
 ///
 /// # Errors
@@ -221,4 +225,27 @@ pub(super) fn store_for(gpu: &Arc<Gpu>, config: &TrainConfig) -> Result<Store> {
         config.choose_kernels(&mut store)?;
     }
     Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_a_training_in_parts_is_a_part_of_it() {
+        for (batch_size, accumulate, wanted) in [
+            (Some(24), Some(1), Some(24)),
+            (Some(24), Some(4), Some(6)),
+            (Some(24), None, Some(24)),
+            (Some(2), Some(4), Some(1)),
+            (None, Some(4), None),
+        ] {
+            let written = TrainOptions {
+                batch_size,
+                accumulate,
+                ..TrainOptions::default()
+            };
+            assert_eq!(at_once(&written), wanted, "{batch_size:?} {accumulate:?}");
+        }
+    }
 }

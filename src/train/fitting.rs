@@ -104,6 +104,33 @@ fn planned_bytes(gpu: &Gpu, graphs: &[Graph], kernels: Option<Variants>) -> Resu
 mod tests {
     use super::*;
 
+    /// Steps run one after the other, in the same arena, on the same states.
+    #[test]
+    fn programs_share_their_arena_and_their_states() {
+        use crate::graph::Init;
+        let gpu = Gpu::open(&Default::default()).unwrap();
+        let step = |rows: usize| {
+            let g = Graph::new();
+            let w = g.parameter("w", [64, 64], Init::Constant(0.5));
+            let x = g.input("x", [rows, 64]);
+            g.output("y", x.matmul(w).matmul(w).sum_rows());
+            g
+        };
+        let of = |rows: &[usize]| {
+            let graphs: Vec<Graph> = rows.iter().map(|&n| step(n)).collect();
+            planned_bytes(&gpu, &graphs, None).unwrap()
+        };
+        let plan = |rows| Program::plan(&step(rows), &gpu, CompileOptions::default()).unwrap();
+        let (small, large) = (plan(64), plan(256));
+        let states = 64 * 64 * 4;
+        assert!(large.arenas > small.arenas && small.arenas > 0);
+        assert_eq!(of(&[64]), small.arenas + small.other + states);
+        assert_eq!(
+            of(&[256, 64]),
+            large.arenas + large.other + small.other + states
+        );
+    }
+
     #[test]
     fn the_fewest_parts_that_fit_are_named() {
         for (batch, accumulate, largest, wanted) in [

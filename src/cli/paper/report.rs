@@ -288,3 +288,45 @@ pub(super) fn write_page(setting: &Setting, command: &str, parts: &[Part]) -> Re
     let page = html::page("Network Deconvolution, measured with decorr", &body);
     write_atomically(&setting.out.join("index.html"), page.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_ran_on_is_said_in_a_sentence() {
+        let mut info = RunInfo {
+            version: "1.2".into(),
+            commit: "abc".into(),
+            command_line: vec!["decorr".into()],
+            started: "then".into(),
+            ended: None,
+            sessions: 3,
+            adapter: "A".into(),
+            driver: "D 7".into(),
+            backend: "vulkan".into(),
+            system: "linux".into(),
+            data: "mnist".into(),
+            data_sha256: Some("0123456789".into()),
+            images: [600, 100],
+            classes: 10,
+            parameters: 5,
+            device_bytes: 6,
+            host_bytes: None,
+            steps: 8,
+            steps_per_second: None,
+            finished: true,
+            diverged: None,
+        };
+        assert_eq!(
+            on(&info),
+            "decorr 1.2 (abc) on A, D 7, vulkan. Data: mnist, 600 + 100 images, SHA-256 01234567."
+        );
+        info.commit.clear();
+        info.data_sha256 = None;
+        assert_eq!(
+            on(&info),
+            "decorr 1.2 on A, D 7, vulkan. Data: mnist, 600 + 100 images."
+        );
+    }
+}

@@ -168,12 +168,7 @@ pub(super) fn run_group(
                 _ => None,
             })
             .collect();
-        let value = |i: usize| accuracies[i].unwrap_or(-1.0);
-        // The first of equals.
-        let best = (0..first.len())
-            .rev()
-            .max_by(|&a, &b| value(a).total_cmp(&value(b)));
-        let best = best.unwrap_or(0);
+        let best = best_of(&accuracies);
         let tried = rates.iter().copied().flatten();
         let tried = tried.zip(accuracies.iter().copied()).collect();
         let mut others = Vec::new();
@@ -187,11 +182,7 @@ pub(super) fn run_group(
             }
         }
         let ended_others = run(&others)?;
-        let is_open = |e: &&Ended| matches!(e, Ended::Open);
-        let mut open = ended.iter().chain(&ended_others).filter(is_open).count();
-        if ended.iter().any(|e| matches!(e, Ended::Open)) {
-            open += setting.seeds as usize - 1;
-        }
+        let open = to_go(&ended, &ended_others, setting.seeds);
         let mut runs: Vec<(Planned, Ended)> = first.into_iter().zip(ended).collect();
         let mut runs = vec![runs.swap_remove(best)];
         runs.extend(others.into_iter().zip(ended_others));
@@ -203,6 +194,27 @@ pub(super) fn run_group(
         });
     }
     Ok(all)
+}
+
+/// The place of the greatest accuracy, the first of equals.
+fn best_of(accuracies: &[Option<f64>]) -> usize {
+    let value = |i: usize| accuracies[i].unwrap_or(-1.0);
+    let best = (0..accuracies.len())
+        .rev()
+        .max_by(|&a, &b| value(a).total_cmp(&value(b)));
+    best.unwrap_or(0)
+}
+
+/// How many runs are to go: `first` are those of each learning rate, `others` those of the seeds from 2 on that began.
+fn to_go(first: &[Ended], others: &[Ended], seeds: u64) -> usize {
+    let is_open = |e: &&Ended| matches!(e, Ended::Open);
+    let open = first.iter().chain(others).filter(is_open).count();
+    // Which rate the others have is not known yet.
+    let others = match first.iter().any(|e| is_open(&e)) {
+        true => seeds as usize - 1,
+        false => 0,
+    };
+    open + others
 }
 
 /// Of the last test of the run in `out`.
@@ -256,6 +268,44 @@ mod tests {
             setting(Scale::Smoke, None).rates(line),
             [Some(0.1), Some(0.03)]
         );
+    }
+
+    #[test]
+    fn the_best_rate_is_the_first_of_the_most_accurate() {
+        for (accuracies, best) in [
+            (&[Some(0.25), Some(0.75), Some(0.5)][..], 1),
+            (&[Some(0.5), Some(0.75), Some(0.75), Some(0.25)], 1),
+            (&[None, Some(0.0), None], 1),
+            (&[None, None], 0),
+            (&[Some(0.5)], 0),
+        ] {
+            assert_eq!(best_of(accuracies), best, "{accuracies:?}");
+        }
+    }
+
+    /// Of three seeds. The second and third wait for all rates of the first.
+    #[test]
+    fn runs_to_go_are_counted_with_those_that_wait() {
+        let ended = |kinds: &str| -> Vec<Ended> {
+            let one = |kind| match kind {
+                'o' => Ended::Open,
+                'd' => Ended::Diverged("nan".into()),
+                _ => Ended::Failed("no data".into()),
+            };
+            kinds.chars().map(one).collect()
+        };
+        for (first, others, wanted) in [
+            ("dd", "dd", 0),
+            ("dd", "do", 1),
+            ("dd", "oo", 2),
+            ("do", "", 1 + 2),
+            ("oo", "", 2 + 2),
+            ("df", "", 0),
+            ("o", "", 1 + 2),
+        ] {
+            let open = to_go(&ended(first), &ended(others), 3);
+            assert_eq!(open, wanted, "{first} {others}");
+        }
     }
 
     #[test]
