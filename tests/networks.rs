@@ -813,10 +813,17 @@ fn first_weights_and_widths() {
             let Kind::State(state) = &list.node(id).kind else {
                 panic!("{name} is no state");
             };
-            let is_layer = name.ends_with(".weight") || name.ends_with(".bias");
-            learned += usize::from(is_layer);
-            let is_own = !matches!(state.init, Init::Normal(_) | Init::Constant(_));
-            assert!(!is_layer || is_own, "{name}: {:?}", state.init);
+            let Some((layer, "weight" | "bias")) = name.rsplit_once('.') else {
+                continue;
+            };
+            learned += 1;
+            // Within 1 / sqrt(fan_in), which a bias has of its layer's weight.
+            let weight = list.shape(list.states()[&format!("{layer}.weight")]);
+            let fan_in: usize = weight.dims()[1..].iter().product();
+            let bound = 1.0 / (fan_in as f32).sqrt();
+            let is_own =
+                matches!(state.init, Init::Uniform(found) if (found / bound - 1.0).abs() < 1e-6);
+            assert!(is_own, "{name}: {:?}, not within {bound}", state.init);
         }
         assert!(learned >= 8, "{name}: {learned}");
     }

@@ -134,6 +134,38 @@ mod tests {
         }
     }
 
+    /// Powers of ten and whole numbers are evenly spaced, each on its axis, whatever the other axis is.
+    #[test]
+    fn points_stand_where_the_axis_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("points.svg");
+        for places in [[1e-4, 1e-3, 1e-2], [1.0, 2.0, 3.0]] {
+            for log in [false, true] {
+                let values = [0.01, 0.1, if log { 1.0 } else { 0.19 }];
+                let points = places.iter().zip(values).map(|(&x, y)| (x, vec![y]));
+                let line = Points {
+                    name: "deconv".into(),
+                    points: points.collect(),
+                };
+                draw_points(&path, &[line], "t", ["x", "y"], log).unwrap();
+                let svg = std::fs::read_to_string(&path).unwrap();
+                for (name, least) in [("cx", 250), ("cy", 150)] {
+                    let circles = svg.lines().filter(|line| line.contains("<circle"));
+                    let place = |line: &str| {
+                        let (_, rest) = line.split_once(&format!("{name}=\""))?;
+                        rest.split_once('"')?.0.parse().ok()
+                    };
+                    let found: Vec<i32> = circles.filter_map(place).collect();
+                    let [a, b, c] = found[..] else {
+                        panic!("{places:?}: {found:?}")
+                    };
+                    let even = ((b - a) - (c - b)).abs() <= 1 && (b - a).abs() >= least;
+                    assert!(even, "{name}, {places:?}, {log}: {found:?}");
+                }
+            }
+        }
+    }
+
     /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.
     #[test]
     fn the_axis_is_logarithmic_where_places_are_far_apart() {

@@ -242,6 +242,9 @@ fn refuse_others(config: &TrainConfig) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::checkpoint::{self, Tensors};
     use super::*;
     use crate::models::Norm;
 
@@ -274,6 +277,25 @@ mod tests {
         // Without anything that varies there is the one run.
         let one = combinations(&base, &[], Path::new("there")).unwrap();
         assert_eq!((one.len(), one[0].name.as_str()), (1, ""));
+    }
+
+    /// One without a checkpoint begins over.
+    #[test]
+    fn an_interrupted_run_goes_on_from_its_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        assert!(matches!(start(out), Start::New));
+        fs::write(out.join("config.toml"), "").unwrap();
+        assert!(matches!(start(out), Start::Over));
+        let metadata = [("step", "5"), ("seconds", "1.5"), ("config", "")];
+        let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string()));
+        fs::create_dir(out.join("checkpoints")).unwrap();
+        let path = out.join("checkpoints/step-00000005.safetensors");
+        checkpoint::save(&path, &Tensors::new(), &metadata.into()).unwrap();
+        match start(out) {
+            Start::Resume(saved) => assert_eq!((saved.step, saved.seconds), (5, 1.5)),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -629,6 +629,19 @@ mod tests {
         Trainer::new(&gpu, model, set, options).unwrap()
     }
 
+    /// As its documentation says.
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let options = TrainerOptions::default();
+        let sizes = (options.batch_size, options.accumulate, options.seed);
+        assert_eq!(sizes, (32, 1, 1));
+        assert_eq!((options.lr, options.warmup_steps), (0.01, 0));
+        assert_eq!(options.schedule, Schedule::Constant);
+        assert_eq!(options.optimizer, Sgd::default().momentum(0.9).into());
+        assert!(!options.sync_stats && options.ranks.size() == 1);
+        assert_eq!((options.lr_at(1), options.lr_at(1000)), (0.01, 0.01));
+    }
+
     /// However many results come at once: it is the first loss that is no loss, with the rate of its step.
     #[test]
     fn the_step_that_diverged_is_named() {

@@ -330,6 +330,15 @@ mod tests {
     fn it_shows_what_it_showed() {
         let mut window = Headless::new();
         let image = window.until("kurtosis");
+        // Another image is shown at once, not when an option changes.
+        let path = Path::new("tests/photographs/rocket.jpg");
+        window.app.image.open(path);
+        let other = window.until("kurtosis");
+        let numbers = |texts: &[String]| -> Vec<f64> {
+            let texts = texts.iter();
+            texts.filter_map(|text| text.parse().ok()).collect()
+        };
+        assert!(numbers(&other) != numbers(&image), "{other:?}");
         window.frame(&[(Modifiers::COMMAND, Key::Num2)]);
         window.until("means of the last 10 of 0 steps");
         window.frame(&[(Modifiers::NONE, Key::N)]);

@@ -317,6 +317,22 @@ mod tests {
         assert_eq!(histogram("c", &[f32::NAN]), None);
     }
 
+    /// A reader drops what earlier files have of the step at which a session starts, and of later ones.
+    #[test]
+    fn a_file_begins_with_the_step_of_its_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = EventWriter::new(dir.path(), 7).unwrap();
+        let bytes = fs::read(&writer.path).unwrap();
+        let len = |at: usize| usize::from(bytes[at]);
+        let first = &bytes[12..12 + len(0)];
+        assert!(first.ends_with(b"\x1a\x0dbrain.Event:2"), "{first:?}");
+        let second = 12 + len(0) + 4;
+        let event = &bytes[second + 12..second + 12 + len(second)];
+        // After the time, a double: the step is field 2, and the start of a session, field 7, has 1 in its field 1.
+        assert_eq!(event[9..], [0x10, 7, 0x3a, 2, 0x08, 1]);
+        assert_eq!(bytes.len(), second + 12 + len(second) + 4);
+    }
+
     #[test]
     fn a_later_file_has_a_later_name() {
         let names = |now, earlier: &[&str]| {
