@@ -67,14 +67,30 @@ pub struct Sum {
 /// the others wait for longer than `patience` seconds ends the run. To be called once.
 ///
 /// # Errors
-/// [`crate::Error::Ranks`] if MPI cannot be started.
+/// [`crate::Error::Ranks`] if MPI cannot be started; [`crate::Error::Config`] if decorr has not the feature, and a launcher says that
+/// there are several processes.
 pub fn start(patience: u64) -> Result<Arc<dyn Ranks>> {
     #[cfg(feature = "mpi")]
     if mpi::is_launched() {
         return Ok(Arc::new(mpi::Mpi::start(patience)?));
     }
     let _ = patience;
+    refuse_several(|name| std::env::var(name).ok())?;
     Ok(Arc::new(OneProcess::default()))
+}
+
+/// Each of several processes would train the whole.
+fn refuse_several(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let size = variable(name).and_then(|size| size.parse().ok());
+        if let Some(size @ 2_u64..) = size {
+            return Err(crate::Error::Config(format!(
+                "mpirun started {size} processes ({name}), but decorr was built without the feature `mpi`: build it with \
+                 cargo build --release --features mpi"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses ranks that are not alike: every one gives the same lines of names and values, and they must be equal.
@@ -118,6 +134,25 @@ fn first_difference(all: &[Vec<(String, String)>]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_processes_need_the_feature() {
+        let of = |name: &'static str, value: &'static str| {
+            let variable = move |asked: &str| (asked == name).then(|| value.to_string());
+            refuse_several(variable).map_err(|e| e.to_string())
+        };
+        for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+            let wanted = format!(
+                "mpirun started 4 processes ({name}), but decorr was built without the feature `mpi`: build it with cargo build \
+                 --release --features mpi"
+            );
+            assert_eq!(of(name, "4"), Err(wanted));
+            for one in ["1", "", "many"] {
+                assert_eq!(of(name, one), Ok(()));
+            }
+        }
+        assert_eq!(of("HOME", "4"), Ok(()));
+    }
 
     #[test]
     fn ranks_that_differ_are_named_with_both_values() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use decorr::bench::{Options, Report, Verdict, compare, profile, quick, run as bench};
 use decorr::graph::op::Variants;
+use decorr::models::Norm;
 use decorr::passes::check_variant;
 use decorr::{Error, Result};
 
@@ -80,7 +81,6 @@ pub(super) struct BenchArgs {
     json: bool,
     /// Under mpirun: measure a training step of --network [default: cnn] on --batch-size images, divided over the processes, and
     /// what of it is their exchange
-    #[cfg(feature = "mpi")]
     #[arg(long, conflicts_with_all = ["filter", "quick", "profile", "baseline", "variant"])]
     scaling: bool,
     #[command(flatten)]
@@ -90,7 +90,6 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    #[cfg(feature = "mpi")]
     if args.scaling {
         return scaling(args);
     }
@@ -134,9 +133,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// `--scaling`.
-#[cfg(feature = "mpi")]
 fn scaling(args: &BenchArgs) -> Result<()> {
-    use decorr::models::Norm;
     // Compiling a large network on a slow adapter takes long, and what is not measured may wait.
     let ranks = decorr::ranks::start(600)?;
     super::set_rank(ranks.rank());
