@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn two_shapes_broadcast_to_the_larger_of_each_size() {
         type Row = (&'static [usize], &'static [usize], Option<&'static [usize]>);
-        let table: [Row; 8] = [
+        let table: [Row; 9] = [
             (&[2, 1], &[1, 3], Some(&[2, 3])),
             (&[2, 1], &[2, 3], Some(&[2, 3])),
             (&[1, 3], &[2, 3], Some(&[2, 3])),
@@ -202,6 +202,7 @@ mod tests {
             (&[1], &[1], Some(&[1])),
             (&[], &[1], Some(&[1])),
             (&[3], &[2, 3], None),
+            (&[6], &[2, 3], None),
         ];
         for (a, b, wanted) in table {
             let wanted = wanted.map(|dims| Shape::from(dims.to_vec()));

@@ -55,10 +55,47 @@ fn a_step_between_refreshes_is_described_where_there_is_one() {
         &of(&["batch", "--accumulate", "2"]),
         &["--accumulate 2 is not described: give --batch-size 2,"],
     );
+    // Kernels measured, by op: the forward and two backward products of each of three layers are slower than none.
+    let mlp = ["describe", "--model", "linear", "--norm", "none"];
+    let options = ["--batch-size", "4", "--profile"];
+    let profile = stdout(&decorr(&[&mlp[..], &options].concat()));
+    let (plan, times) = profile
+        .split_once("\nplanned in ")
+        .expect("a line of the time");
+    let all = times.lines().find(|line| line.starts_with("all "));
+    let all: Vec<&str> = all.expect("a sum").split_whitespace().collect();
+    let dispatches = plan.lines().find_map(|line| line.split_once(" dispatches"));
+    assert!(
+        dispatches.is_some_and(|(n, _)| n.ends_with(all[1])),
+        "{profile}"
+    );
     let count = |text: &str| text.lines().filter(|l| l.contains("newton_schulz")).count();
     let refresh = stdout(&of(&["deconv", "--refresh", "8"]));
     let between = stdout(&of(&["deconv", "--refresh", "8", "--between"]));
     assert!(count(&between) < count(&refresh), "{between}");
+}
+
+/// One that was named is taken without a word.
+#[test]
+fn that_there_is_no_gpu_is_said_once() {
+    let said = |more: &[&str]| {
+        let output = run(Command::new(env!("CARGO_BIN_EXE_decorr"))
+            .args(["describe", "--model", "linear", "--batch-size", "4"])
+            .args(more)
+            .env_remove("DECORR_ADAPTER"));
+        stdout(&output);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let gpu = decorr::gpu::Gpu::best().unwrap();
+    let wanted = match gpu.is_software() {
+        true => format!(
+            "no GPU was found: running on the CPU by {}, which is slow\n",
+            gpu.name()
+        ),
+        false => String::new(),
+    };
+    assert_eq!(said(&[]), wanted);
+    assert_eq!(said(&["--adapter", "0"]), "");
 }
 
 #[test]
@@ -1445,6 +1482,13 @@ fn compare_makes_what_a_report_needs() {
         assert!(is_new, "{choice:?}");
     }
 
+    let counted = |option: &[&str]| {
+        let of = [&["compare", &a, &b, "--names", "1,2,3"][..], option].concat();
+        said(&decorr(&of))
+    };
+    let (runs, groups) = (counted(&[]), counted(&["--group-seeds"]));
+    assert!(runs.contains("2 runs"), "{runs}");
+    assert!(groups.contains("1 groups"), "{groups}");
     let markdown = stdout(&decorr(&[
         "compare",
         &a,
@@ -1663,6 +1707,36 @@ fn a_sweep_runs_what_is_missing() {
         &["lr-0.001_seed-1", "differs in stop-after"],
     );
     refusal(&sweep(&["--vary", "nrom=batch"], "20"), &["nrom"]);
+
+    // Interrupted in the first run.
+    let (open, open_text) = path(&dir, "open");
+    let long = ["sweep", "--vary", "seed=1,2", "--out", &open_text, "--"];
+    let options = "--model linear --norm none --train-images 64 --test-images 16 --batch-size 16 --steps 1000000";
+    let options: Vec<&str> = options.split(' ').collect();
+    let child = Command::new(env!("CARGO_BIN_EXE_decorr"))
+        .args([&long[..], &options].concat())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = open.join("seed-1/metrics.jsonl");
+    while std::fs::metadata(&log).map_or(0, |m| m.len()) < 500 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    let interrupted = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    stdout(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let wanted = "2 of 2 runs are not finished: give the same command again to go on";
+    assert!(said.contains(wanted), "{said}");
+    let table = std::fs::read_to_string(open.join("sweep.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(
+        rows[0].starts_with("seed-1,1,open,") && rows[1].starts_with("seed-2,2,open,0,,,,"),
+        "{table}"
+    );
     let twice = decorr(&["sweep", "--vary", "lr=1", "--", "--out", "there"]);
     refusal(&twice, &["--out"]);
     refusal(&decorr(&["sweep", "--vary", "lr"]), &["NAME=VALUE,VALUE"]);

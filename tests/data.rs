@@ -473,12 +473,10 @@ fn names_that_are_no_unicode_stop_nothing() {
 /// As torchvision lays them out, below any folder, and with dots in their names.
 #[test]
 fn files_are_found_where_other_programs_put_them() {
-    let idx = |images: bool| {
-        let header: &[u8] = match images {
-            true => &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28],
-            false => &[0, 0, 8, 1, 0, 0, 0, 1],
-        };
-        [header, &vec![3; if images { 784 } else { 1 }]].concat()
+    let idx_of = |header: &[u8], len: usize| [header, &vec![3; len]].concat();
+    let idx = |images: bool| match images {
+        true => idx_of(&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28], 784),
+        false => idx_of(&[0, 0, 8, 1, 0, 0, 0, 1], 1),
     };
     // Where no folder says which of the two it is, it is the first.
     for (set, root, place, dash, said) in [
@@ -516,6 +514,23 @@ fn files_are_found_where_other_programs_put_them() {
         let wanted = format!("{said}: 1 training and 1 test");
         assert!(text.starts_with(&wanted), "{}: {text}", place.display());
     }
+    // The folder itself comes before those below.
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("raw")).unwrap();
+    let two = [
+        idx_of(&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28], 2 * 784),
+        idx_of(&[0, 0, 8, 1, 0, 0, 0, 2], 2),
+    ];
+    let one = [idx(true), idx(false)];
+    for (place, [images, labels]) in [("", two), ("raw", one)] {
+        let file = |name: &str| dir.path().join(place).join(name);
+        for split in ["train", "t10k"] {
+            fs::write(file(&format!("{split}-images-idx3-ubyte")), &images).unwrap();
+            fs::write(file(&format!("{split}-labels-idx1-ubyte")), &labels).unwrap();
+        }
+    }
+    let opened = data::open("mnist", Some(dir.path()), &options()).unwrap();
+    assert_eq!((opened.train.len(), opened.test.len()), (2, 2));
     let dir = tempfile::tempdir().unwrap();
     let below = dir.path().join("downloads/cifar-10-batches-bin");
     fs::create_dir_all(&below).unwrap();

@@ -339,6 +339,23 @@ fn a_closed_standard_error_ends_nothing() {
     assert!(fs::read(out.join("model.safetensors")).unwrap() == undisturbed().0);
 }
 
+/// `| head`: the reader has had enough.
+#[test]
+fn a_closed_standard_output_ends_without_complaint() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_decorr"))
+        .args(["paper", "list"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output)),
+        (Some(0), String::new())
+    );
+}
+
 /// A disk of a few kilobytes, which only root can make.
 #[cfg(target_os = "linux")]
 #[test]

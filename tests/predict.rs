@@ -59,7 +59,7 @@ fn probabilities_are_the_softmax_of_the_logits_in_float64() {
         data: Some("cifar10".into()),
         ..TrainOptions::default()
     };
-    let mut network = Trained::open_with(&support::gpu(), &file, options).unwrap();
+    let mut network = Trained::open_with(&support::gpu(), &file, options.clone()).unwrap();
     assert_eq!(network.input_shape(), [3, 32, 32]);
     // More than go through the network at once.
     let pictures: Vec<Picture> = (0..35).map(|n| picture(&cifar_image(n), 3, 32)).collect();
@@ -95,6 +95,22 @@ fn probabilities_are_the_softmax_of_the_logits_in_float64() {
     assert_eq!(alone[0].top(10)[0].index, found[34].top(10)[0].index);
     assert_eq!(found[0].top(99).len(), 10);
     assert!(network.predict(&[]).unwrap().is_empty());
+    // One that gives no numbers for bright images only.
+    let large = HostTensor {
+        data: vec![3e36; 10 * 3072],
+        ..weight
+    };
+    let tensors = Tensors::from([("fc.weight".into(), large), ("fc.bias".into(), bias)]);
+    checkpoint::save(&file, &tensors, &BTreeMap::new()).unwrap();
+    let mut network = Trained::open_with(&support::gpu(), &file, options).unwrap();
+    let [dark, bright] = [0.48, 1.0].map(|value| Picture {
+        data: vec![value; 3072],
+        ..pictures[0].clone()
+    });
+    network.predict(&[dark.clone()]).unwrap();
+    let text = network.predict(&[dark, bright]).unwrap_err().to_string();
+    let wanted = "gives no numbers for an image: it is damaged, or did not learn";
+    assert!(text.ends_with(wanted), "{text}");
 }
 
 /// The test images of the built-in set, by the run's folder, by its file, by what it is resumed from, and folded.
@@ -455,6 +471,13 @@ fn a_folder_is_its_model() {
     let of = |path: &str| stdout(&["eval", "--json", "--checkpoint", path]);
     assert_eq!(of(&folder), of(&file));
     stdout(&["export", &folder, "--fold", "--out", &plain]);
+    // What training goes on from has the state of the optimiser, too: the network is the same, to the bit.
+    let state = run.join("checkpoints/step-2.safetensors");
+    let state = state.to_string_lossy().into_owned();
+    let of_state = format!("{plain}.safetensors");
+    stdout(&["export", &state, "--fold", "--out", &of_state]);
+    let [model, state] = [&plain, &of_state].map(|path| std::fs::read(path).unwrap());
+    assert!(model == state, "the export of a state is another network");
     let empty = dir.path().to_string_lossy().into_owned();
     for args in [
         &["eval", "--checkpoint", &empty][..],

@@ -168,6 +168,12 @@ mod tests {
             },
         };
         let lines = summary(&trace);
+        let shown = StepTrace {
+            layers: trace.layers[3..].to_vec(),
+            ..trace.clone()
+        };
+        let of_shown = summary(&shown);
+        assert!(!of_shown.iter().any(|line| line.contains("more layers")));
         assert_eq!(
             lines[0],
             "A\na step of 1121.000 ms: 51 kernels take 1071.000 ms, the rest lies between them\n\

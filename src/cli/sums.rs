@@ -70,7 +70,49 @@ fn time_left(before: &[f64], after: usize, of_this: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use decorr::train::Progress;
+
     use super::*;
+
+    /// Of three runs, of which the first needed no time.
+    #[test]
+    fn a_run_is_told_of_with_the_time_left_for_all() {
+        let step = |step: u64| {
+            Event::Step(Progress {
+                step,
+                total_steps: 150,
+                epoch: 0,
+                loss: 0.5,
+                top1: 0.25,
+                images_per_second: 10.0,
+                seconds_left: 7.0,
+            })
+        };
+        let mut sums = Sums::new(3);
+        sums.after(1);
+        assert_eq!(sums.lines("b", &step(1)), ["[2/3] b: begins"]);
+        // There is a run after it, and none that says how long it takes.
+        assert_eq!(
+            sums.lines("b", &step(100)),
+            ["[2/3] b: 100/150 loss 0.5000, ? left for all"]
+        );
+        assert!(sums.lines("b", &step(149)).is_empty());
+        let notice = Event::Notice("a word");
+        assert_eq!(sums.lines("b", &notice), ["[2/3] b: a word"]);
+        // The last.
+        sums.after(2);
+        assert_eq!(
+            sums.lines("c", &step(150)),
+            [
+                "[3/3] c: begins".to_string(),
+                format!(
+                    "[3/3] c: 150/150 loss 0.5000, {} left for all",
+                    duration(7.0)
+                )
+            ]
+        );
+        assert_eq!(sums.seconds.len(), 1);
+    }
 
     #[test]
     fn the_time_left_is_of_this_run_and_of_those_after_it() {

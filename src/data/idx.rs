@@ -271,6 +271,11 @@ mod tests {
                 "{text}"
             );
         }
+        let text = message(open(&images(2), &labels(&[1, 2])[..9]));
+        assert!(
+            text.contains("[2] labels need 10") && text.contains("byte 9"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -106,6 +106,8 @@ mod tests {
     fn sizes_are_checked_without_overflow() {
         let room = Room::of(1);
         assert_eq!(room.bytes(1 << 10, 1 << 10, 2), Ok(3 << 20));
+        assert_eq!(room.bytes(1 << 14, 1 << 14, 3), Ok(MAX_BYTES));
+        assert!(room.bytes((1 << 14) + 1, 1 << 14, 3).is_err());
         assert!(room.bytes(u64::MAX, 2, 2).is_err());
         assert!(room.bytes(0, 5, 2).is_err());
         let room = Room {

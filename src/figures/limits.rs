@@ -77,6 +77,8 @@ mod tests {
                 Some(["60000 patches of 15 x 15", "tensor of A", "`kernel_size`"]),
             ),
             ([1, 9, 60_000], 13, 13_000_000, None),
+            // As many values as there is room for.
+            ([1, 2, 100], 11, 12_100, None),
         ] {
             match (refuse(size, k, most, "A"), wanted) {
                 (Ok(()), None) => {}

@@ -458,6 +458,20 @@ mod tests {
             let text = load(&path).unwrap_err().to_string();
             assert!(text.contains("model.safetensors"), "{text}");
         }
+        // What begins with no header is not read beyond its first 64 KiB.
+        let head = |len: u64, first: u8| [&len.to_le_bytes()[..], &[first; 70_000]].concat();
+        let [no_object, longer, empty] =
+            [head(100, b'['), head(MAX_HEADER + 1, b'{'), head(1, b'{')];
+        for bytes in [no_object, longer, empty] {
+            std::fs::write(&path, bytes).unwrap();
+            let text = load(&path).unwrap_err().to_string();
+            assert!(
+                text.ends_with(
+                    "is no safetensors file or damaged: it does not begin with a header"
+                ),
+                "{text}"
+            );
+        }
     }
 
     /// PyTorch's batch norms count their batches: here that is the number of steps.

@@ -163,6 +163,17 @@ pub(super) fn read_up_to(
 mod tests {
     use super::*;
 
+    /// A log that is a device, as `/dev/null`, has nothing to sync, and is no error.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_are_not_synced() {
+        let path = PathBuf::from("/dev/null");
+        let file = File::options().append(true).open(&path).unwrap();
+        let mut log = MetricsWriter { file, path };
+        log.write(&record(1)).unwrap();
+        log.sync().unwrap();
+    }
+
     fn record(step: u64) -> Record {
         Record {
             split: Split::Train,

@@ -166,6 +166,25 @@ mod tests {
         }
     }
 
+    /// One place is the middle of its axis.
+    #[test]
+    fn one_place_is_in_the_middle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("points.svg");
+        let line = |places: &[f64]| Points {
+            name: "deconv".into(),
+            points: places.iter().map(|&x| (x, vec![0.5])).collect(),
+        };
+        let mut centres = |places: &[f64]| -> Vec<f64> {
+            draw_points(&path, &[line(places)], "t", ["x", "y"], false).unwrap();
+            let svg = std::fs::read_to_string(&path).unwrap();
+            let of = |line: &str| line.split_once("cx=\"")?.1.split_once('"')?.0.parse().ok();
+            svg.lines().filter_map(of).collect()
+        };
+        let (one, three) = (centres(&[7.0]), centres(&[1.0, 2.0, 3.0]));
+        assert!((one[0] - three[1]).abs() <= 1.0, "{one:?} {three:?}");
+    }
+
     /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.
     #[test]
     fn the_axis_is_logarithmic_where_places_are_far_apart() {

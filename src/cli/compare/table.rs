@@ -300,6 +300,8 @@ mod tests {
             footnotes(&both, false),
             ["train loss: mean of the last 1 to 4 logged steps"]
         );
+        let row = Row::of("both", &[&first(), &many], None);
+        assert_eq!((row.train_loss_over, row.steps), ([1, 4], [10, 40]));
     }
 
     #[test]

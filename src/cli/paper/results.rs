@@ -528,6 +528,11 @@ mod tests {
             text.starts_with("Shows here:") && text.ends_with(", but the seeds overlap."),
             "{text}"
         );
+        // Seeds that meet overlap.
+        for (new, old) in [([0.6, 0.9], [0.5, 0.6]), ([0.5, 0.6], [0.6, 0.9])] {
+            let text = say(Measured::Top1, &new, &old);
+            assert!(text.ends_with(", but the seeds overlap."), "{text}");
+        }
         let text = say(Measured::LossAt(5), &[0.7], &[0.6]);
         assert!(
             text.starts_with("Does not show here:") && text.contains("step 5: 0.7000 and 0.6000"),

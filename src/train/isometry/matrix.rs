@@ -185,11 +185,11 @@ impl Matrix {
 /// Eigenvalues of a symmetric tridiagonal matrix, in no order, by QL steps with implicit shifts.
 fn of_tridiagonal(mut diagonal: Vec<f64>, mut beside: Vec<f64>) -> Option<Vec<f64>> {
     let n = diagonal.len();
-    let largest = diagonal.iter().chain(&beside);
-    let negligible = f64::EPSILON * largest.fold(0.0, |m: f64, v| m.max(v.abs()));
-    if !negligible.is_finite() {
+    let all = || diagonal.iter().chain(&beside);
+    if !all().all(|v| v.is_finite()) {
         return None;
     }
+    let negligible = f64::EPSILON * all().fold(0.0, |m: f64, v| m.max(v.abs()));
     for first in 0..n {
         for round in 0.. {
             let is_end = |&i: &usize| i + 1 == n || beside[i].abs() <= negligible;
@@ -277,6 +277,15 @@ mod tests {
 
     fn near(a: f64, b: f64, of: f64) {
         assert!((a - b).abs() <= 1e-12 * of, "{a} {b}");
+    }
+
+    #[test]
+    fn a_matrix_with_what_is_no_number_has_no_eigenvalues() {
+        for value in [f64::NAN, f64::INFINITY] {
+            let mut matrix = Matrix::zeros(3, 3);
+            matrix.data[4] = value;
+            assert_eq!(matrix.eigenvalues(), None);
+        }
     }
 
     #[test]
