@@ -355,6 +355,8 @@ mod tests {
         let text = guarded::<()>(|| panic!("in a foreign crate")).unwrap_err();
         assert!(text.contains("its decoder failed"), "{text}");
         assert_eq!(guarded(|| Ok(5)), Ok(5));
+        // Other panics of this thread are printed as before.
+        assert!(!IS_GUARDED.get());
     }
 
     #[test]

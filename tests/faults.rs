@@ -190,14 +190,76 @@ fn kills_at_system_calls_lose_nothing() {
     ]);
 }
 
-/// Runs with each of `faults`, a system call and what strace makes of it.
-fn inject(faults: &[(&str, &str)]) {
-    // Not there, or not allowed to look into other processes.
+/// What a power cut leaves is up to the order of these calls: a file's bytes are on the disk before it has its name, its name is
+/// before the run goes on, and the lines of the log are before the checkpoint of their step.
+#[test]
+fn bytes_are_on_the_disk_before_names() {
+    if !has_strace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, log) = (dir.path().join("out"), dir.path().join("calls"));
+    let program = decorr(RUN, &out);
+    let output = Command::new("strace")
+        .args(["-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-e"])
+        .args(["trace=fsync,fdatasync,rename,renameat,renameat2", "-o"])
+        .arg(&log)
+        .arg(program.get_program())
+        .args(program.get_args())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let calls = fs::read_to_string(&log).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    let is_sync = |call: &str, path: &Path| {
+        let call = call.split_once("sync(").map_or("", |(_, of)| of);
+        call.contains(&format!("<{}>)", path.display())) && call.ends_with("= 0")
+    };
+    let (mut names, mut checkpoints, mut last) = (0, 0, 0);
+    for (i, call) in calls.iter().enumerate() {
+        let quoted: Vec<&str> = call.split('"').collect();
+        let (true, [_, from, _, to, ..]) = (call.contains("rename"), &quoted[..]) else {
+            continue;
+        };
+        let [from, to] = [from, to].map(Path::new);
+        if !to.starts_with(&out) {
+            continue;
+        }
+        let before = calls[i - 1];
+        assert!(is_sync(before, from), "{before}\n{call}");
+        let after = calls[i + 1];
+        assert!(is_sync(after, to.parent().unwrap()), "{call}\n{after}");
+        names += 1;
+        if to.starts_with(out.join("checkpoints")) {
+            let since = &calls[last..i];
+            let log = out.join("metrics.jsonl");
+            assert!(since.iter().any(|call| is_sync(call, &log)), "{since:?}");
+            last = i;
+            checkpoints += 1;
+        }
+    }
+    // One for every five of 60 steps; and of the files of a run.
+    assert!(checkpoints == 12 && names >= 16, "{checkpoints} of {names}");
+    support::report(&format!(
+        "{names} files were on the disk before they had their names"
+    ));
+}
+
+/// Not there, or not allowed to look into other processes?
+fn has_strace() -> bool {
     let strace = Command::new("strace")
         .args(["-f", "--seccomp-bpf", "-o", "/dev/null", "true"])
         .output();
-    if !strace.is_ok_and(|output| output.status.success()) {
+    let is_there = strace.is_ok_and(|output| output.status.success());
+    if !is_there {
         support::report("NOT RUN: strace is not there, or not allowed");
+    }
+    is_there
+}
+
+/// Runs with each of `faults`, a system call and what strace makes of it.
+fn inject(faults: &[(&str, &str)]) {
+    if !has_strace() {
         return;
     }
     let (mut tried, mut failed) = (0, 0);
@@ -343,7 +405,7 @@ fn a_closed_standard_error_ends_nothing() {
 #[test]
 fn a_closed_standard_output_ends_without_complaint() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_decorr"))
-        .args(["paper", "list"])
+        .args(["models"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

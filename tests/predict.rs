@@ -472,7 +472,7 @@ fn a_folder_is_its_model() {
     assert_eq!(of(&folder), of(&file));
     stdout(&["export", &folder, "--fold", "--out", &plain]);
     // What training goes on from has the state of the optimiser, too: the network is the same, to the bit.
-    let state = run.join("checkpoints/step-2.safetensors");
+    let state = run.join("checkpoints/step-00000002.safetensors");
     let state = state.to_string_lossy().into_owned();
     let of_state = format!("{plain}.safetensors");
     stdout(&["export", &state, "--fold", "--out", &of_state]);
