@@ -565,6 +565,17 @@ mod tests {
         let error = of_mnist.check_channels().unwrap_err().to_string();
         let wanted = "takes images of 3 channels by its conv1.weight [8, 3, 5, 5], and those of `data` fashion-mnist have 1:";
         assert!(error.contains(wanted), "{error}");
+        #[cfg(feature = "pictures")]
+        {
+            let grey = crate::Picture {
+                channels: 1,
+                height: 2,
+                width: 2,
+                data: vec![0.0; 4],
+            };
+            let of_picture = of_mnist.prepare(&grey, 28).unwrap_err().to_string();
+            assert_eq!(of_picture, error);
+        }
         read("model = 'cnn'\ndata = 'cifar10'", &BTreeMap::new())
             .check_channels()
             .unwrap();
