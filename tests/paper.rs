@@ -164,6 +164,52 @@ fn the_report_holds_what_the_runs_measured() {
     );
 }
 
+/// The numbers of the report are those that stand with each run, which are measured once.
+#[test]
+fn layers_are_measured_once_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("report");
+    let small = "--scale smoke -- --model mlp --width 0.1 --steps 2 --train-images 64 --batch-size 32 --test-images 8";
+    let small: Vec<&str> = small.split(' ').collect();
+    let report = || {
+        let output = paper(&out, &["isometry"], &small).output().unwrap();
+        done(&output);
+        let begun = text(&output.stderr).matches(": begins").count();
+        (
+            begun,
+            std::fs::read_to_string(out.join("isometry.md")).unwrap(),
+        )
+    };
+    let (begun, first) = report();
+    assert_eq!(begun, 8);
+    let file = out.join("runs/isometry/deconvolution_seed-1/isometry.json");
+    let mut layers = json(&file);
+    let conditions = |layers: &Value| -> Vec<f64> {
+        let layers = layers.as_array().unwrap().iter();
+        layers
+            .map(|layer| layer["after"]["condition"].as_f64().unwrap())
+            .collect()
+    };
+    let found = conditions(&layers);
+    assert_eq!(found.len(), 4);
+    let most = found.into_iter().fold(0.0, f64::max);
+    let cell = |text: &str| -> String {
+        let row = text.lines().find(|l| l.starts_with("| deconvolution | "));
+        row.unwrap().split(" | ").nth(4).unwrap().to_string()
+    };
+    assert_eq!(cell(&first), format!("{most:.2}"));
+    layers[1]["after"]["condition"] = 12345.0.into();
+    std::fs::write(&file, layers.to_string()).unwrap();
+    let (begun, second) = report();
+    assert_eq!((begun, cell(&second).as_str()), (0, "1.23e4"));
+    // In the page as well, with a drawing for each number.
+    let page = std::fs::read_to_string(out.join("index.html")).unwrap();
+    assert!(page.contains("<td>1.23e4</td>"));
+    assert_eq!(page.matches("<svg ").count(), 8);
+    let heading = "largest singular value over the median, at most";
+    assert!(page.contains(heading) && second.contains(heading));
+}
+
 /// Every number and sentence of a report, from runs whose logs were written by hand: `tests/paper/*.txt`, which
 /// `DECORR_UPDATE_TRANSCRIPTS=1` writes anew.
 fn it_reports_what_it_reported(out: &Path, options: &[&str]) {
