@@ -287,6 +287,9 @@ fn a_run_leaves_its_files_and_its_checkpoint_evaluates_the_same() {
     let ended = info.ended.unwrap();
     assert!(info.started <= ended && ended.ends_with('Z'), "{ended}");
     assert!(info.steps_per_second.unwrap() > 0.0);
+    // The program itself takes more than 10 MiB.
+    #[cfg(target_os = "linux")]
+    assert!(info.host_bytes.unwrap() > 10 << 20);
     assert!(info.device_bytes > 4 * info.parameters);
     assert!(info.command_line[0].contains("training"));
     assert_eq!(info.version, env!("CARGO_PKG_VERSION"));

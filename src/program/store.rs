@@ -289,3 +289,40 @@ fn name_hash(name: &str) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_values_are_as_many_as_there_is_room_for() {
+        for len in [1, 2, 7, 4096] {
+            let shape = Shape::from([len]);
+            let of = |init: &Init, name: &str| first_values(name, &shape, init, 5);
+            for init in [Init::Constant(2.0), Init::Uniform(0.5), Init::Normal(0.5)] {
+                let values = of(&init, "a");
+                assert_eq!(values.len(), len, "{init:?}");
+                assert_eq!(values, of(&init, "a"), "{init:?}");
+            }
+            assert_eq!(of(&Init::Constant(2.0), "a"), vec![2.0; len]);
+            for init in [Init::Uniform(0.5), Init::Normal(0.5)] {
+                assert_ne!(of(&init, "a"), of(&init, "b"), "{init:?}");
+            }
+        }
+        // Variances of a third of the bound's square, and of the square; four standard errors of 4096 numbers are room enough.
+        let shape = Shape::from([4096]);
+        for (init, wanted) in [(Init::Uniform(0.5), 0.25 / 3.0), (Init::Normal(0.5), 0.25)] {
+            let values = first_values("a", &shape, &init, 5);
+            let mean = values.iter().sum::<f32>() / 4096.0;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 4096.0;
+            assert!(mean.abs() < 0.04, "{init:?}: {mean}");
+            assert!(
+                (variance / wanted - 1.0).abs() < 0.09,
+                "{init:?}: {variance}"
+            );
+        }
+        // Of each of two blocks.
+        let identity = first_values("a", &Shape::from([2, 2, 2]), &Init::Identity, 5);
+        assert_eq!(identity, [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
+    }
+}
