@@ -94,6 +94,7 @@ fn accumulate<'g>(grads: &mut [Option<Tensor<'g>>], tensor: Tensor<'g>, grad: Te
 mod tests {
     use super::*;
     use crate::graph::Graph;
+    use crate::ops::{Conv2dGeometry, Pool2d, Window};
 
     /// A gradient is in the scope of what it is the gradient of: traces sort kernels by it.
     #[test]
@@ -117,6 +118,91 @@ mod tests {
             }
             let inside = made.iter().filter(|node| node.name.starts_with("grad."));
             assert!(inside.count() >= 3, "{made:?}");
+        }
+    }
+
+    /// The parameters stand in for their gradients, with the right shapes.
+    #[test]
+    fn gradients_of_what_does_not_fit_are_refused() {
+        let g = Graph::new();
+        let x = g.input("x", [2, 3]);
+        assert_eq!(gradients(x, &[x]), [x]);
+        let text = g.check().unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "shape mismatch in gradients: x [2, 3] is not one number"
+        );
+
+        let g = Graph::new();
+        let (x, y) = (g.input("x", [2, 3]), g.input("y", [3, 2]));
+        assert_eq!(gradients_from(&[(x, y)], &[x]), [x]);
+        let text = g.check().unwrap_err().to_string();
+        assert_eq!(text, "shape mismatch in gradients: y [3, 2] for x [2, 3]");
+    }
+
+    #[test]
+    fn the_gradient_of_what_a_loss_does_not_depend_on_is_zero() {
+        let g = Graph::new();
+        let (x, w) = (g.input("x", [2, 3]), g.input("w", [5]));
+        let grad = gradients(x.sum_to([1]), &[x, w])[1];
+        assert_eq!(grad.dims(), [5]);
+        let program = grad.op().and_then(|op| op.pointwise()).unwrap();
+        assert_eq!(program.wgsl().0, "    let t0 = vec4<f32>(0.0f);\n");
+    }
+
+    /// Of the gradient of one input, that of another: word for word, by the op that has none.
+    #[test]
+    fn second_derivatives_that_are_not_there_are_refused() {
+        type Build = for<'g> fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g>;
+        const WINDOW: Window = Window {
+            kernel_size: [3, 3],
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+        };
+        let convolved: Build = |x, w| x.conv2d(w, None, Conv2dGeometry::default());
+        let (image, weight): (&[usize], &[usize]) = (&[1, 1, 4, 4], &[2, 1, 3, 3]);
+        let table: [(Build, [&[usize]; 2], [usize; 2], &str); 5] = [
+            (
+                // With kernels of one pixel the gradient reads the weight as it lies, transposed.
+                convolved,
+                [image, &[2, 1, 1, 1]],
+                [0, 1],
+                "conv2d: second derivatives of convolutions are not implemented",
+            ),
+            (
+                convolved,
+                [image, weight],
+                [1, 0],
+                "conv2d_weight_grad: second derivatives of convolutions are not implemented",
+            ),
+            (
+                |x, b| x.im2col_matmul(b, None, WINDOW, false),
+                [image, &[9, 2]],
+                [0, 1],
+                "col2im_matmul: second derivatives of im2col_matmul are not implemented",
+            ),
+            (
+                |x, _| x.max_pool2d(Pool2d::new(2)),
+                [image, &[1]],
+                [0, 0],
+                "max_pool2d_grad: second derivatives of pooling are not implemented",
+            ),
+            (
+                |x, labels| x.softmax_cross_entropy(labels, 0.0),
+                [&[2, 3], &[2]],
+                [0, 0],
+                "softmax_cross_entropy_grad: second derivatives of losses are not implemented",
+            ),
+        ];
+        for (build, shapes, [first, second], wanted) in table {
+            let g = Graph::new();
+            let given = ["x", "y"].map(|name| g.input(name, shapes[usize::from(name == "y")]));
+            let y = build(given[0], given[1]);
+            let once = gradients_from(&[(y, g.input("seed", y.shape()))], &[given[first]])[0];
+            g.check().unwrap();
+            gradients_from(&[(once, g.input("again", once.shape()))], &[given[second]]);
+            assert_eq!(g.check().unwrap_err().to_string(), wanted);
         }
     }
 }

@@ -199,7 +199,6 @@ impl<'a> DrawingBackend for Pixels<'a> {
             VPos::Bottom => -text_height(style.size()),
         };
         let baseline = (style.size() / 2.0).ceil() as i32;
-        let (width, height) = self.get_size();
         let mut drawn = Ok(());
         for letter in &laid.letters {
             let Rect { min, .. } = letter.px_bounds();
@@ -208,8 +207,8 @@ impl<'a> DrawingBackend for Pixels<'a> {
                 let y = down + baseline + min.y as i32 + y as i32;
                 let (x, y) = style.transform().transform(x, y);
                 let (x, y) = (at.0 + x, at.1 + y);
-                let inside = (0..width as i32).contains(&x) && (0..height as i32).contains(&y);
-                if inside && drawn.is_ok() {
+                // Beyond an edge nothing is drawn.
+                if drawn.is_ok() {
                     let colour = style.color().mix(f64::from(coverage.min(1.0)));
                     drawn = self.0.draw_pixel((x, y), colour);
                 }
@@ -331,5 +330,23 @@ mod tests {
         let text = String::from_utf8(file.unwrap()).unwrap();
         assert!(text.starts_with("<svg ") && text.trim_end().ends_with("</svg>"));
         assert!(text.contains("a&lt;b &amp; &quot;c&quot;"), "{text}");
+    }
+
+    #[test]
+    fn text_may_reach_beyond_every_edge() {
+        let canvas = RgbImage::from_pixel(20, 12, image::Rgb([255; 3]));
+        let file = draw_png(canvas, |area| {
+            let style = ("sans-serif", 15).into_text_style(area).color(&BLACK);
+            for at in [(-40, -6), (12, 6)] {
+                area.draw_text("HHHHHHHH", &style, at)?;
+            }
+            Ok(())
+        });
+        let picture = image::load_from_memory(&file.unwrap()).unwrap().into_rgb8();
+        let is_dark = |xs: std::ops::Range<u32>| {
+            let mut places = xs.flat_map(|x| (0..12).map(move |y| (x, y)));
+            places.any(|(x, y)| picture.get_pixel(x, y).0[0] < 128)
+        };
+        assert!(is_dark(0..10) && is_dark(13..20));
     }
 }

@@ -376,4 +376,29 @@ mod tests {
         assert!(text.contains("file/run"), "{text}");
         assert!(write_atomically(&dir.path().join("no/such/file"), b"").is_err());
     }
+
+    /// By its number, not by its name.
+    #[cfg(unix)]
+    #[test]
+    fn an_open_file_that_was_removed_or_replaced_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path));
+        remove_if_there(&path).unwrap();
+        assert!(!is_at(&file, &path));
+        fs::write(&path, b"").unwrap();
+        assert!(!is_at(&file, &path));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        remove_if_there(&dir.path().join("none")).unwrap();
+        let text = remove_if_there(dir.path()).unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("{}: ", dir.path().display())),
+            "{text}"
+        );
+    }
 }

@@ -362,4 +362,25 @@ mod tests {
         assert_eq!((again.height, again.width), (2, 3));
         assert_eq!(levels.collect::<Vec<_>>(), wanted.concat());
     }
+
+    #[test]
+    fn a_png_in_grey_is_as_wide_as_its_picture() {
+        let grey = Picture {
+            channels: 1,
+            height: 2,
+            width: 3,
+            data: [0, 1, 2, 3, 4, 5]
+                .map(|fifths| f32::from(fifths as u8) / 5.0)
+                .to_vec(),
+        };
+        assert_eq!(decode(&grey.to_png().unwrap()).unwrap(), grey);
+        let two = Picture {
+            channels: 2,
+            ..grey
+        };
+        assert_eq!(
+            two.to_png().unwrap_err().to_string(),
+            "a picture has 1 or 3 channels"
+        );
+    }
 }

@@ -187,6 +187,11 @@ mod tests {
         // A size that is neither kept nor 1, beside one that is kept.
         assert_eq!(of([2, 3, 4, 3]), None);
         assert_eq!(of([2, 2, 4, 5]), None);
+        // As long as the other, though it is nothing: a run of nothing would be a divisor.
+        assert_eq!(
+            Shape::from([0, 1]).broadcast_to(&Shape::from([0, 5])),
+            Some(Broadcast::Same)
+        );
     }
 
     /// Of single numbers the one with more dimensions decides, on either side.

@@ -704,6 +704,13 @@ fn figure_9_of_a_state_dict() {
 
     let trained = Trained::read(&path, options).unwrap();
     let picture = trained.prepare(&astronaut(100), 80).unwrap();
+    let running = Fig9Options {
+        running: true,
+        ..FIG9
+    };
+    let refused = fig9(&gpu(), &picture, &trained, running).unwrap_err();
+    let wanted = "`running`: the network was trained with `norm` none and has no running D";
+    assert_eq!(refused.to_string(), wanted);
     let report = fig9(&gpu(), &picture, &trained, FIG9).unwrap().report;
     assert_eq!(
         (report.layer.as_str(), report.shape),

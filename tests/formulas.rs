@@ -7,8 +7,8 @@ use std::path::Path;
 use decorr::autodiff::gradients;
 use decorr::graph::{Graph, Init, Tensor};
 use decorr::nn::{
-    self, BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Layer,
-    Linear, Mode,
+    self, BatchNorm, ChannelDeconv, Conv2d, DeconvConv2d, DeconvLinear, DeconvOptions, Dropout,
+    Layer, Linear, Mode,
 };
 use decorr::ops::{Conv2dGeometry, CovGrad, MatMul, Padding2d, Pool2d, Tiles, Transpose, Window};
 use decorr::optim::{Optimizer, Sgd};
@@ -159,6 +159,16 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
             columns: 2,
             ..Tiles::picture(channels, [3, 5], [6, 5])
         }
+    }
+    fn padding(spacing: usize) -> Padding2d {
+        Padding2d {
+            before: [1, 1],
+            size: [4, 5],
+            spacing: [1, spacing],
+        }
+    }
+    fn pixels<'g>(words: Tensor<'g>, scale: Tensor<'g>) -> Tensor<'g> {
+        words.unpack_pixels(scale, scale, [2, 3, 1, 3])
     }
     const SPREAD: Window = Window {
         dilation: 2,
@@ -350,6 +360,63 @@ fn ops_refuse_what_is_just_beyond_their_rule() {
             |g| x(g, &[2, 3]).reshape([6]),
             |g| x(g, &[2, 3]).reshape([5]),
         ),
+        (
+            "constant",
+            |g| g.constant(f32::MAX, [2]),
+            |g| g.constant(f32::INFINITY, [2]),
+        ),
+        (
+            "newton_schulz_of_rows",
+            |g| x(g, &[1, 2, 3]).newton_schulz_of_rows(1e-5, 2),
+            |g| x(g, &[1, 2, 3]).newton_schulz_of_rows(1e-5, 1),
+        ),
+        (
+            "newton_schulz_of_rows",
+            |g| x(g, &[1, 2, 3]).newton_schulz_of_rows(1e-5, 7),
+            |g| x(g, &[1, 2, 3]).newton_schulz_of_rows(1e-5, 8),
+        ),
+        (
+            "pad2d",
+            |g| x(g, &[2, 3]).pad2d(padding(1)),
+            |g| x(g, &[2, 3]).pad2d(padding(0)),
+        ),
+        (
+            "pad2d",
+            |g| x(g, &[2, 3]).pad2d(padding(1)),
+            |g| x(g, &[3]).pad2d(padding(1)),
+        ),
+        (
+            "strided_copy",
+            |g| x(g, &[2, 3, 4, 5]).permute(&[3, 2, 1, 0]),
+            |g| x(g, &[2, 3, 4, 5, 6]).permute(&[4, 3, 2, 1, 0]),
+        ),
+        // Whole channels of 3 x 3 numbers, and those of the image in whole blocks.
+        (
+            "im2col_matmul",
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[18, 3]), None, WINDOW, false),
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[12, 3]), None, WINDOW, false),
+        ),
+        (
+            "im2col_matmul",
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[36, 3]), None, WINDOW, false),
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[27, 3]), None, WINDOW, false),
+        ),
+        (
+            "im2col_matmul",
+            |g| x(g, &[1, 2, 5, 5]).im2col_matmul(y(g, &[18, 3]), None, WINDOW, false),
+            |g| x(g, &[1, 2, 5, 5]).im2col_matmul(y(g, &[0, 3]), None, WINDOW, false),
+        ),
+        (
+            "im2col_matmul",
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[18, 18]), None, WINDOW, true),
+            |g| x(g, &[1, 4, 5, 5]).im2col_matmul(y(g, &[18, 17]), None, WINDOW, true),
+        ),
+        // 18 bytes in words of four.
+        (
+            "unpack_pixels",
+            |g| pixels(x(g, &[5]), y(g, &[1, 3, 1, 1])),
+            |g| pixels(x(g, &[4]), y(g, &[1, 3, 1, 1])),
+        ),
     ];
     let mut said = String::new();
     for (i, (name, within, beyond)) in rules.iter().enumerate() {
@@ -471,6 +538,61 @@ fn layers_refuse_sizes_of_zero() {
         layer.forward(x, Mode::Train);
         let error = g.check().unwrap_err().to_string();
         assert!(error.contains(&format!("{size} is 0")), "{kind}: {error}");
+    }
+}
+
+/// Word for word, with what was given and what was asked for.
+#[test]
+fn layers_refuse_what_does_not_fit_them() {
+    let conv = DeconvConv2d::new(4, 6, 3);
+    let layers: Vec<(Box<dyn Layer>, Vec<usize>, &str)> = vec![
+        (
+            Box::new(conv.groups(3)),
+            vec![2, 4, 5, 5],
+            "shape mismatch in deconv_conv2d: 3 groups do not divide 4 and 6 channels",
+        ),
+        (
+            Box::new(conv.groups(4)),
+            vec![2, 4, 5, 5],
+            "shape mismatch in deconv_conv2d: 4 groups do not divide 4 and 6 channels",
+        ),
+        (
+            Box::new(conv),
+            vec![2, 3, 5, 5],
+            "shape mismatch in deconv_conv2d: [2, 3, 5, 5] does not have 4 channels",
+        ),
+        (
+            Box::new(DeconvLinear::new(4, 2)),
+            vec![2, 3],
+            "shape mismatch in deconv_linear: [2, 3] does not have 4 features",
+        ),
+        (
+            Box::new(ChannelDeconv::new(4, 2)),
+            vec![2, 3, 5, 5],
+            "shape mismatch in channel_deconv: [2, 3, 5, 5] does not have 4 channels",
+        ),
+        (
+            Box::new(ChannelDeconv::new(4, 2)),
+            vec![2, 4, 5],
+            "shape mismatch in channel_deconv: [2, 4, 5] does not have 4 channels",
+        ),
+        (
+            Box::new(Dropout::new(1.0)),
+            vec![2],
+            "dropout: p 1 is not in [0, 1)",
+        ),
+        (
+            Box::new(Dropout::new(-0.5)),
+            vec![2],
+            "dropout: p -0.5 is not in [0, 1)",
+        ),
+    ];
+    for (layer, shape, wanted) in layers {
+        let g = Graph::new();
+        layer.forward(g.input("x", shape), Mode::Train);
+        let said = g.check().unwrap_err().to_string();
+        let (what, _) = said.split_once(" (at ").unwrap_or((&said, ""));
+        assert_eq!(what, wanted);
     }
 }
 

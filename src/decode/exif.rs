@@ -139,6 +139,11 @@ mod tests {
         }
         assert_eq!(orientation(&exif(true, SHORT, 9)), None);
         assert_eq!(orientation(&exif(true, 2, 6)), None);
+        // Behind another tag, whose value would be an orientation too.
+        let mut second = exif(true, SHORT, 6);
+        second[8] = 2;
+        second.splice(10..10, [0x06, 0x01, 3, 0, 1, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(orientation(&second), Some(Orientation::Rotate90));
         // The value ends at byte 20.
         for len in 0..20 {
             assert_eq!(orientation(&exif(true, SHORT, 6)[..len]), None, "{len}");

@@ -426,14 +426,16 @@ mod tests {
         }
     }
 
-    /// A TIFF of one strip with these tags, all of type LONG.
-    fn file(pixels: &[u8; 4], tags: &[(u16, u32)]) -> Vec<u8> {
-        let mut bytes = b"II*\0\x0c\0\0\0".to_vec();
+    /// A TIFF of one strip with these tags, of type LONG where that is read.
+    fn file(pixels: &[u8], tags: &[(u16, u32)]) -> Vec<u8> {
+        let mut bytes = b"II*\0".to_vec();
+        bytes.extend((8 + pixels.len() as u32).to_le_bytes());
         bytes.extend(pixels);
         bytes.extend((tags.len() as u16).to_le_bytes());
         for (tag, value) in tags {
             bytes.extend(tag.to_le_bytes());
-            bytes.extend([4, 0, 1, 0, 0, 0]);
+            let kind = if *tag == 338 { 3 } else { 4 };
+            bytes.extend([kind, 0, 1, 0, 0, 0]);
             bytes.extend(value.to_le_bytes());
         }
         bytes.extend([0; 4]);
@@ -482,6 +484,68 @@ mod tests {
             let text = with(&pixels, changes).unwrap_err().to_string();
             assert!(text.contains(wanted), "{text}");
         }
+    }
+
+    /// 3 x 2 pixels of `samples` samples, and what is said of them.
+    fn three_by_two(strip: &[u8], bits: u32, samples: u32, more: &[(u16, u32)]) -> Vec<u8> {
+        let len = strip.len() as u32;
+        let mut tags = vec![(256, 3), (257, 2), (258, bits), (262, 1), (273, 8)];
+        tags.extend([(277, samples), (278, 2), (279, len)]);
+        tags.extend(more);
+        tags.sort_unstable();
+        file(strip, &tags)
+    }
+
+    fn read_bytes(bytes: &[u8]) -> DynamicImage {
+        let decoded = super::super::decode(Path::new("x"), bytes, super::super::Room::of(0));
+        decoded.unwrap().image
+    }
+
+    /// Grey stays grey, its transparency goes.
+    #[test]
+    fn grey_with_transparency_in_8_and_16_bits() {
+        let grey = [10, 20, 30, 40, 50, 60];
+        let bytes: Vec<u8> = grey.iter().flat_map(|&v| [v, 7]).collect();
+        let unassociated = [(259, 1), (338, 2)];
+        let image = read_bytes(&three_by_two(&bytes, 8, 2, &unassociated));
+        let wanted = GrayImage::from_raw(3, 2, grey.to_vec()).unwrap();
+        assert_eq!(image, DynamicImage::ImageLuma8(wanted));
+
+        let deep = grey.map(|v| u16::from(v) * 1000);
+        let words = deep.iter().flat_map(|&v| [v, 7]);
+        let bytes: Vec<u8> = words.flat_map(u16::to_le_bytes).collect();
+        let image = read_bytes(&three_by_two(&bytes, 16, 2, &unassociated));
+        let wanted = ImageBuffer::from_raw(3, 2, deep.to_vec()).unwrap();
+        assert_eq!(image, DynamicImage::ImageLuma16(wanted));
+    }
+
+    /// Deflate as it is without compression; each row is its first pixel and differences, modulo 256.
+    #[test]
+    fn differences_that_were_compressed_are_added_up() {
+        let rows = [10, 10, 10, 200, 156, 206];
+        // The head of zlib, of a last block that is stored, its length and that turned round; at the end Adler-32.
+        let head = [0x78, 0x01, 0x01, 6, 0, 0xf9, 0xff];
+        let strip = [&head[..], &rows, &[4, 250, 2, 81], &[0]].concat();
+        let image = read_bytes(&three_by_two(&strip, 8, 1, &[(259, 8), (317, 2)]));
+        let wanted = GrayImage::from_raw(3, 2, vec![10, 20, 30, 200, 100, 50]).unwrap();
+        assert_eq!(image, DynamicImage::ImageLuma8(wanted));
+    }
+
+    /// The weights of brightness are fractions; whole numbers are none, though they be as many.
+    #[test]
+    fn weights_of_another_type_are_refused() {
+        let mut bytes = three_by_two(&[0; 6], 8, 1, &[(259, 1), (529, 0)]);
+        assert_eq!(check_ycbcr(&mut open(&bytes).unwrap()), Ok(()));
+        let at = bytes
+            .windows(2)
+            .position(|two| two == 529_u16.to_le_bytes());
+        // Three bytes, which stand in the tag itself.
+        bytes[at.unwrap() + 2..][..6].copy_from_slice(&[1, 0, 3, 0, 0, 0]);
+        let said = check_ycbcr(&mut open(&bytes).unwrap()).unwrap_err();
+        assert_eq!(
+            said,
+            "its YCbCrCoefficients are not JPEG's, which is not read"
+        );
     }
 
     #[test]

@@ -446,4 +446,30 @@ mod tests {
             );
         }
     }
+
+    /// The mean of 1 patch and of 3; the covariance has what lies between the means too.
+    #[test]
+    fn only_patches_of_one_form_are_pooled() {
+        let pool = |block, count, mean: f32, cov| Pool {
+            name: None,
+            channels: 3,
+            layout: PatchForm {
+                kernel_size: 1,
+                block,
+                axes: Axes::OPPONENT,
+            },
+            count,
+            mean: vec![mean],
+            cov: vec![cov],
+        };
+        let both = pooled(pool(1, 1, 2.0, 5.0), &pool(1, 3, 6.0, 1.0)).unwrap();
+        assert_eq!((both.count, both.mean), (4, vec![5.0]));
+        // A quarter of 5, three quarters of 1, and 1/4 * 3/4 of the square of 4.
+        assert_eq!(both.cov, [5.0]);
+        let refused = pooled(pool(1, 1, 0.0, 1.0), &pool(3, 1, 0.0, 1.0))
+            .err()
+            .unwrap();
+        let wanted = "images in grey and in colour have no covariance together";
+        assert_eq!(refused.to_string(), wanted);
+    }
 }

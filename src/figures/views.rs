@@ -303,6 +303,7 @@ pub(super) fn find<'a>(views: &'a [View], name: &str) -> Result<&'a View> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::{Graph, Kind};
 
     #[test]
     fn mosaics_are_full_and_about_square() {
@@ -332,6 +333,49 @@ mod tests {
         }
         for (n, wanted) in [(27, 459), (480, 480), (481, 480)] {
             assert_eq!(magnified(n, 480), wanted, "{n}");
+        }
+    }
+
+    /// Three inputs are colours; tiles that are many have narrower gaps.
+    #[test]
+    fn kernels_are_laid_out_by_their_channels() {
+        let tiles = |build: fn(&Graph)| {
+            let g = Graph::new();
+            build(&g);
+            g.check().unwrap();
+            let list = g.list();
+            let ops = list.nodes().iter().filter_map(|node| match &node.kind {
+                Kind::Op(op) if op.name() == "paint" => Some(format!("{op:?}")),
+                _ => None,
+            });
+            ops.collect::<String>()
+        };
+        fn kernels(g: &Graph, k: usize, block: usize) {
+            let features = block * k * k;
+            kernels_view(g.input("d", [features; 2]), k, block);
+        }
+        fn weights(g: &Graph, inputs: usize) {
+            weights_view("w", "t", g.input("w", [4, inputs, 3, 3]), 64);
+        }
+        for (painted, wanted) in [
+            (
+                tiles(|g| weights(g, 3)),
+                "columns: 2, channels: 3, size: [3, 3], pixels: [24, 24], gap: 6",
+            ),
+            (
+                tiles(|g| weights(g, 2)),
+                "columns: 2, channels: 1, size: [3, 3], pixels: [24, 24], gap: 6",
+            ),
+            (
+                tiles(|g| kernels(g, 1, 32)),
+                "columns: 32, channels: 1, size: [1, 1], pixels: [28, 28], gap: 2",
+            ),
+            (
+                tiles(|g| kernels(g, 1, 33)),
+                "columns: 33, channels: 1, size: [1, 1], pixels: [28, 28], gap: 1",
+            ),
+        ] {
+            assert!(painted.contains(wanted), "{painted}");
         }
     }
 }

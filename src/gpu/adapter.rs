@@ -241,11 +241,14 @@ mod tests {
         assert!(of_backend.contains(&wanted), "{of_backend}");
         // A part of the name is enough, in any case of letters.
         let part = first.name[..first.name.len() / 2].to_uppercase();
-        let found = choose(&AdapterChoice {
-            adapter: Some(part),
-            backend: None,
-        });
-        assert!(found.is_ok());
+        // A variable that is set to nothing names no backend.
+        for backend in [None, Some(String::new())] {
+            let found = choose(&AdapterChoice {
+                adapter: Some(part.clone()),
+                backend,
+            });
+            assert!(found.is_ok(), "{found:?}");
+        }
     }
 
     /// From the first choice to the last.

@@ -446,4 +446,76 @@ mod tests {
         let count = |of: Tensor<'_>| counts[of.id().index()];
         assert_eq!((count(x), count(w), count(sum)), (2, 0, 4));
     }
+
+    /// Word for word, each by the operation that was asked for.
+    #[test]
+    fn what_a_tensor_is_not_made_for_is_refused() {
+        type Use = for<'g> fn(&'g Graph, Tensor<'g>);
+        let table: [(Use, &str); 5] = [
+            (
+                |_, x| assert_eq!(x.size(2), 1),
+                "shape mismatch in size: x [2, 3] has no dimension 2",
+            ),
+            (
+                |_, x| {
+                    let y = x.relu();
+                    assert_eq!(y.inputs(), [y; 2]);
+                },
+                "relu [2, 3] has 1 inputs and not 2. This is a bug of decorr: please report it with the command and \
+                 this line",
+            ),
+            (|_, x| x.assign(x), "assign: x [2, 3] is not a state"),
+            (
+                |g, x| {
+                    g.state("w", [3, 2], Role::Statistic, Init::Constant(0.0))
+                        .assign(x)
+                },
+                "shape mismatch in assign: w [3, 2] takes x [2, 3]",
+            ),
+            (
+                |g, _| {
+                    let w = |shape| g.state("w", shape, Role::Statistic, Init::Constant(0.0));
+                    assert_eq!(w([3, 2]), w([3, 2]));
+                    g.check().unwrap();
+                    w([2, 3]);
+                },
+                "shape mismatch in state: w is [3, 2] and cannot be [2, 3] too",
+            ),
+        ];
+        for (used, wanted) in table {
+            let g = Graph::new();
+            used(&g, g.input("x", [2, 3]));
+            assert_eq!(g.check().unwrap_err().to_string(), wanted);
+        }
+        // A pass, which has a list and no graph, is told the same.
+        let g = Graph::new();
+        let (x, y) = (g.input("x", [2]), g.input("y", [3]));
+        let added = g
+            .list
+            .borrow_mut()
+            .add(crate::ops::Binary::Add, &[x.id(), y.id()]);
+        let text = added.unwrap_err().to_string();
+        assert_eq!(text, "add: [2] and [3] do not broadcast");
+    }
+
+    /// A single number is, however many dimensions it has.
+    #[test]
+    fn a_tensor_is_symmetric_or_empty_by_its_shape() {
+        for (shape, is_symmetric, is_empty) in [
+            (vec![], true, false),
+            (vec![1], true, false),
+            (vec![2], false, false),
+            (vec![3, 1, 1], true, false),
+            (vec![2, 2], false, false),
+            (vec![2, 0], false, true),
+        ] {
+            let g = Graph::new();
+            let x = g.input("x", shape);
+            assert_eq!(
+                (x.is_symmetric(), x.is_empty()),
+                (is_symmetric, is_empty),
+                "{x:?}"
+            );
+        }
+    }
 }

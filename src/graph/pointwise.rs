@@ -215,4 +215,19 @@ mod tests {
         assert_eq!(body, "    let t0 = x0 * x0;\n    let t1 = t0 + t0;\n");
         assert_eq!(result, "t1");
     }
+
+    /// The last instruction is the result, also where it was computed before others.
+    #[test]
+    fn a_result_that_is_there_already_is_named_again() {
+        let square = Pointwise::expression("{0} * {0}", 1);
+        let half = Pointwise::expression("{0} * 0.5", 1);
+        let half_square = half.substitute(&[Argument::Inline(&square, vec![0])], 1);
+        // Reads its first argument alone.
+        let mut of_first = square;
+        of_first.inputs = 2;
+        let arguments = [Argument::Input(0), Argument::Inline(&half_square, vec![0])];
+        let (body, result) = of_first.substitute(&arguments, 1).wgsl();
+        let wanted = "    let t0 = x0 * x0;\n    let t1 = t0 * 0.5;\n    let t2 = t0;\n";
+        assert_eq!((body.as_str(), result.as_str()), (wanted, "t2"));
+    }
 }

@@ -443,4 +443,44 @@ mod tests {
             assert!(error.contains(part), "no {part:?} in: {error}");
         }
     }
+
+    /// Nothing is built on them.
+    #[test]
+    fn images_of_another_rank_or_without_pixels_are_refused() {
+        let model = Model::new("vgg11", Norm::None, 10).unwrap();
+        for (shape, wanted) in [
+            (vec![2, 3, 32], "images [2, 3, 32] are not [N, C, H, W]"),
+            (vec![2, 3, 0, 32], "images [2, 3, 0, 32] have no pixels"),
+        ] {
+            let g = Graph::new();
+            let x = g.input("images", shape);
+            let (y, taps) = model.build(x, Mode::Eval);
+            assert!(y == x && taps.is_empty(), "{y:?} {taps:?}");
+            let text = g.check().unwrap_err().to_string();
+            assert_eq!(text, format!("shape mismatch in vgg11: {wanted}"));
+        }
+    }
+
+    /// Where there is such a convolution, it is the images that are wrong.
+    #[test]
+    fn a_convolution_that_small_images_do_not_reach_is_not_said_to_be_missing() {
+        let model = Model::new("vgg11", Norm::None, 10).unwrap();
+        let input = |n| {
+            let g = Graph::new();
+            let input = model.conv_input(g.input("images", [2, 3, 8, 8]), Mode::Eval, n);
+            g.check().unwrap();
+            input.map(|input| input.name)
+        };
+        let text = |n| input(n).unwrap_err().to_string();
+        assert_eq!(input(6).unwrap(), "features.13");
+        assert!(
+            text(7).contains("the images of 8 x 8 pixels are too small"),
+            "{}",
+            text(7)
+        );
+        assert_eq!(
+            text(9),
+            "vgg11 has 8 convolutions; there is no convolution 9"
+        );
+    }
 }

@@ -15,10 +15,9 @@ pub struct Constant {
 impl Graph {
     /// A tensor of `shape` filled with the finite number `value`. Fails if it is not finite.
     #[track_caller]
-    pub fn constant(&self, mut value: f32, shape: impl Into<Shape>) -> Tensor<'_> {
+    pub fn constant(&self, value: f32, shape: impl Into<Shape>) -> Tensor<'_> {
         if !value.is_finite() {
             self.fail(Error::graph("constant", format!("{value} is not finite")));
-            value = 0.0;
         }
         let shape = shape.into();
         self.add(Constant { value, shape }, &[])

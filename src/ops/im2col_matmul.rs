@@ -564,4 +564,17 @@ mod tests {
         assert!(is_cheaper(32, 2) && is_cheaper(32, 4) && is_cheaper(16, 4));
         assert!(!is_cheaper(4, 4) && !is_cheaper(32, 32));
     }
+
+    /// Taking the patches says what is wrong; here they only are not worth it.
+    #[test]
+    fn what_has_no_regions_is_taken_whole() {
+        let is_cheaper = |image: &[usize], padding| {
+            is_cheaper_by_regions(&image.to_vec().into(), &window(1, padding, 1))
+        };
+        assert!(is_cheaper(&[32, 64, 2, 2], 1));
+        // No images, none so large as a patch, and patches that lie in the padding alone.
+        assert!(!is_cheaper(&[64, 2, 2], 1));
+        assert!(!is_cheaper(&[32, 64, 2, 2], 0));
+        assert!(!is_cheaper(&[32, 64, 2, 2], 3));
+    }
 }

@@ -221,4 +221,14 @@ mod tests {
         let text = insert_generated("a\n// <generated>\nold\n// </generated>\nb\n", "new\n");
         assert_eq!(text, "a\nnew\nb\n");
     }
+
+    #[test]
+    fn a_kernel_of_more_inputs_than_bindings_is_refused() {
+        let x = Shape::from([5]);
+        let of = |inputs: &[&Shape]| Operands::new(inputs, &x, Width::One, &[]);
+        assert!(of(&[&x; MAX_INPUTS]).is_ok());
+        let text = of(&[&x; MAX_INPUTS + 1]).err().unwrap().to_string();
+        let wanted = "limit exceeded: an element-wise kernel of 8 inputs; 7 fit the default limits";
+        assert_eq!(text, wanted);
+    }
 }

@@ -64,6 +64,7 @@ impl Op for RankMean {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::ops::gradients::{Case, case, check};
 
     fn cases() -> Vec<Case> {
@@ -90,5 +91,13 @@ mod tests {
     #[test]
     fn it_and_its_gradient_are_the_reference() {
         check("rank_mean", &cases());
+    }
+
+    /// Nothing is computed here: each number is read and written once.
+    #[test]
+    fn it_costs_a_way_there_and_back() {
+        let x = Shape::from([7, 11]);
+        let cost = RankMean.cost(&[&x], &x);
+        assert_eq!((cost.flops, cost.bytes), (0, 2 * 4 * 77));
     }
 }

@@ -481,6 +481,11 @@ mod tests {
         assert!(g.attempt(|| x.slice(0, usize::MAX, 2, 3)).is_err());
         assert!(g.attempt(|| x.permute(&[0, 0])).is_err());
         assert!(g.attempt(|| x.permute(&[0])).is_err());
+        let text = g.attempt(|| x.reverse(2)).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "shape mismatch in reverse: x [2, 3] has no dimension 2"
+        );
         g.check().unwrap();
     }
 }

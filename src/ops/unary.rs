@@ -300,6 +300,12 @@ mod tests {
             |x| x[0].affine(-1.5, 0.25),
             |x| x[0].map(|v| -1.5 * v + 0.25),
         ));
+        cases.push(case(
+            "number + x",
+            &[&[5]],
+            |x| 0.25 + x[0],
+            |x| x[0].map(|v| 0.25 + v),
+        ));
         cases
     }
 

@@ -385,3 +385,22 @@ impl<'a> Uses<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behind the last of a run that may grow, or two that lie nowhere: what lies somewhere is not moved.
+    #[test]
+    fn tensors_follow_where_they_can_be_laid() {
+        let mut runs = Runs::default();
+        runs.join(1, 2);
+        let follow = |runs: &Runs| {
+            let all = (1..5).flat_map(|a| (1..5).map(move |b| (a, b)));
+            all.filter(|&(a, b)| runs.follows(a, b)).collect::<Vec<_>>()
+        };
+        assert_eq!(follow(&runs), [(1, 2), (2, 3), (2, 4), (3, 4), (4, 3)]);
+        runs.fixed = 1;
+        assert_eq!(follow(&runs), [(1, 2), (3, 4), (4, 3)]);
+    }
+}
