@@ -715,4 +715,27 @@ mod tests {
             assert_eq!(found, is_overruled.then_some(20), "{case}");
         }
     }
+
+    /// Codes of one bit are two at most; with one of these taken, those of two bits are two more.
+    #[test]
+    fn a_table_of_more_codes_than_there_are_is_refused() {
+        let is_table = |counts: [u8; 2]| {
+            let symbols = vec![0; counts.iter().map(|&n| usize::from(n)).sum()];
+            Huffman::new(&counts, &symbols).is_some()
+        };
+        assert!(is_table([2, 0]) && is_table([1, 2]) && is_table([0, 4]));
+        assert!(!is_table([3, 0]) && !is_table([1, 3]) && !is_table([0, 5]));
+    }
+
+    #[test]
+    fn bits_are_taken_from_the_bytes_that_follow() {
+        let mut bits = Bits {
+            bytes: b"\xa5\x5a",
+            at: 0,
+            buffer: 0,
+            count: 0,
+        };
+        let taken = [4, 0, 8, 4, 1].map(|n| bits.take(n).ok());
+        assert_eq!(taken, [Some(0xa), Some(0), Some(0x55), Some(0xa), None]);
+    }
 }
