@@ -386,6 +386,11 @@ fn training_on_pictures_with_a_bad_one_among_them() {
     let (text, error) = printed(&output);
     assert!(output.status.success(), "{error}");
     contains(&text, &["over 2 images"]);
+    // A test picture that is bad is left out as in the training, without the option.
+    fs::write(path("pictures/val/cat/0.png"), "no picture").unwrap();
+    let (text, error) = printed(&decorr(&["eval", "--checkpoint", &checkpoint]));
+    contains(&text, &["over 1 images"]);
+    contains(&error, &["val/cat/0.png"]);
 }
 
 #[test]

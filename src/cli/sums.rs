@@ -112,6 +112,17 @@ mod tests {
             ]
         );
         assert_eq!(sums.seconds.len(), 1);
+        // A run of ten seconds is over: the one that follows takes as long, and after the last there is none.
+        for (before, left) in [(1, 17.0), (2, 7.0)] {
+            let mut sums = Sums {
+                seconds: vec![10.0],
+                ..Sums::new(3)
+            };
+            sums.after(before);
+            let said = sums.lines("b", &step(150)).concat();
+            let wanted = format!(" {} left for all", duration(left));
+            assert!(said.ends_with(&wanted), "{said}");
+        }
     }
 
     #[test]

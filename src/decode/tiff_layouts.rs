@@ -388,6 +388,14 @@ mod tests {
                 }
             }
         }
+        // Of twelve bits the sixteen that are nearest below: white is white.
+        let path = Path::new("tests/data/tiff").join("grey12.tif");
+        let bytes = std::fs::read(&path).unwrap();
+        let decoded = super::super::decode(&path, &bytes, super::super::Room::of(0));
+        for (x, y, pixel) in decoded.unwrap().image.into_luma16().enumerate_pixels() {
+            let v = (x * 187 + y * 79) % 4096;
+            assert_eq!(u32::from(pixel.0[0]), v * 65535 / 4095, "at {x}, {y}");
+        }
     }
 
     /// The colours are those of libtiff's `tiff2rgba`.

@@ -136,6 +136,29 @@ mod tests {
                 |x| x[0].graph().concat(x, 1),
                 |x| reference::Tensor::concat(x, 1),
             ),
+            // Four that could be vectors, in rows that are none; and four after others that are none.
+            case(
+                "concat",
+                &[&[3, 4], &[3, 8], &[3, 4], &[3, 4], &[3, 3], &[3, 2]],
+                |x| x[0].graph().concat(x, 1),
+                |x| reference::Tensor::concat(x, 1),
+            ),
+            case(
+                "concat",
+                &[
+                    &[3, 1],
+                    &[3, 2],
+                    &[3, 1],
+                    &[3, 2],
+                    &[3, 8],
+                    &[3, 4],
+                    &[3, 4],
+                    &[3, 4],
+                    &[3, 2],
+                ],
+                |x| x[0].graph().concat(x, 1),
+                |x| reference::Tensor::concat(x, 1),
+            ),
         ]
     }
 

@@ -310,6 +310,37 @@ mod tests {
         draw_curves(path, &lines, &options).unwrap();
     }
 
+    /// A level is one of losses, and the axis reaches to it.
+    #[test]
+    fn a_level_is_drawn_among_the_losses_alone() {
+        let record = |step| Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: Some(0.75),
+            top1: Some(0.4 + step as f64 / 100.0),
+            top5: None,
+            lr: None,
+            seconds: 0.0,
+        };
+        let records: Vec<Record> = (1..9).map(record).collect();
+        let lines = [Line {
+            name: "a run",
+            runs: vec![&records],
+            steps_per_epoch: None,
+        }];
+        let options = CurveOptions {
+            level: Some(("optimum".into(), 0.25)),
+            ..CurveOptions::default()
+        };
+        let losses = Panel::new(&lines, &options, YAxis::Loss);
+        assert_eq!(losses.level, Some(("optimum", 0.25)));
+        assert!(losses.axis[0] < 0.25 && losses.axis[1] >= 0.75);
+        let accuracies = Panel::new(&lines, &options, YAxis::Top1);
+        assert_eq!(accuracies.level, None);
+        assert!(accuracies.axis[0] > 0.25);
+    }
+
     /// The left panel is of losses alone, the right one of accuracies.
     #[test]
     fn each_panel_shows_its_own_column() {
