@@ -444,6 +444,30 @@ mod tests {
         }
     }
 
+    /// 64 x .35 is 22.4, 128 x .35 is 44.8, 256 x .35 is 89.6, 512 x .35 is 179.2.
+    #[test]
+    fn widths_are_the_nearest_multiples_of_eight() {
+        for (width, wanted) in [
+            (0.35, [24, 48, 88, 88, 176, 176, 176, 176]),
+            (0.001, [8; 8]),
+            (1.0, [64, 128, 256, 256, 512, 512, 512, 512]),
+        ] {
+            let model = Model {
+                width,
+                ..Model::new("vgg11", Norm::None, 10).unwrap()
+            };
+            let g = Graph::new();
+            model.forward(g.input("images", [2, 3, 32, 32]), Mode::Eval);
+            g.check().unwrap();
+            let weights = g.parameters().into_iter().map(|p| p.shape());
+            let convs: Vec<usize> = weights
+                .filter(|shape| shape.rank() == 4)
+                .map(|shape| shape.dims()[0])
+                .collect();
+            assert_eq!(convs, wanted, "{width}");
+        }
+    }
+
     /// Nothing is built on them.
     #[test]
     fn images_of_another_rank_or_without_pixels_are_refused() {
