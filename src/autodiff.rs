@@ -154,6 +154,7 @@ mod tests {
     #[test]
     fn second_derivatives_that_are_not_there_are_refused() {
         type Build = for<'g> fn(Tensor<'g>, Tensor<'g>) -> Tensor<'g>;
+        type Row = (Build, [&'static [usize]; 2], [usize; 2], &'static str);
         const WINDOW: Window = Window {
             kernel_size: [3, 3],
             stride: 1,
@@ -162,7 +163,7 @@ mod tests {
         };
         let convolved: Build = |x, w| x.conv2d(w, None, Conv2dGeometry::default());
         let (image, weight): (&[usize], &[usize]) = (&[1, 1, 4, 4], &[2, 1, 3, 3]);
-        let table: [(Build, [&[usize]; 2], [usize; 2], &str); 5] = [
+        let table: [Row; 5] = [
             (
                 // With kernels of one pixel the gradient reads the weight as it lies, transposed.
                 convolved,

@@ -107,7 +107,7 @@ fn probabilities_are_the_softmax_of_the_logits_in_float64() {
         data: vec![value; 3072],
         ..pictures[0].clone()
     });
-    network.predict(&[dark.clone()]).unwrap();
+    network.predict(std::slice::from_ref(&dark)).unwrap();
     let text = network.predict(&[dark, bright]).unwrap_err().to_string();
     let wanted = "gives no numbers for an image: it is damaged, or did not learn";
     assert!(text.ends_with(wanted), "{text}");
@@ -476,7 +476,7 @@ fn a_folder_is_its_model() {
     let state = state.to_string_lossy().into_owned();
     let of_state = format!("{plain}.safetensors");
     stdout(&["export", &state, "--fold", "--out", &of_state]);
-    let [model, state] = [&plain, &of_state].map(|path| std::fs::read(path).unwrap());
+    let [model, state] = [&plain, &of_state].map(|path| fs::read(path).unwrap());
     assert!(model == state, "the export of a state is another network");
     let empty = dir.path().to_string_lossy().into_owned();
     for args in [

@@ -468,7 +468,7 @@ mod tests {
             (
                 |g, x| {
                     g.state("w", [3, 2], Role::Statistic, Init::Constant(0.0))
-                        .assign(x)
+                        .assign(x);
                 },
                 "shape mismatch in assign: w [3, 2] takes x [2, 3]",
             ),

@@ -175,7 +175,7 @@ mod tests {
             name: "deconv".into(),
             points: places.iter().map(|&x| (x, vec![0.5])).collect(),
         };
-        let mut centres = |places: &[f64]| -> Vec<f64> {
+        let centres = |places: &[f64]| -> Vec<f64> {
             draw_points(&path, &[line(places)], "t", ["x", "y"], false).unwrap();
             let svg = std::fs::read_to_string(&path).unwrap();
             let of = |line: &str| line.split_once("cx=\"")?.1.split_once('"')?.0.parse().ok();
