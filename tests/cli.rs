@@ -55,10 +55,10 @@ fn a_step_between_refreshes_is_described_where_there_is_one() {
         &of(&["batch", "--accumulate", "2"]),
         &["--accumulate 2 is not described: give --batch-size 2,"],
     );
-    // Kernels measured, by op: the forward and two backward products of each of three layers are slower than none.
-    let mlp = ["describe", "--model", "linear", "--norm", "none"];
+    // The table of kernel times has all dispatches of the plan.
+    let linear = ["describe", "--model", "linear", "--norm", "none"];
     let options = ["--batch-size", "4", "--profile"];
-    let profile = stdout(&decorr(&[&mlp[..], &options].concat()));
+    let profile = stdout(&decorr(&[&linear[..], &options].concat()));
     let (plan, times) = profile
         .split_once("\nplanned in ")
         .expect("a line of the time");

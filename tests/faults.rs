@@ -190,8 +190,8 @@ fn kills_at_system_calls_lose_nothing() {
     ]);
 }
 
-/// What a power cut leaves is up to the order of these calls: a file's bytes are on the disk before it has its name, its name is
-/// before the run goes on, and the lines of the log are before the checkpoint of their step.
+/// What a power cut leaves depends on the order of these calls. The bytes of a file are on the disk before the file gets its name.
+/// The name is on the disk before the run goes on. The lines of the log are on the disk before the checkpoint of their step.
 #[test]
 fn bytes_are_on_the_disk_before_names() {
     if !has_strace() {
@@ -245,7 +245,7 @@ fn bytes_are_on_the_disk_before_names() {
     ));
 }
 
-/// Not there, or not allowed to look into other processes?
+/// Whether strace is there and may look into other processes.
 fn has_strace() -> bool {
     let strace = Command::new("strace")
         .args(["-f", "--seccomp-bpf", "-o", "/dev/null", "true"])
