@@ -1720,12 +1720,10 @@ fn a_sweep_runs_what_is_missing() {
         .spawn()
         .unwrap();
     let log = open.join("seed-1/metrics.jsonl");
-    while std::fs::metadata(&log).map_or(0, |m| m.len()) < 500 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let id = child.id().to_string();
-    let interrupted = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(interrupted.success());
+    support::wait_until("some steps are logged", || {
+        std::fs::metadata(&log).is_ok_and(|m| m.len() >= 500)
+    });
+    support::signal("INT", child.id());
     let output = child.wait_with_output().unwrap();
     stdout(&output);
     let said = String::from_utf8_lossy(&output.stderr);

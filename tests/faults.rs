@@ -326,18 +326,10 @@ fn sigterm_and_sighup_save_as_ctrl_c_does() {
             .spawn()
             .unwrap();
         let log = out.join("metrics.jsonl");
-        let begin = Instant::now();
-        while fs::metadata(&log).map_or(0, |m| m.len()) < 2000 {
-            assert!(
-                begin.elapsed() < Duration::from_secs(60),
-                "no steps were logged"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let sent = Command::new("kill")
-            .args([&format!("-{signal}"), &child.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
+        support::wait_until("some steps are logged", || {
+            fs::metadata(&log).is_ok_and(|m| m.len() >= 2000)
+        });
+        support::signal(signal, child.id());
         let output = child.wait_with_output().unwrap();
         let said = text(&output);
         assert!(output.status.success(), "SIG{signal}: {said}");

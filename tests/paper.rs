@@ -437,12 +437,8 @@ fn an_interrupted_report_says_what_is_to_go() {
         .unwrap();
     // The second learning rate of the first of four norms.
     let second = out.join("runs/cifar10-vgg11/no-norm_lr-0.03_seed-1/metrics.jsonl");
-    while !second.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    let id = child.id().to_string();
-    let killed = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(killed.success());
+    support::wait_until("the second run begins", || second.exists());
+    support::signal("INT", child.id());
     let output = child.wait_with_output().unwrap();
     done(&output);
     let said = text(&output.stderr);

@@ -254,11 +254,6 @@ fn children(of: u32) -> Vec<u32> {
     found
 }
 
-fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
 /// Waits for the first evaluation of a long run of two, and gives it with its processes.
 fn under_way(out: &Path, args: &[&str]) -> (Child, Vec<u32>) {
     let long = [
@@ -304,7 +299,7 @@ fn a_killed_rank_ends_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let (child, ranks) = under_way(&out, &[]);
-    signal("-KILL", ranks[1]);
+    support::signal("KILL", ranks[1]);
     let said = ended(child, 30);
     // mpirun's words.
     assert!(said.contains("rank 1") && said.contains("Killed"), "{said}");
@@ -330,7 +325,7 @@ fn a_killed_rank_ends_the_run() {
 fn a_rank_that_does_not_answer_ends_the_run_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (child, ranks) = under_way(&dir.path().join("out"), &["--rank-timeout", "2"]);
-    signal("-STOP", ranks[1]);
+    support::signal("STOP", ranks[1]);
     let said = ended(child, 60);
     assert!(
         said.contains("does not answer") && said.contains("--rank-timeout"),

@@ -355,14 +355,18 @@ fn place_of(bytes: &[u8], tag: Tag) -> Option<usize> {
 mod tests {
     use std::path::Path;
 
-    use image::RgbImage;
+    use image::{DynamicImage, RgbImage};
 
-    fn read(name: &str, change: impl Fn(&mut Vec<u8>)) -> Result<RgbImage, String> {
+    fn read_any(name: &str, change: impl Fn(&mut Vec<u8>)) -> Result<DynamicImage, String> {
         let path = Path::new("tests/data/tiff").join(name);
         let mut bytes = std::fs::read(&path).unwrap();
         change(&mut bytes);
         let decoded = super::super::decode(&path, &bytes, super::super::Room::of(0));
-        Ok(decoded.map_err(|e| e.to_string())?.image.into_rgb8())
+        Ok(decoded.map_err(|e| e.to_string())?.image)
+    }
+
+    fn read(name: &str, change: impl Fn(&mut Vec<u8>)) -> Result<RgbImage, String> {
+        read_any(name, change).map(DynamicImage::into_rgb8)
     }
 
     /// Files of 21 x 13 pixels in both orders of bytes, in strips and tiles, plain and deflated. libtiff reads those of them that it can
@@ -388,11 +392,9 @@ mod tests {
                 }
             }
         }
-        // Of twelve bits the sixteen that are nearest below: white is white.
-        let path = Path::new("tests/data/tiff").join("grey12.tif");
-        let bytes = std::fs::read(&path).unwrap();
-        let decoded = super::super::decode(&path, &bytes, super::super::Room::of(0));
-        for (x, y, pixel) in decoded.unwrap().image.into_luma16().enumerate_pixels() {
+        // A sample of 12 bits is scaled to 16 and rounded down: white stays white.
+        let deep = read_any("grey12.tif", |_| ()).unwrap().into_luma16();
+        for (x, y, pixel) in deep.enumerate_pixels() {
             let v = (x * 187 + y * 79) % 4096;
             assert_eq!(u32::from(pixel.0[0]), v * 65535 / 4095, "at {x}, {y}");
         }

@@ -136,7 +136,7 @@ mod tests {
                 |x| x[0].graph().concat(x, 1),
                 |x| reference::Tensor::concat(x, 1),
             ),
-            // Four that could be vectors, in rows that are none; and four after others that are none.
+            // Four whose sizes are multiples of four, in rows whose size is not; and four after others whose sizes are not.
             case(
                 "concat",
                 &[&[3, 4], &[3, 8], &[3, 4], &[3, 4], &[3, 3], &[3, 2]],

@@ -294,6 +294,19 @@ mod tests {
     use crate::train::curve_options::XAxis;
     use crate::train::metrics::Split;
 
+    fn record(step: u64, loss: f64, top1: f64) -> Record {
+        Record {
+            split: Split::Train,
+            step,
+            epoch: 0,
+            loss: Some(loss),
+            top1: Some(top1),
+            top5: None,
+            lr: None,
+            seconds: 0.0,
+        }
+    }
+
     /// Each a name and its records.
     fn draw(path: &Path, runs: &[(&str, &[Record])], x: XAxis) {
         let line = |&(name, records)| Line {
@@ -313,16 +326,7 @@ mod tests {
     /// A level is one of losses, and the axis reaches to it.
     #[test]
     fn a_level_is_drawn_among_the_losses_alone() {
-        let record = |step| Record {
-            split: Split::Train,
-            step,
-            epoch: 0,
-            loss: Some(0.75),
-            top1: Some(0.4 + step as f64 / 100.0),
-            top5: None,
-            lr: None,
-            seconds: 0.0,
-        };
+        let record = |step| record(step, 0.75, 0.4 + step as f64 / 100.0);
         let records: Vec<Record> = (1..9).map(record).collect();
         let lines = [Line {
             name: "a run",
@@ -347,16 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("curves.png");
         let halves = |loss: f64, top1: f64| {
-            let record = |step| Record {
-                split: Split::Train,
-                step,
-                epoch: 0,
-                loss: Some(loss / step as f64),
-                top1: Some(1.0 - top1 / step as f64),
-                top5: None,
-                lr: None,
-                seconds: 0.0,
-            };
+            let record = |step| record(step, loss / step as f64, 1.0 - top1 / step as f64);
             let records: Vec<Record> = (1..30).map(record).collect();
             draw(&path, &[("a run", &records)], XAxis::Step);
             let image = image::open(&path).unwrap().into_rgb8();

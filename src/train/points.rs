@@ -134,6 +134,16 @@ mod tests {
         }
     }
 
+    /// A number of each circle of an SVG file: `cx` or `cy`, its centre.
+    fn circles(svg: &str, name: &str) -> Vec<i32> {
+        let circles = svg.lines().filter(|line| line.contains("<circle"));
+        let place = |line: &str| {
+            let (_, rest) = line.split_once(&format!("{name}=\""))?;
+            rest.split_once('"')?.0.parse().ok()
+        };
+        circles.filter_map(place).collect()
+    }
+
     /// Powers of ten and whole numbers are evenly spaced, each on its axis, whatever the other axis is.
     #[test]
     fn points_stand_where_the_axis_says() {
@@ -150,12 +160,7 @@ mod tests {
                 draw_points(&path, &[line], "t", ["x", "y"], log).unwrap();
                 let svg = std::fs::read_to_string(&path).unwrap();
                 for (name, least) in [("cx", 250), ("cy", 150)] {
-                    let circles = svg.lines().filter(|line| line.contains("<circle"));
-                    let place = |line: &str| {
-                        let (_, rest) = line.split_once(&format!("{name}=\""))?;
-                        rest.split_once('"')?.0.parse().ok()
-                    };
-                    let found: Vec<i32> = circles.filter_map(place).collect();
+                    let found = circles(&svg, name);
                     let [a, b, c] = found[..] else {
                         panic!("{places:?}: {found:?}")
                     };
@@ -175,14 +180,12 @@ mod tests {
             name: "deconv".into(),
             points: places.iter().map(|&x| (x, vec![0.5])).collect(),
         };
-        let centres = |places: &[f64]| -> Vec<f64> {
+        let centres = |places: &[f64]| {
             draw_points(&path, &[line(places)], "t", ["x", "y"], false).unwrap();
-            let svg = std::fs::read_to_string(&path).unwrap();
-            let of = |line: &str| line.split_once("cx=\"")?.1.split_once('"')?.0.parse().ok();
-            svg.lines().filter_map(of).collect()
+            circles(&std::fs::read_to_string(&path).unwrap(), "cx")
         };
         let (one, three) = (centres(&[7.0]), centres(&[1.0, 2.0, 3.0]));
-        assert!((one[0] - three[1]).abs() <= 1.0, "{one:?} {three:?}");
+        assert!((one[0] - three[1]).abs() <= 1, "{one:?} {three:?}");
     }
 
     /// Ticks are at powers of ten where places are far apart, and at whole numbers where they are not.

@@ -15,7 +15,9 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use decorr::Result;
 use decorr::gpu::{AdapterChoice, Gpu};
@@ -122,6 +124,23 @@ pub fn run_with(
     let mut store = Store::new(&gpu(), 1);
     let mut program = Program::compile(graph, &mut store, options)?;
     Ok(program.run(inputs)?.values)
+}
+
+/// Sends a process SIGINT, SIGKILL, ..., by their names without SIG.
+pub fn signal(name: &str, pid: u32) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.unwrap().success(), "{name} was not sent to {pid}");
+}
+
+/// Waits for a minute at most.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        let waited = begin.elapsed();
+        assert!(waited < Duration::from_secs(60), "not in a minute: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The largest |a - b| over the largest |b|, and where it is. NaN counts as infinite.
